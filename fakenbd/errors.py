@@ -1,0 +1,130 @@
+"""Every error fakenbd raises on purpose, a class for each thing a caller can do differently.
+
+    FakenbdError
+    ├── ProtocolError            bytes that no NBD peer may send; give up the connection
+    ├── UriError                 a URI that names no NBD export; mend the URI
+    ├── ProfileError             a profile with mistakes, all of them listed; mend the file
+    ├── ServeError               the server cannot start here (address, path, file); mend the set-up
+    ├── ExpectationError         the journal does not hold what a test expected (an AssertionError too)
+    └── ClientError              the reference client could not do what it was asked
+        ├── RefusedError         the server said no to an option; ask for something else
+        ├── CommandError         the server answered a command with an error number
+        ├── NoncomplianceError   a breach that a tolerant client would have noted and survived
+        ├── LostError            the connection is gone; reconnecting may help
+        │   └── DeadlineError    … because nothing came in time
+        ├── ShutdownError        the server said that it is shutting down; come back later
+        ├── SessionChangedError  the server came back as something else; do not reuse what you knew
+        └── TLSError             TLS was required or refused, or the peer could not be trusted
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+__all__ = [
+    "ClientError",
+    "CommandError",
+    "DeadlineError",
+    "ExpectationError",
+    "FakenbdError",
+    "LostError",
+    "NoncomplianceError",
+    "ProfileError",
+    "ProtocolError",
+    "RefusedError",
+    "ServeError",
+    "SessionChangedError",
+    "ShutdownError",
+    "TLSError",
+    "UriError",
+]
+
+
+class FakenbdError(Exception):
+    """The root of the family: `except FakenbdError` catches all that fakenbd raises on purpose."""
+
+
+class ProtocolError(FakenbdError):
+    """The peer sent bytes that the protocol does not allow; the connection cannot go on.
+
+    `rule` is the id of the broken rule (C-… for clients, S-… for servers), or "" where no row names it.
+    """
+
+    def __init__(self, message: str, *, rule: str = "") -> None:
+        super().__init__(f"{message} ({rule})" if rule else message)
+        self.rule = rule
+
+
+class UriError(FakenbdError):
+    """The text is not a URI of an NBD export (see doc/uri.md of the NBD specification)."""
+
+
+class ProfileError(FakenbdError):
+    """A profile that cannot be used. `mistakes` holds one sentence for each thing to mend."""
+
+    def __init__(self, source: str, mistakes: Sequence[str]) -> None:
+        super().__init__("\n".join(f"{source}: {mistake}" for mistake in mistakes))
+        self.source = source
+        self.mistakes = tuple(mistakes)
+
+
+class ServeError(FakenbdError):
+    """The server cannot start: an address in use, a path too long, a file that is gone."""
+
+
+class ExpectationError(FakenbdError, AssertionError):
+    """The journal does not hold what was expected; the text shows the closest entries."""
+
+
+class ClientError(FakenbdError):
+    """The reference client could not do what it was asked."""
+
+
+class RefusedError(ClientError):
+    """The server refused an option. `reply` is the NBD_REP_ERR_… number, `text` what it said."""
+
+    def __init__(self, message: str, *, reply: int = 0, text: str = "") -> None:
+        super().__init__(message)
+        self.reply = reply
+        self.text = text
+
+
+class CommandError(ClientError):
+    """The server answered a command with an error. `error` is the number on the wire."""
+
+    def __init__(self, message: str, *, error: int, offset: int | None = None) -> None:
+        super().__init__(message)
+        self.error = error
+        self.offset = offset
+
+
+class NoncomplianceError(ClientError):
+    """A breach that the tolerant client survives, met by a client told not to tolerate any."""
+
+    def __init__(self, message: str, *, rule: str = "") -> None:
+        super().__init__(f"{message} ({rule})" if rule else message)
+        self.rule = rule
+
+
+class LostError(ClientError):
+    """The connection ended before the answer was complete."""
+
+
+class DeadlineError(LostError):
+    """Nothing came in time; the connection was given up."""
+
+
+class ShutdownError(ClientError):
+    """The server is shutting down (NBD_ESHUTDOWN or NBD_REP_ERR_SHUTDOWN)."""
+
+
+class SessionChangedError(ClientError):
+    """After reconnecting the server offers less than before. `changes` says what, one a line."""
+
+    def __init__(self, changes: Sequence[str]) -> None:
+        super().__init__("the server came back changed: " + "; ".join(changes))
+        self.changes = tuple(changes)
+
+
+class TLSError(ClientError):
+    """TLS was required and not to be had, or the peer's identity could not be verified."""
