@@ -1,0 +1,145 @@
+"""The rule tables as values: what clients owe, what servers get wrong, what is legal but unusual.
+
+The rows stand in rules.toml, one table an id, and are read at the first call. Ids are the handles
+that profiles, checks and violations share: C-… for clients, S-… for servers, Q-… for unusual
+behaviour that every client has to take.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import cache
+from typing import Final, Literal, TypeAlias, cast
+
+import attrs
+
+__all__ = ["Group", "Outcome", "Rule", "outcomes", "rule", "rules"]
+
+Group: TypeAlias = Literal["C", "S", "Q"]
+Outcome: TypeAlias = Literal["succeeds", "fails", "either"]
+
+
+@attrs.frozen
+class Rule:
+    """One row. `text` is the requirement (C), the fault (S) or the behaviour (Q).
+
+    `level` keeps RFC 2119's words; `section` is a heading of the specification. Q has neither:
+    there `basis` is the heading that makes the behaviour legal, `bug` what bad clients do. `detect`
+    belongs to C; `should` (what a good client does) and `breaks` (what a bad one does) to S.
+    """
+
+    id: str
+    group: Group
+    text: str
+    phase: str
+    section: str = ""
+    level: str = ""
+    detect: str = ""
+    should: str = ""
+    breaks: str = ""
+    basis: str = ""
+    bug: str = ""
+
+    @property
+    def must(self) -> bool:
+        """Whether breaking the rule breaks a MUST of the specification, or the framing itself."""
+        return self.level.startswith(("MUST", "(framing)")) or (
+            self.group == "S" and "MUST" in self.level
+        )
+
+    @property
+    def frees(self) -> bool:
+        """Whether a server that does this (S) has set its client free to drop the connection."""
+        return self.group == "S" and (self.must or "HARD" in self.should)
+
+
+@cache
+def _table() -> dict[str, Rule]:
+    # Here, not above: most processes never ask for a rule's text.
+    import tomllib
+    from importlib.resources import files
+
+    text = files("fakenbd.protocol").joinpath("rules.toml").read_text(encoding="utf-8")
+    tables: dict[str, dict[str, str]] = tomllib.loads(text)
+    return {key: Rule(key, cast(Group, key[0]), **row) for key, row in tables.items()}
+
+
+def rule(rule_id: str) -> Rule:
+    """The row of that id; LookupError naming the nearest ids where there is none."""
+    try:
+        return _table()[rule_id]
+    except KeyError:
+        raise LookupError(f"there is no rule {rule_id!r}; {_nearest(rule_id)}") from None
+
+
+def rules(group: Group | None = None) -> tuple[Rule, ...]:
+    """All rows in the tables' order, or those of one group."""
+    return tuple(row for row in _table().values() if group in (None, row.group))
+
+
+def _nearest(rule_id: str) -> str:
+    match = re.fullmatch(r"([CSQ])-?(\d+)", rule_id.strip().upper())
+    if match is None:
+        return "ids look like C-89, S-209 or Q-35"
+    group, number = match[1], int(match[2])
+    ids = [row.id for row in rules() if row.group == group]
+    ids.sort(key=lambda known: (abs(int(known[2:]) - number), known))
+    return f"the nearest are {', '.join(ids[:3])}"
+
+
+# --- what a profile may expect -----------------------------------------------------------------
+
+_ANY: Final[frozenset[Outcome]] = frozenset(("succeeds", "fails", "either"))
+_FAILS: Final[frozenset[Outcome]] = frozenset(("fails", "either"))
+_COPES: Final[frozenset[Outcome]] = frozenset(("succeeds", "either"))
+_SUCCEEDS: Final[frozenset[Outcome]] = frozenset(("succeeds",))
+_EITHER: Final[frozenset[Outcome]] = frozenset(("either",))
+
+_CODES: Final[dict[str, frozenset[Outcome]]] = {
+    "HARD!": _FAILS,
+    "HARD": _FAILS,
+    "FAIL": _FAILS,
+    "SOFT!": _FAILS,
+    "TOL": _SUCCEEDS,
+    "FALL": _SUCCEEDS,
+    "UNDEF": _EITHER,
+}
+_CODE: Final = re.compile(r"\b(?:HARD!?|FAIL|SOFT!|TOL|FALL|UNDEF)")
+
+
+def _ids(prefix: str, numbers: str, allowed: frozenset[Outcome]) -> dict[str, frozenset[Outcome]]:
+    return {f"{prefix}-{number}": allowed for number in numbers.split()}
+
+
+# Rows whose last column speaks in words. A choice between leaving and coping leaves all open; a lie
+# that no client can see lets it succeed; an unusual behaviour that refuses something may end in
+# failure although the client did nothing wrong.
+_IN_WORDS: Final[dict[str, frozenset[Outcome]]] = {
+    **_ids("S", "08 25 42 53 55 58 60 62 68 70 81 83 84 87 102 103 110 114", _ANY),
+    **_ids("S", "170 182 183 184 185 188 206 207 208 217 220 222 224", _ANY),
+    **_ids("S", "10 11 28 32 66 73 75 100 104 105 106 107 111 113 133 135 186 189", _FAILS),
+    **_ids("S", "169 180 181 190 191 192 212 221", _COPES),
+    **_ids("S", "223", _EITHER),
+    **_ids("Q", "13 14 15 16 27 28 29 30 32 34 41 42 43 44 46 47 50 55", _ANY),
+}
+
+
+def _allowed(row: Rule) -> frozenset[Outcome]:
+    if row.id in _IN_WORDS:
+        return _IN_WORDS[row.id]
+    if row.group == "C":
+        return _ANY
+    if row.group == "Q":
+        return _SUCCEEDS
+    return frozenset[Outcome]().union(*(_CODES[code] for code in _CODE.findall(row.should)))
+
+
+def outcomes(rule_ids: Iterable[str]) -> frozenset[Outcome]:
+    """The outcomes that a profile showing these rules may expect of a good client.
+
+    Follows the codes of the "client should" column; the union where a row, or several rows, leave
+    a choice. A C-row only names what is baited, and allows any outcome; so does no row at all.
+    """
+    allowed = [_allowed(rule(rule_id)) for rule_id in rule_ids]
+    return frozenset[Outcome]().union(*allowed) if allowed else _ANY
