@@ -7,8 +7,9 @@ enumerations only name what the specification defines. `spec_name` gives the nam
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum, IntFlag
-from typing import Final, TypeVar
+from typing import Final
 
 __all__ = [
     "CLISERV_MAGIC",
@@ -191,8 +192,6 @@ _PREFIXES: Final[dict[type[IntEnum] | type[IntFlag], str]] = {
     State: "NBD_STATE_",
 }
 
-_Enumeration = TypeVar("_Enumeration", bound=IntEnum | IntFlag)
-
 
 def spec_name(kind: type[IntEnum] | type[IntFlag], value: int) -> str:
     """The specification's name of one value: "NBD_OPT_GO", or "NBD_OPT_(77)" for an unknown one."""
@@ -213,14 +212,14 @@ def flag_names(kind: type[IntFlag], value: int) -> str:
 
 
 def slug(kind: type[IntEnum] | type[IntFlag], value: int) -> str:
-    """The word a profile uses for `value`: "go", "block-status", "eio"; a number for an unknown one."""
+    """The word a profile uses for `value`: "go", "block-status", "eio"; digits if unknown."""
     for member in kind:
         if member == value:
             return str(member.name).lower().replace("_", "-")
     return str(value)
 
 
-def number(kind: type[_Enumeration], word: str | int) -> int:
+def number(kind: type[IntEnum] | type[IntFlag], word: str | int) -> int:
     """The value of a slug, of a bare or full specification name, or of an integer as it is.
 
     Raises ValueError naming the words that are known.
@@ -236,8 +235,8 @@ def number(kind: type[_Enumeration], word: str | int) -> int:
     raise ValueError(f"unknown name {word!r}; known are {known}")
 
 
-def flag_number(kind: type[IntFlag], words: int | str | list[str | int] | tuple[str | int, ...]) -> int:
-    """The sum of a list of flag words or numbers; a single word or number counts as a list of one."""
+def flag_number(kind: type[IntFlag], words: int | str | Sequence[str | int]) -> int:
+    """The union of a list of flag words or numbers; a lone word or number is a list of one."""
     if isinstance(words, (int, str)):
         words = [words]
     value = 0

@@ -195,7 +195,7 @@ class Status:
 
 @attrs.frozen
 class ErrorChunk:
-    """NBD_REPLY_TYPE_ERROR, or ERROR_OFFSET where `offset` is not None; `rest` are bytes after it."""
+    """NBD_REPLY_TYPE_ERROR, or ERROR_OFFSET where `offset` is not None; `rest` comes after it."""
 
     error: int
     message: str = ""
