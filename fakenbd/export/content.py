@@ -1,0 +1,280 @@
+"""What an export holds before anyone writes to it.
+
+A content is read-only and addressed: the bytes at an offset follow from the offset alone, so the
+largest export costs nothing and order of access cannot change a byte. What it gives out is
+immutable (bytes, or slices of static buffers), so that a reply may be sent without a copy long
+after it was read. Past its natural end every content is zeros. Files live in `file.py`.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol
+
+import attrs
+
+from fakenbd.export.extents import DATA, HOLE_ZERO
+from fakenbd.protocol.messages import Buffer, Extent
+
+__all__ = [
+    "PERIOD",
+    "Computed",
+    "Content",
+    "Hex",
+    "Pattern",
+    "RandomBytes",
+    "Stored",
+    "Text",
+    "Zeros",
+    "describe_origin",
+]
+
+PERIOD: Final = 1_048_573
+"""After so many bytes a pattern repeats: the largest prime below 2**20.
+
+Being prime to every block size, it shows data that was displaced by blocks as wrong.
+"""
+
+_STATIC: Final = 1 << 20
+_ZEROS: Final = memoryview(bytes(_STATIC))
+_TELLING: Final = 8
+_SAMPLE: Final = 16
+
+
+class Content(Protocol):
+    """Bytes to read. Anything of this shape can stand behind an export."""
+
+    @property
+    def size(self) -> int | None:
+        """The natural size in bytes, or None where there is no end."""
+
+    @property
+    def sparse(self) -> bool:
+        """Whether `segments` can ever report anything but data before the natural end."""
+
+    def read(self, offset: int, length: int) -> Buffer:
+        """Exactly `length` immutable bytes from `offset` on; zeros past the natural end."""
+
+    def segments(self, offset: int, length: int) -> Iterable[Extent]:
+        """The runs of data (0) and of hole and zero (3) that make up exactly `length` bytes."""
+
+    def close(self) -> None:
+        """Give back what reading needed; reading again is allowed to take it again."""
+
+
+def zeros(length: int) -> Buffer:
+    """So many zero bytes, without a copy where they are at most 1 MiB."""
+    return _ZEROS[:length] if length <= _STATIC else bytes(length)
+
+
+def padded_segments(size: int, offset: int, length: int) -> list[Extent]:
+    """Data up to `size`, a hole that reads as zeros from there on."""
+    data = min(max(size - offset, 0), length)
+    both = (Extent(data, DATA), Extent(length - data, HOLE_ZERO))
+    return [extent for extent in both if extent.length]
+
+
+@functools.lru_cache(maxsize=8)
+def _window(seed: str) -> bytes:
+    """The bytes of a pattern's period, and the first 1 MiB of them once more.
+
+    The surplus makes any read of up to 1 MiB one slice, wherever in the period it starts.
+    """
+    once = random.Random(seed).randbytes(PERIOD)
+    return (once + once)[: PERIOD + _STATIC]
+
+
+@attrs.define(eq=False)
+class _Windowed:
+    """Pseudo-random bytes with a period of PERIOD, the same in every run, without an end."""
+
+    _seed: str
+    _view: memoryview | None = attrs.field(default=None, init=False, repr=False)
+
+    @property
+    def size(self) -> None:
+        return None
+
+    @property
+    def sparse(self) -> bool:
+        return False
+
+    def read(self, offset: int, length: int) -> Buffer:
+        view = self._view
+        if view is None:
+            view = self._view = memoryview(_window(self._seed))
+        start = offset % PERIOD
+        if length <= _STATIC:
+            return view[start : start + length]
+        parts = [view[start:PERIOD]]
+        whole, rest = divmod(length - (PERIOD - start), PERIOD)
+        parts.extend([view[:PERIOD]] * whole)
+        parts.append(view[:rest])
+        return b"".join(parts)
+
+    def segments(self, offset: int, length: int) -> list[Extent]:
+        return [Extent(length, DATA)] if length else []
+
+    def close(self) -> None:
+        """There is nothing to give back: windows are shared by all contents of one seed."""
+
+    def locate(self, data: Buffer) -> int | None:
+        """The offset modulo PERIOD that `data` came from, or None where it is not from here.
+
+        Fewer than 8 bytes could be from anywhere, so they are from nowhere.
+        """
+        if len(data) < _TELLING:
+            return None
+        head = bytes(data[:_STATIC])
+        offset = _window(self._seed).find(head)
+        if offset < 0 or self.read(offset, len(data)) != data:
+            return None
+        return offset
+
+
+@attrs.define(eq=False)
+class Pattern(_Windowed):
+    """The default content: bytes that tell where they belong (see `describe_origin`)."""
+
+    _seed: str = attrs.field(default="fakenbd pattern", init=False)
+
+
+def _named(seed: int | str) -> str:
+    return f"fakenbd random {seed}"
+
+
+@attrs.define(eq=False)
+class RandomBytes(_Windowed):
+    """Bytes like the pattern's, but from a seed of one's own."""
+
+    _seed: str = attrs.field(converter=_named, alias="seed")
+
+
+def describe_origin(
+    data: Buffer, expected_offset: int, content: Pattern | RandomBytes | None = None
+) -> str:
+    """One sentence on where bytes read at `expected_offset` really belong, for failure messages.
+
+    It speaks of the first byte that is wrong and of those after it.
+    """
+    content = content or Pattern()
+    expected = bytes(content.read(expected_offset, len(data)))
+    read = bytes(data)
+    wrong = next(
+        (i for i, pair in enumerate(zip(read, expected, strict=True)) if pair[0] != pair[1]), None
+    )
+    if wrong is None:
+        return f"these {len(read)} bytes belong at offset {expected_offset}, where they were read"
+    at = expected_offset + wrong
+    sample = read[wrong : wrong + _SAMPLE]
+    if not any(sample):
+        return f"from offset {at} on there are zeros instead of the content"
+    found = content.locate(sample)
+    if found is None:
+        return (
+            f"from offset {at} on these bytes are not from this content: "
+            f"{sample.hex(' ')} instead of {expected[wrong : wrong + _SAMPLE].hex(' ')}"
+        )
+    return f"from offset {at} on these bytes belong at offset {found} (+ k x {PERIOD})"
+
+
+@attrs.define(eq=False)
+class Zeros:
+    """Nothing but zeros: one hole without an end."""
+
+    @property
+    def size(self) -> None:
+        return None
+
+    @property
+    def sparse(self) -> bool:
+        return True
+
+    def read(self, offset: int, length: int) -> Buffer:
+        return zeros(length)
+
+    def segments(self, offset: int, length: int) -> list[Extent]:
+        return [Extent(length, HOLE_ZERO)] if length else []
+
+    def close(self) -> None:
+        """There is nothing to give back."""
+
+
+@attrs.define(eq=False)
+class Stored:
+    """The bytes one was given, then zeros."""
+
+    data: bytes
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+    @property
+    def sparse(self) -> bool:
+        return False
+
+    def read(self, offset: int, length: int) -> Buffer:
+        return self.data[offset : offset + length].ljust(length, b"\0")
+
+    def segments(self, offset: int, length: int) -> list[Extent]:
+        return padded_segments(len(self.data), offset, length)
+
+    def close(self) -> None:
+        """There is nothing to give back."""
+
+
+def _from_text(text: str) -> bytes:
+    return text.encode()
+
+
+def _from_hex(digits: str) -> bytes:
+    try:
+        return bytes.fromhex(digits)
+    except ValueError:
+        raise ValueError(f"expected pairs of hexadecimal digits, got {digits!r}") from None
+
+
+@attrs.define(eq=False)
+class Text(Stored):
+    """A text in UTF-8, then zeros."""
+
+    data: bytes = attrs.field(converter=_from_text, alias="text")
+
+
+@attrs.define(eq=False)
+class Hex(Stored):
+    """Bytes written as pairs of hexadecimal digits (spaces allowed between pairs), then zeros."""
+
+    data: bytes = attrs.field(converter=_from_hex, alias="digits")
+
+
+@attrs.define(eq=False)
+class Computed:
+    """What a function `(offset, length) -> bytes` of the user's says; all of it is data."""
+
+    function: Callable[[int, int], Buffer]
+    size: int | None = None
+
+    @property
+    def sparse(self) -> bool:
+        return False
+
+    def read(self, offset: int, length: int) -> Buffer:
+        """The function's bytes. Raises ValueError when it gives more or fewer than asked."""
+        data = bytes(self.function(offset, length))
+        if len(data) != length:
+            raise ValueError(
+                f"the content function gave {len(data)} bytes for offset {offset}, length {length}"
+            )
+        return data
+
+    def segments(self, offset: int, length: int) -> list[Extent]:
+        if self.size is not None:
+            return padded_segments(self.size, offset, length)
+        return [Extent(length, DATA)] if length else []
+
+    def close(self) -> None:
+        """The function's own resources are its owner's."""

@@ -1,0 +1,134 @@
+"""An export: the truth about one disk, or the values it claims.
+
+It holds a content, an overlay for what clients write, and what it advertises. Nothing here checks
+a request against the size or the flags: the server does that, and faults may want it otherwise.
+`read` and `write` are attributes and not methods: each is bound to the shortest way there is, so
+an export nobody wrote to reads straight from its content. Look them up for every request.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, TypeAlias
+
+import attrs
+
+from fakenbd.export.blocks import BlockSize
+from fakenbd.export.content import Content, Pattern
+from fakenbd.export.extents import ExtentFunction, Query, Script, Unwritten, script
+from fakenbd.export.overlay import Overlay
+from fakenbd.protocol.constants import TransmissionFlag
+from fakenbd.protocol.messages import Buffer, Extent
+
+__all__ = ["ALL_FLAGS", "Export", "Tellable"]
+
+ALL_FLAGS: Final = int(
+    TransmissionFlag.HAS_FLAGS
+    | TransmissionFlag.SEND_FLUSH
+    | TransmissionFlag.SEND_FUA
+    | TransmissionFlag.SEND_TRIM
+    | TransmissionFlag.SEND_WRITE_ZEROES
+    | TransmissionFlag.SEND_DF
+    | TransmissionFlag.CAN_MULTI_CONN
+    | TransmissionFlag.SEND_CACHE
+    | TransmissionFlag.SEND_FAST_ZERO
+)
+"""The transmission flags of all that the server implements."""
+
+_DEFAULT_SIZE: Final = 1 << 20
+_PIECE: Final = 1 << 20
+_HASHED: Final = 1 << 30
+_UNKNOWN: Final = Unwritten()
+
+Tellable: TypeAlias = Script | ExtentFunction | Sequence[str | tuple[int, int]] | None
+"""What a context may be given: a script, a function, a list of extents, or None for the truth."""
+
+
+@attrs.define(eq=False)
+class Export:
+    """One disk of the server's.
+
+    `size` defaults to the content's natural size, or 1 MiB where it has none; `round_size_to`
+    rounds it up. `flags` None means all that the server implements. `contexts` maps names of
+    metadata contexts to what they say.
+    """
+
+    name: str = ""
+    given_size: int | None = attrs.field(default=None, alias="size", repr=False, kw_only=True)
+    content: Content = attrs.field(factory=Pattern, kw_only=True)
+    round_size_to: int | None = attrs.field(
+        default=None,
+        validator=attrs.validators.optional(attrs.validators.ge(1)),
+        kw_only=True,
+    )
+    block_size: BlockSize | None = attrs.field(default=None, kw_only=True)
+    given_flags: int | None = attrs.field(default=None, alias="flags", repr=False, kw_only=True)
+    description: str = attrs.field(default="", kw_only=True)
+    canonical_name: str | None = attrs.field(default=None, kw_only=True)
+    given_contexts: Mapping[str, Tellable] = attrs.field(
+        factory=lambda: {"base:allocation": None}, alias="contexts", repr=False, kw_only=True
+    )
+    tls_only: bool = attrs.field(default=False, kw_only=True)
+
+    size: int = attrs.field(init=False)
+    flags: int = attrs.field(init=False)
+    contexts: dict[str, Script] = attrs.field(init=False)
+    sparse: bool = attrs.field(init=False)
+    read: Callable[[int, int], Buffer] = attrs.field(init=False, repr=False)
+    write: Callable[[int, Buffer], None] = attrs.field(init=False, repr=False)
+    _overlay: Overlay = attrs.field(init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        natural = self.content.size
+        size = natural if self.given_size is None else self.given_size
+        size = _DEFAULT_SIZE if size is None else size
+        if self.round_size_to is not None:
+            size += -size % self.round_size_to
+        self.size = size
+        self.flags = ALL_FLAGS if self.given_flags is None else self.given_flags
+        self.contexts = {name: script(said, name) for name, said in self.given_contexts.items()}
+        self.sparse = self.content.sparse or (natural is not None and size > natural)
+        self._overlay = Overlay(self.content)
+        self.read = self.content.read
+        self.write = self._write_first
+
+    def _write_first(self, offset: int, data: Buffer) -> None:
+        self._read_overlay()
+        self.write(offset, data)
+
+    def _read_overlay(self) -> None:
+        self.read = self._overlay.read
+        self.write = self._overlay.write
+
+    def zero(self, offset: int, length: int, *, hole: bool) -> None:
+        """Make a range read as zeros: a hole, or allocated zeros where `hole` is False."""
+        self._read_overlay()
+        self.sparse = True
+        self._overlay.zero(offset, length, hole=hole)
+
+    def trim(self, offset: int, length: int) -> None:
+        """Make a range a hole; it reads as zeros."""
+        self.zero(offset, length, hole=True)
+
+    def segments(self, offset: int, length: int) -> list[Extent]:
+        """The true extents of exactly `length` bytes: data 0, hole and zero 3, zero alone 2."""
+        return list(self._overlay.segments(offset, length))
+
+    def block_status(self, context: str, offset: int, length: int, flags: int) -> list[Extent]:
+        """The extents that BLOCK_STATUS answers in one context; data for one it does not know."""
+        query = Query(context, offset, length, flags, self.size, self._overlay.segments)
+        return self.contexts.get(context, _UNKNOWN).block_status(query)
+
+    def sha256(self) -> str | None:
+        """The hexadecimal digest of all bytes as they are now; None above 1 GiB."""
+        if self.size > _HASHED:
+            return None
+        digest = hashlib.sha256()
+        for offset in range(0, self.size, _PIECE):
+            digest.update(self.read(offset, min(_PIECE, self.size - offset)))
+        return digest.hexdigest()
+
+    def close(self) -> None:
+        """Give back what the content needed; what was written stays."""
+        self.content.close()

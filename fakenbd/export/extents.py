@@ -1,0 +1,352 @@
+"""What an export says about its extents: the truth, or a script.
+
+A script says runs of extents from an offset on, as long as it has something to say; the answer to
+a query is the start of that, cut as the protocol has it: at the request's end, after one extent
+with REQ_ONE, after 2**20 extents. Where the request reaches the export's end nothing is cut, for
+a script that says more than there is lies on purpose. A list answers from slices of itself, so
+that a million extents are told at the cost of copying pointers.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import accumulate, chain, islice
+from types import MappingProxyType
+from typing import Final, Protocol, TypeAlias
+
+import attrs
+
+from fakenbd.protocol.constants import CommandFlag, State
+from fakenbd.protocol.messages import Extent
+
+__all__ = [
+    "DATA",
+    "HOLE_ZERO",
+    "MAXIMUM_EXTENTS",
+    "ExtentFunction",
+    "ExtentList",
+    "Policy",
+    "Query",
+    "Repeated",
+    "Script",
+    "Scripted",
+    "Truth",
+    "Unwritten",
+    "parse_extent",
+    "parse_size",
+    "script",
+]
+
+DATA: Final = 0
+HOLE_ZERO: Final = int(State.HOLE | State.ZERO)
+MAXIMUM_EXTENTS: Final = 1 << 20
+"""More extents than this do not belong in one reply (S-210)."""
+
+_REQ_ONE: Final = int(CommandFlag.REQ_ONE)
+_UNITS: Final[Mapping[str, int]] = MappingProxyType(
+    {"": 1, "B": 1}
+    | {f"{letter}iB": 1 << 10 * power for power, letter in enumerate("KMGTPE", start=1)}
+)
+_WORDS: Final[Mapping[str, int]] = MappingProxyType({"data": 0, "hole": 1, "zero": 2, "dirty": 1})
+
+
+def parse_size(text: str) -> int:
+    """The number of bytes that "1000", "64KiB" or "0x200" stands for, up to 2^64 - 1.
+
+    Raises ValueError, one sentence, for anything else.
+    """
+    match = re.fullmatch(r"(0[xX][0-9a-fA-F]+|[0-9]+) ?([A-Za-z]*)", text.strip())
+    if match is None or match[2] not in _UNITS:
+        raise ValueError(f'expected a size such as 1000, "64KiB" or "1MiB", got {text!r}')
+    digits = match[1]
+    value = int(digits, 16 if digits[:2] in ("0x", "0X") else 10) * _UNITS[match[2]]
+    if value >= 1 << 64:
+        raise ValueError(f"expected a size of at most 2^64 - 1 bytes, got {text!r}")
+    return value
+
+
+@lru_cache(maxsize=1024)
+def parse_extent(text: str) -> Extent:
+    """The extent that "1000 data", "24 hole,zero", "4KiB dirty" or "64KiB 0x3" stands for.
+
+    Raises ValueError, one sentence, for anything else.
+    """
+    length, _, words = text.strip().rpartition(" ")
+    if not length:
+        raise ValueError(f'expected an extent such as "1000 data" or "24 hole,zero", got {text!r}')
+    flags = 0
+    for word in words.split(","):
+        if word in _WORDS:
+            flags |= _WORDS[word]
+        elif re.fullmatch(r"0[xX][0-9a-fA-F]+|[0-9]+", word) and (value := int(word, 0)) < 1 << 64:
+            flags |= value
+        else:
+            raise ValueError(
+                f"expected data, hole, zero, dirty or a number as flags in the extent "
+                f"{text!r}, got {word!r}"
+            )
+    return Extent(parse_size(length), flags)
+
+
+@attrs.frozen
+class Query:
+    """What BLOCK_STATUS asks of one context, and of what export."""
+
+    context: str
+    offset: int
+    length: int
+    flags: int
+    size: int
+    truth: Callable[[int, int], Iterator[Extent]]
+
+    @property
+    def end(self) -> int:
+        return self.offset + self.length
+
+    @property
+    def at_end(self) -> bool:
+        """Whether the request reaches the export's end."""
+        return self.end >= self.size
+
+
+class Script(Protocol):
+    """A way to answer BLOCK_STATUS."""
+
+    def block_status(self, query: Query) -> list[Extent]:
+        """The extents to send, from the query's offset on."""
+
+    def runs(self, query: Query) -> Iterator[Extent]:
+        """The extents from the query's offset on, the last one reaching its end or past it."""
+
+
+def _cut(runs: Iterable[Extent], query: Query, *, overrun: bool = False) -> list[Extent]:
+    """The part of `runs` that answers the query."""
+    limit = 1 if query.flags & _REQ_ONE else MAXIMUM_EXTENTS
+    answer: list[Extent] = []
+    left = query.length
+    for extent in runs:
+        if left <= 0 and not query.at_end:
+            break
+        if extent.length > left and not (overrun or query.at_end):
+            extent = Extent(left, extent.flags)
+        answer.append(extent)
+        left -= extent.length
+        if len(answer) == limit:
+            break
+    return answer
+
+
+@attrs.frozen
+class Truth:
+    """What holds: written areas are data, trimmed ones holes, the rest as the content has it."""
+
+    def runs(self, query: Query) -> Iterator[Extent]:
+        return query.truth(query.offset, query.length)
+
+    def block_status(self, query: Query) -> list[Extent]:
+        return list(islice(self.runs(query), 1 if query.flags & _REQ_ONE else MAXIMUM_EXTENTS))
+
+
+@attrs.frozen
+class Unwritten:
+    """One extent without flags: the answer of any context that has nothing to tell."""
+
+    def runs(self, query: Query) -> Iterator[Extent]:
+        return iter(self.block_status(query))
+
+    def block_status(self, query: Query) -> list[Extent]:
+        return [Extent(query.length, DATA)] if query.length else []
+
+
+def _extents(items: Iterable[str | tuple[int, int]]) -> list[Extent]:
+    return [
+        parse_extent(item)
+        if isinstance(item, str)
+        else (item if isinstance(item, Extent) else Extent(*item))
+        for item in items
+    ]
+
+
+@attrs.frozen(eq=False)
+class ExtentList:
+    """Literal extents from offset 0 on: any lengths, any flags, as they stand.
+
+    A query is answered from within the entry that holds its offset; past the end of the list
+    everything is data.
+    """
+
+    extents: list[Extent] = attrs.field(converter=_extents)
+    _ends: list[int] = attrs.field(init=False, repr=False)
+
+    @_ends.default
+    def _add_up(self) -> list[int]:
+        return list(accumulate(length for length, _ in self.extents))
+
+    def _first(self, offset: int) -> int:
+        """The index of the entry that holds `offset`, or of an empty one that lies right there."""
+        index = bisect_left(self._ends, offset)
+        if offset and index < len(self._ends) and self._ends[index] == offset:
+            index += 1
+        return index
+
+    def _rest(self, index: int, offset: int) -> Extent:
+        return Extent(self._ends[index] - offset, self.extents[index].flags)
+
+    def runs(self, query: Query) -> Iterator[Extent]:
+        index = self._first(query.offset)
+        if index == len(self.extents):
+            return Unwritten().runs(query)
+        return chain([self._rest(index, query.offset)], islice(self.extents, index + 1, None))
+
+    def block_status(self, query: Query) -> list[Extent]:
+        if not query.length:
+            return []
+        first = self._first(query.offset)
+        if first == len(self.extents):
+            return Unwritten().block_status(query)
+        if query.flags & _REQ_ONE:
+            last = first + 1
+        elif query.at_end:
+            last = first + MAXIMUM_EXTENTS
+        else:
+            last = min(bisect_left(self._ends, query.end) + 1, first + MAXIMUM_EXTENTS)
+        answer = self.extents[first:last]
+        answer[0] = self._rest(first, query.offset)
+        past = self._ends[first + len(answer) - 1] - query.end
+        if past > 0 and not query.at_end:
+            answer[-1] = Extent(answer[-1].length - past, answer[-1].flags)
+        return answer
+
+
+@attrs.frozen(eq=False)
+class Repeated:
+    """Literal extents over and over, up to the request's end."""
+
+    extents: list[Extent] = attrs.field(converter=_extents)
+    _list: ExtentList = attrs.field(init=False, repr=False)
+
+    @extents.validator
+    def _has_length(self, _: object, extents: list[Extent]) -> None:
+        if not sum(extent.length for extent in extents):
+            raise ValueError("expected extents to repeat that are longer than 0 bytes in all")
+
+    @_list.default
+    def _as_list(self) -> ExtentList:
+        return ExtentList(self.extents)
+
+    def runs(self, query: Query) -> Iterator[Extent]:
+        period = sum(extent.length for extent in self.extents)
+        within = query.offset % period
+        at = query.offset - within
+        extents = self._list.runs(attrs.evolve(query, offset=within))
+        position = query.offset
+        while True:
+            for extent in extents:
+                if position >= query.end:
+                    return
+                yield extent
+                position += extent.length
+            at += period
+            extents = iter(self.extents)
+
+    def block_status(self, query: Query) -> list[Extent]:
+        # The repetition has no end of its own to lie about, so it is cut at the export's end too.
+        return _cut(self.runs(query), attrs.evolve(query, size=query.end + 1))
+
+
+ExtentFunction: TypeAlias = Callable[[str, int, int, int], Iterable[tuple[int, int]]]
+
+
+@attrs.frozen
+class Scripted:
+    """What a function `(context, offset, length, flags) -> iterable of Extent` says, as it says it.
+
+    Only the limit of 2**20 extents is kept, for a generator without an end.
+    """
+
+    function: ExtentFunction
+
+    def runs(self, query: Query) -> Iterator[Extent]:
+        said = self.function(query.context, query.offset, query.length, query.flags)
+        return (Extent(length, flags) for length, flags in islice(said, MAXIMUM_EXTENTS))
+
+    def block_status(self, query: Query) -> list[Extent]:
+        return list(self.runs(query))
+
+
+@attrs.frozen
+class Policy:
+    """Another script's extents (by default the truth) in another manner.
+
+    `one_extent` True gives one extent whether or not REQ_ONE asks for it, False many in spite of
+    REQ_ONE. `merge` joins neighbours with equal flags, then `split` cuts at every multiple of so
+    many bytes. With `overrun` the last extent is told to its own end, past the request's.
+    """
+
+    script: Script | None = None
+    one_extent: bool | None = None
+    split: int | None = attrs.field(
+        default=None, validator=attrs.validators.optional(attrs.validators.ge(1))
+    )
+    overrun: bool = False
+    merge: bool = False
+
+    def runs(self, query: Query) -> Iterator[Extent]:
+        if self.overrun:
+            query = attrs.evolve(query, length=max(query.size, query.end) - query.offset)
+        runs = (self.script or default_script(query.context)).runs(query)
+        if self.merge:
+            # So many and no more, for a short list may repeat itself over an export of 8 EiB.
+            runs = merged(islice(runs, MAXIMUM_EXTENTS))
+        return _split(runs, query.offset, self.split) if self.split else runs
+
+    def block_status(self, query: Query) -> list[Extent]:
+        flags = query.flags
+        if self.one_extent is not None:
+            flags = flags | _REQ_ONE if self.one_extent else flags & ~_REQ_ONE
+        asked = attrs.evolve(query, flags=flags & ~_REQ_ONE)
+        return _cut(self.runs(asked), attrs.evolve(query, flags=flags), overrun=self.overrun)
+
+
+def merged(runs: Iterable[Extent]) -> Iterator[Extent]:
+    """The same extents with equal neighbours joined."""
+    length, flags = 0, 0
+    for extent in runs:
+        if extent.flags == flags:
+            length += extent.length
+            continue
+        if length:
+            yield Extent(length, flags)
+        length, flags = extent
+    if length:
+        yield Extent(length, flags)
+
+
+def _split(runs: Iterable[Extent], offset: int, size: int) -> Iterator[Extent]:
+    for extent in runs:
+        end = offset + extent.length
+        while offset < end:
+            stop = min(end, offset - offset % size + size)
+            yield Extent(stop - offset, extent.flags)
+            offset = stop
+
+
+def default_script(context: str) -> Script:
+    """What a context says without a script: base:allocation the truth, any other nothing."""
+    return Truth() if context == "base:allocation" else Unwritten()
+
+
+def script(
+    value: Script | ExtentFunction | Sequence[str | tuple[int, int]] | None, context: str
+) -> Script:
+    """A script from what a user gives: one, a list, a function, or None for the default."""
+    if value is None:
+        return default_script(context)
+    if isinstance(value, Sequence):
+        return ExtentList(value)
+    if callable(value):
+        return Scripted(value)
+    return value
