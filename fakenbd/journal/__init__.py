@@ -1,0 +1,68 @@
+"""The memory: what both sides said, what struck, what the client owed; see journal.py.
+
+What is seldom needed (files, captures, transcripts) is imported when it is first named.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from fakenbd.journal.entries import (
+    Connected,
+    Ended,
+    Entry,
+    Failed,
+    Heard,
+    Said,
+    Struck,
+    Violated,
+)
+from fakenbd.journal.expectations import Waiter
+from fakenbd.journal.journal import Journal, Sink, Totals
+from fakenbd.journal.payload import Payload
+from fakenbd.journal.record import HeardBatch, Record
+
+if TYPE_CHECKING:
+    from fakenbd.journal.jsonl import Header, JsonlSink, load
+    from fakenbd.journal.pcap import PcapSink
+    from fakenbd.journal.transcript import transcript, visible
+
+__all__ = [
+    "Connected",
+    "Ended",
+    "Entry",
+    "Failed",
+    "Header",
+    "Heard",
+    "HeardBatch",
+    "Journal",
+    "JsonlSink",
+    "Payload",
+    "PcapSink",
+    "Record",
+    "Said",
+    "Sink",
+    "Struck",
+    "Totals",
+    "Violated",
+    "Waiter",
+    "load",
+    "transcript",
+    "visible",
+]
+
+_LATER = {
+    "Header": "jsonl",
+    "JsonlSink": "jsonl",
+    "load": "jsonl",
+    "PcapSink": "pcap",
+    "transcript": "transcript",
+    "visible": "transcript",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)

@@ -1,0 +1,244 @@
+"""What a test expects of a journal, and a failure that explains itself.
+
+An expectation is a command (or none) and conditions on fields. When it fails the text says what
+was wanted, which entries come closest and which of their fields differ, and the transcript around
+the closest one, so that the failed run need not be repeated with tracing on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, TypeAlias
+
+import attrs
+
+from fakenbd.errors import ExpectationError
+from fakenbd.journal.conditions import Conditions, Kind, differences, kind_for, matches
+from fakenbd.journal.entries import Entry, Heard
+from fakenbd.protocol.messages import Request
+
+__all__ = ["Expectations", "Waiter", "Wanted"]
+
+Wanted: TypeAlias = "str | Mapping[str, Any]"
+
+_CLOSEST: Final = 3
+
+
+class Expectations:
+    """The half of a journal that tests talk to; the other half holds the entries."""
+
+    def entries(self) -> list[Entry]:
+        """The entries held, oldest first."""
+        raise NotImplementedError
+
+    def since(self, index: int) -> list[Entry]:
+        """The entries held from serial number `index` on."""
+        raise NotImplementedError
+
+    def __reversed__(self) -> Iterator[Entry]:
+        raise NotImplementedError
+
+    def select(self, kind: Kind | None = None, **conditions: Any) -> list[Entry]:
+        """The entries of `kind` that meet `conditions`; the kind follows from them if not given.
+
+        A wanted value may be a value, a list of values (any of them), a range, or a function.
+        """
+        kind = kind or kind_for(conditions)
+        return [e for e in self.entries() if isinstance(e, kind) and matches(e, conditions)]
+
+    def requests(self, command: str | int | None = None, **conditions: Any) -> list[Heard]:
+        """The commands of the transmission phase that were heard and meet `conditions`."""
+        wanted = _wanted(command, conditions)
+        return [
+            entry
+            for entry in self.entries()
+            if isinstance(entry, Heard)
+            and isinstance(entry.message, Request)
+            and matches(entry, wanted)
+        ]
+
+    def last(self, command: str | int | None = None, **conditions: Any) -> Any:
+        """The newest entry that meets the conditions, or None."""
+        wanted = _wanted(command, conditions)
+        kind = kind_for(wanted) if wanted else Entry.__args__
+        return next((e for e in reversed(self) if isinstance(e, kind) and matches(e, wanted)), None)
+
+    def expect(
+        self, command: str | int | None = None, *, count: int | None = None, **conditions: Any
+    ) -> list[Any]:
+        """The entries that meet the conditions: `count` of them, or at least one.
+
+        `expect("read", offset=4096)`, `expect(option="go")`, `expect(fault="cut")`, …
+        Raises ExpectationError.
+        """
+        wanted = _wanted(command, conditions)
+        kind, found = self._find(wanted)
+        if found if count is None else len(found) == count:
+            return found
+        amount = "at least one" if count is None else _times(count)
+        raise ExpectationError(self._explain(kind, wanted, amount, found))
+
+    def expect_none(self, command: str | int | None = None, **conditions: Any) -> None:
+        """Nothing may meet the conditions. Raises ExpectationError."""
+        wanted = _wanted(command, conditions)
+        kind, found = self._find(wanted)
+        if found:
+            raise ExpectationError(self._explain(kind, wanted, "none", found))
+
+    def expect_order(self, order: Sequence[Wanted]) -> list[Any]:
+        """Entries that meet each of `order`, one after another; others may lie between them.
+
+        Each is a command's name or a mapping of conditions. Raises ExpectationError.
+        """
+        entries = iter(self.entries())
+        found: list[Entry] = []
+        for position, one in enumerate(order):
+            wanted = {"command": one} if isinstance(one, str) else dict(one)
+            kind = kind_for(wanted)
+            match = next((e for e in entries if isinstance(e, kind) and matches(e, wanted)), None)
+            if match is None:
+                raise ExpectationError(self._explain_order(order, position, wanted, found))
+            found.append(match)
+        return found
+
+    def _find(self, wanted: Conditions) -> tuple[Kind, list[Entry]]:
+        if not wanted:
+            raise TypeError("an expectation needs a command or a condition")
+        kind = kind_for(wanted)
+        return kind, [e for e in self.entries() if isinstance(e, kind) and matches(e, wanted)]
+
+    def _explain(self, kind: Kind, wanted: Conditions, amount: str, found: list[Entry]) -> str:
+        lines = [f"expected {amount}: {describe(wanted)}", f"found {_times(len(found))}"]
+        entries = self.entries()
+        if found:
+            lines += ["", "found:", *(f"  {_line(entry)}" for entry in found[:_CLOSEST])]
+            if len(found) > _CLOSEST:
+                lines.append(f"  … and {len(found) - _CLOSEST} more")
+        near = _closest(kind, wanted, entries) if amount != "none" else []
+        for entry, differing in near:
+            if entry is near[0][0]:
+                lines += ["", "closest:"]
+            lines += [f"  {_line(entry)}", f"      {'; '.join(differing)}"]
+        around = found[-1] if found else near[0][0] if near else None
+        return "\n".join([*lines, "", *_excerpt(entries, around)])
+
+    def _explain_order(
+        self, order: Sequence[Wanted], position: int, wanted: Conditions, found: list[Entry]
+    ) -> str:
+        lines = ["expected in this order:"]
+        for place, one in enumerate(order):
+            conditions = {"command": one} if isinstance(one, str) else one
+            mark = f"at entry {found[place].index}" if place < len(found) else "not reached"
+            if place == position:
+                mark = "not found" + (f" after entry {found[-1].index}" if found else "")
+            lines.append(f"  {place + 1}. {describe(conditions)}: {mark}")
+        entries = self.entries()
+        kind = kind_for(wanted)
+        earlier = [e for e in entries if isinstance(e, kind) and matches(e, wanted)]
+        around = found[-1] if found else None
+        if earlier:
+            lines += [
+                "",
+                "it came earlier:",
+                *(f"  {_line(entry)}" for entry in earlier[:_CLOSEST]),
+            ]
+        else:
+            for entry, differing in (near := _closest(kind, wanted, entries)):
+                if entry is near[0][0]:
+                    lines += ["", "closest:"]
+                    around = entry
+                lines += [f"  {_line(entry)}", f"      {'; '.join(differing)}"]
+        return "\n".join([*lines, "", *_excerpt(entries, around)])
+
+
+@attrs.define(eq=False)
+class Waiter:
+    """Looks for entries as they come: ask `done` after each notice of `Journal.subscribe`.
+
+    It looks at each entry once, from serial number `start` on, so waiting costs no more than what
+    happens meanwhile. `found` are the entries that meet the conditions, `count` of them are enough.
+    """
+
+    journal: Expectations
+    wanted: Conditions
+    count: int = 1
+    start: int = 0
+    found: list[Entry] = attrs.field(init=False, factory=list)
+    _kind: Kind = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._kind = kind_for(self.wanted)
+
+    def done(self) -> bool:
+        """Whether enough has been found."""
+        for entry in self.journal.since(self.start):
+            self.start = entry.index + 1
+            if isinstance(entry, self._kind) and matches(entry, self.wanted):
+                self.found.append(entry)
+        return len(self.found) >= self.count
+
+    def error(self, seconds: float) -> ExpectationError:
+        """What to raise when `seconds` have passed in vain."""
+        amount = "at least one" if self.count == 1 else f"at least {_times(self.count)}"
+        text = self.journal._explain(self._kind, self.wanted, amount, self.found)
+        return ExpectationError(f"waited {seconds:g} s in vain\n{text}")
+
+
+def describe(wanted: Conditions) -> str:
+    """Conditions as people would say them: "read with offset 4096, length 512"."""
+    words = []
+    for name, value in wanted.items():
+        if name == "command":
+            continue
+        if callable(value):
+            words.append(f"{name} that {getattr(value, '__name__', 'a function')} accepts")
+        elif isinstance(value, range):
+            words.append(f"{name} {value.start}..{value.stop}")
+        elif isinstance(value, str | int):
+            words.append(f"{name} {value}")
+        else:
+            words.append(f"{name} {value!r}")
+    phrase = ", ".join(words)
+    if "command" not in wanted:
+        return phrase
+    return f"{wanted['command']} with {phrase}" if phrase else str(wanted["command"])
+
+
+def _wanted(command: str | int | None, conditions: Conditions) -> dict[str, Any]:
+    return {"command": command, **conditions} if command is not None else dict(conditions)
+
+
+def _times(count: int) -> str:
+    return {0: "none", 1: "one"}.get(count, str(count))
+
+
+def _closest(
+    kind: Kind, wanted: Conditions, entries: Iterable[Entry]
+) -> list[tuple[Entry, list[str]]]:
+    """The entries of `kind` that differ in the fewest conditions, the same command first."""
+    ranked = []
+    for entry in entries:
+        if isinstance(entry, kind):
+            differing = differences(entry, wanted)
+            # An entry of another command (or of none) is close only when nothing else is.
+            other = any(getattr(entry, key, None) is None for key in wanted)
+            if differing:
+                ranked.append((other, len(differing), entry.index, entry, differing))
+    ranked.sort(key=lambda rank: rank[:3])
+    return [(entry, differing) for *_, entry, differing in ranked[:_CLOSEST]]
+
+
+def _line(entry: Entry) -> str:
+    from fakenbd.journal.transcript import transcript
+
+    return f"[{entry.index}] {transcript([entry]).splitlines()[0].strip()}"
+
+
+def _excerpt(entries: Sequence[Entry], around: Entry | None) -> list[str]:
+    # Here, not above: a passing test prints nothing.
+    from fakenbd.journal.transcript import transcript
+
+    if not entries:
+        return ["nothing was recorded"]
+    index = around.index if around is not None else None
+    return ["transcript:", transcript(entries, around=index).rstrip("\n")]

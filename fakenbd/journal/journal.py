@@ -1,0 +1,387 @@
+"""The memory of a server: everything both sides said, in a ring that never grows too large.
+
+Recording appends a record and counts; nothing is decoded, copied or hashed. Totals are counted on
+arrival and so outlive what the ring evicts. Buffers are kept by reference: whoever records them
+must not change them afterwards.
+
+Sinks (a JSONL file, a capture) are handed each record as it happens. One that fails is let go,
+which is recorded as `Failed`, and the service goes on. Subscribers are told that something was
+recorded, and ask `since` what.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from typing import Final, Literal, Protocol, overload
+
+import attrs
+
+from fakenbd.journal.entries import (
+    Connected,
+    Ended,
+    Entry,
+    Failed,
+    Heard,
+    Said,
+    Struck,
+    Violated,
+)
+from fakenbd.journal.expectations import Expectations
+from fakenbd.journal.payload import fixed_weight, payload_length
+from fakenbd.journal.record import Happening, HeardBatch, Record, SaidBatch, Utterance
+from fakenbd.journal.ring import Ring
+from fakenbd.protocol.constants import Command, Option, slug
+from fakenbd.protocol.encode import encode_buffers
+from fakenbd.protocol.messages import (
+    Buffer,
+    ClientMessage,
+    OptionRequest,
+    Request,
+    ServerMessage,
+    SimpleReply,
+)
+
+__all__ = ["Journal", "Payloads", "Sink", "Totals"]
+
+Payloads = Literal["digest", "whole"]
+
+_COMPACT_HEADER: Final = 28
+_EXTENDED_HEADER: Final = 32
+_SIMPLE_REPLY: Final = 16
+
+
+class Sink(Protocol):
+    """Something that takes every record as it happens; an OSError from it is not fatal."""
+
+    def write(self, record: Record) -> None:
+        """Take one record; its wire bytes are complete only during the call."""
+
+    def close(self) -> None:
+        """Finish what was written."""
+
+
+@attrs.frozen
+class Totals:
+    """What was counted since the journal began, whatever the ring still holds."""
+
+    connections: int = 0
+    commands: dict[str, int] = attrs.field(factory=dict)
+    options: dict[str, int] = attrs.field(factory=dict)
+    heard: int = 0
+    said: int = 0
+    bytes_heard: int = 0
+    bytes_said: int = 0
+    strikes: dict[str, int] = attrs.field(factory=dict)
+    violations: dict[str, int] = attrs.field(factory=dict)
+    failures: int = 0
+
+    @property
+    def requests(self) -> int:
+        """Requests of the transmission phase."""
+        return sum(self.commands.values())
+
+
+@attrs.define(eq=False, slots=False)
+class Journal(Expectations):
+    """Records what happens; `clock` gives seconds and is read once for each record.
+
+    `payloads="whole"` keeps the bulk data of every entry that is held (so fewer entries fit into
+    `payload_limit` bytes), and has it written to JSONL.
+    """
+
+    clock: Callable[[], float]
+    limit: int = attrs.field(default=100_000, kw_only=True, validator=attrs.validators.ge(1))
+    payload_limit: int = attrs.field(default=1 << 26, kw_only=True)
+    payloads: Payloads = attrs.field(
+        default="digest", kw_only=True, validator=attrs.validators.in_(("digest", "whole"))
+    )
+    began: float = attrs.field(init=False)
+    _ring: Ring = attrs.field(init=False)
+    _next: int = attrs.field(init=False, default=0)
+    _sinks: list[Sink] = attrs.field(init=False, factory=list)
+    _subscribers: list[Callable[[], None]] = attrs.field(init=False, factory=list)
+    _connections: int = attrs.field(init=False, default=0)
+    _commands: Counter[int] = attrs.field(init=False, factory=Counter)
+    _options: Counter[int] = attrs.field(init=False, factory=Counter)
+    _heard: int = attrs.field(init=False, default=0)
+    _said: int = attrs.field(init=False, default=0)
+    _bytes_heard: int = attrs.field(init=False, default=0)
+    _bytes_said: int = attrs.field(init=False, default=0)
+    _strikes: Counter[str] = attrs.field(init=False, factory=Counter)
+    _violations: Counter[str] = attrs.field(init=False, factory=Counter)
+    _failures: int = attrs.field(init=False, default=0)
+
+    def __attrs_post_init__(self) -> None:
+        self.began = self.clock()
+        self._ring = Ring(self.limit, self.payload_limit, self.payloads == "whole")
+
+    # --- recording: each returns the serial number of the entry ---------------------------------
+
+    def connected(self, connection: int, peer: str, transport: str, local: str = "") -> int:
+        """A client connected over `transport`; addresses are "host:port", or any other text."""
+        self._connections += 1
+        return self._happened(Connected(*self._stamp(connection), peer, transport, local))
+
+    def heard(
+        self, connection: int, message: ClientMessage, wire: Sequence[Buffer] | None = None
+    ) -> int:
+        """The client said `message`; `wire` are its bytes, where they are at hand."""
+        if type(message) is Request:
+            self._commands[message.command] += 1
+            if wire is None:
+                header = _EXTENDED_HEADER if message.extended else _COMPACT_HEADER
+                self._bytes_heard += header + len(message.payload)
+        elif type(message) is OptionRequest:
+            self._options[message.option] += 1
+        self._heard += 1
+        if wire is not None or type(message) is not Request:
+            self._bytes_heard += _total(encode_buffers(message) if wire is None else wire)
+        return self._uttered(Heard, connection, message, wire)
+
+    def said(
+        self, connection: int, message: ServerMessage, wire: Sequence[Buffer] | None = None
+    ) -> int:
+        """The server said `message`; `wire` are the bytes that really left, if not its encoding."""
+        self._said += 1
+        if wire is None and type(message) is SimpleReply:
+            self._bytes_said += _SIMPLE_REPLY + len(message.data)
+        else:
+            self._bytes_said += _total(encode_buffers(message) if wire is None else wire)
+        return self._uttered(Said, connection, message, wire)
+
+    def heard_batch(
+        self,
+        connection: int,
+        raw: Buffer,
+        count: int,
+        reads: int,
+        writes: int,
+        *,
+        extended: bool,
+        structured: bool,
+    ) -> HeardBatch:
+        """The client said `count` plain requests, READ and WRITE, whose wire bytes are `raw`."""
+        index = self._next
+        self._next = index + count
+        size = len(raw)
+        self._heard += count
+        self._bytes_heard += size
+        if reads:
+            self._commands[Command.READ] += reads
+        header = _EXTENDED_HEADER if extended else _COMPACT_HEADER
+        fixed = header * count
+        if writes:
+            self._commands[Command.WRITE] += writes
+        batch = HeardBatch(
+            index,
+            self.clock() - self.began,
+            connection,
+            count,
+            raw,
+            extended,
+            structured,
+            reads,
+            writes,
+            size - fixed,
+            fixed,
+        )
+        self._keep(batch)
+        return batch
+
+    def said_batch(self, batch: HeardBatch, buffers: Sequence[Buffer]) -> int:
+        """The server answered all of `batch`, in order, with `buffers`.
+
+        A successful READ is two buffers, header (of a data chunk: with the offset) and content;
+        anything else is one.
+        """
+        count = batch.count
+        index = self._next
+        self._next = index + count
+        size = sum(map(len, buffers))
+        self._said += count
+        self._bytes_said += size
+        self._keep(
+            SaidBatch(
+                index,
+                self.clock() - self.began,
+                batch.connection,
+                count,
+                batch,
+                buffers,
+                size if batch.reads else 0,
+            )
+        )
+        return index
+
+    def struck(
+        self,
+        connection: int | None,
+        fault: str,
+        kinds: Iterable[str],
+        occurrence: int,
+        change: str,
+    ) -> int:
+        """A fault struck, and `change` is what it made of the answer."""
+        self._strikes[fault] += 1
+        return self._happened(
+            Struck(*self._stamp(connection), fault, tuple(kinds), occurrence, change)
+        )
+
+    def violated(
+        self, connection: int, rule: str, level: str, sentence: str, about: int | None = None
+    ) -> int:
+        """The client broke an obligation with entry `about`."""
+        self._violations[rule] += 1
+        return self._happened(Violated(*self._stamp(connection), rule, level, sentence, about))
+
+    def ended(self, connection: int, by: str, how: str, detail: str = "") -> int:
+        """The connection ended, by "client" or "server"; `how` as in `Ended`."""
+        return self._happened(Ended(*self._stamp(connection), by, how, detail))
+
+    def failed(self, connection: int | None, sentence: str) -> int:
+        """The server met an error of its own."""
+        self._failures += 1
+        return self._happened(Failed(*self._stamp(connection), sentence))
+
+    # --- looking ---------------------------------------------------------------------------------
+
+    @property
+    def totals(self) -> Totals:
+        """Everything counted so far."""
+        return Totals(
+            self._connections,
+            {slug(Command, value): count for value, count in sorted(self._commands.items())},
+            {slug(Option, value): count for value, count in sorted(self._options.items())},
+            self._heard,
+            self._said,
+            self._bytes_heard,
+            self._bytes_said,
+            dict(self._strikes),
+            dict(self._violations),
+            self._failures,
+        )
+
+    def entries(self) -> list[Entry]:
+        """The entries still held, oldest first."""
+        return self._ring.since(0)
+
+    def since(self, index: int) -> list[Entry]:
+        """The entries still held whose serial number is `index` or higher."""
+        return self._ring.since(index)
+
+    @property
+    def next_index(self) -> int:
+        """The serial number that the next entry will get; as many entries were ever recorded."""
+        return self._next
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self.entries())
+
+    def __reversed__(self) -> Iterator[Entry]:
+        return iter(self._ring.newest_first())
+
+    def __len__(self) -> int:
+        return len(self._ring)
+
+    def __bool__(self) -> bool:
+        return True
+
+    @overload
+    def __getitem__(self, place: int) -> Entry: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Entry]: ...
+    def __getitem__(self, place: int | slice) -> Entry | list[Entry]:
+        return self.entries()[place]
+
+    # --- sinks and subscribers -------------------------------------------------------------------
+
+    def attach(self, sink: Sink) -> Callable[[], None]:
+        """Hand every record from now on to `sink`; returns a function that closes and detaches it.
+
+        A sink that raises OSError, or that finds a message it cannot write, is detached.
+        """
+        self._sinks.append(sink)
+
+        def detach_sink() -> None:
+            if sink in self._sinks:
+                self._sinks.remove(sink)
+                self._close(sink)
+
+        return detach_sink
+
+    def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call `callback` after each record; returns a function that ends this."""
+        self._subscribers.append(callback)
+
+        def unsubscribe() -> None:
+            if callback in self._subscribers:
+                self._subscribers.remove(callback)
+
+        return unsubscribe
+
+    # --- below the surface -----------------------------------------------------------------------
+
+    def _stamp(self, connection: int | None) -> tuple[int, float, int | None]:
+        index = self._next
+        self._next = index + 1
+        return index, self.clock() - self.began, connection
+
+    def _happened(self, entry: Connected | Struck | Violated | Ended | Failed) -> int:
+        self._keep(Happening(entry, entry.index, entry.time, entry.connection))
+        return entry.index
+
+    def _uttered(
+        self,
+        kind: type[Heard] | type[Said],
+        connection: int,
+        message: ClientMessage | ServerMessage,
+        wire: Sequence[Buffer] | None,
+    ) -> int:
+        index = self._next
+        self._next = index + 1
+        record = Utterance(
+            kind,
+            index,
+            self.clock() - self.began,
+            connection,
+            message,
+            payload_length(message),
+            fixed_weight(message),
+        )
+        if self._sinks:
+            record.sent = wire
+        self._keep(record)
+        return index
+
+    def _keep(self, record: Record) -> None:
+        # The sinks come first: the ring may let go of the bytes at once.
+        broken = self._feed(record) if self._sinks else ()
+        self._ring.append(record)
+        for sink, error in broken:
+            self._sinks.remove(sink)
+            self._close(sink)
+            self.failed(None, f"{sink} is given up: {error.strerror or error}")
+        if self._subscribers:
+            for callback in tuple(self._subscribers):
+                callback()
+
+    def _feed(self, record: Record) -> list[tuple[Sink, OSError]]:
+        broken = []
+        for sink in self._sinks:
+            try:
+                sink.write(record)
+            except OSError as error:
+                broken.append((sink, error))
+        return broken
+
+    @staticmethod
+    def _close(sink: Sink) -> None:
+        # A file that could not be written cannot be flushed either; that was reported.
+        with suppress(OSError):
+            sink.close()
+
+
+def _total(buffers: Sequence[Buffer]) -> int:
+    return sum(map(len, buffers))
