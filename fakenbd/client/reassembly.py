@@ -1,0 +1,351 @@
+"""The reply to one command, put together from its chunks; pure, and exact.
+
+A reply object is made with the request, takes every chunk that carries its cookie, and judges at
+the end. What cannot be right whatever follows raises ProtocolError at once, and the connection is
+given up: content outside of the request or over other content, a chunk of the wrong kind, contents
+that contradict their length. An error chunk fails the reply and nothing else: chunks may follow
+it, they are still checked, and no content of a reply with an error is ever good, whatever came
+before, behind, or with DONE (S-157, S-162, S-171, Q-27).
+
+What a READ must cover is kept as runs of bytes, not as a sum: an overlap and a gap of equal size
+add up to the right length (S-172).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import attrs
+
+from fakenbd.client.noncompliance import Noncompliance
+from fakenbd.client.text import KNOWN_ERRORS, error_name, quoted, visible
+from fakenbd.errors import CommandError, ProtocolError, ShutdownError
+from fakenbd.protocol.constants import (
+    MAXIMUM_STRING,
+    ChunkFlag,
+    ChunkType,
+    Command,
+    Error,
+    spec_name,
+)
+from fakenbd.protocol.messages import (
+    Buffer,
+    Chunk,
+    Data,
+    ErrorChunk,
+    Extent,
+    Hole,
+    NoneChunk,
+    RawBody,
+    Status,
+)
+
+__all__ = ["Coverage", "PlainReply", "ReadReply", "Reply", "StatusReply", "command_error"]
+
+ERROR_PAYLOAD: Final = 1 << 17
+"""Payload that an error chunk may have: the longest message that it can announce, and more."""
+
+STATUS_PAYLOAD: Final = (1 << 25) + 8
+"""Payload that a status chunk may have: four times the 2^20 extents that it should keep to."""
+
+ZEROES: Final = bytes(1 << 16)
+
+_MISFITS: Final[dict[int, str]] = {
+    ChunkType.NONE: "S-139",
+    ChunkType.OFFSET_DATA: "S-150",
+    ChunkType.OFFSET_HOLE: "S-151",
+    ChunkType.BLOCK_STATUS: "S-203",
+    ChunkType.BLOCK_STATUS_EXT: "S-216",
+    ChunkType.ERROR: "S-165",
+    ChunkType.ERROR_OFFSET: "S-165",
+}
+
+
+def command_error(
+    command: int, offset: int, length: int, error: int, text: str = "", at: int | None = None
+) -> CommandError | ShutdownError:
+    """The exception that an error number in a reply becomes.
+
+    ESHUTDOWN is a ShutdownError; a number outside of the protocol's list counts as EINVAL (C-126).
+    """
+    message = f"the server answered {_asked(command, offset, length)} with {error_name(error)}"
+    if at is not None:
+        message += f" at {at}"
+    if text:
+        message += f": {visible(text)}"
+    if error == Error.ESHUTDOWN:
+        return ShutdownError(message)
+    number = error if error in KNOWN_ERRORS else int(Error.EINVAL)
+    return CommandError(message, error=number, offset=at)
+
+
+def _asked(command: int, offset: int, length: int) -> str:
+    name = spec_name(Command, command)
+    return name if command == Command.FLUSH else f"{name} of {offset}+{length}"
+
+
+@attrs.define(eq=False)
+class Coverage:
+    """The bytes of one request that content has come for, as runs that do not touch."""
+
+    starts: list[int] = attrs.field(factory=list, init=False)
+    ends: list[int] = attrs.field(factory=list, init=False)
+
+    def add(self, start: int, end: int) -> bool:
+        """Add the bytes from `start` to `end`; False if content has come for one of them before."""
+        starts, ends = self.starts, self.ends
+        index = bisect_right(starts, start)
+        if (index and ends[index - 1] > start) or (index < len(starts) and starts[index] < end):
+            return False
+        touches_left = bool(index) and ends[index - 1] == start
+        touches_right = index < len(starts) and starts[index] == end
+        if touches_left and touches_right:
+            ends[index - 1] = ends.pop(index)
+            del starts[index]
+        elif touches_left:
+            ends[index - 1] = end
+        elif touches_right:
+            starts[index] = start
+        else:
+            starts.insert(index, start)
+            ends.insert(index, end)
+        return True
+
+    def gap(self, start: int, end: int) -> int | None:
+        """The first byte from `start` to `end` that no content has come for."""
+        for run_start, run_end in zip(self.starts, self.ends, strict=True):
+            if run_start > start:
+                break
+            start = run_end
+        return start if start < end else None
+
+
+@attrs.define(eq=False, kw_only=True)
+class Reply(ABC):
+    """What has come so far of the reply to one command."""
+
+    command: int
+    offset: int = 0
+    length: int = 0
+    failure: CommandError | ShutdownError | None = attrs.field(default=None, init=False)
+    notes: list[Noncompliance] = attrs.field(factory=list, init=False)
+
+    def limit(self, kind: int) -> int:
+        """The longest payload that a chunk of type `kind` may have in this reply."""
+        return ERROR_PAYLOAD
+
+    def take(self, chunk: Chunk) -> bool:
+        """Take one chunk; True when it was the last. Raises ProtocolError for a hard breach."""
+        done = bool(chunk.flags & ChunkFlag.DONE)
+        body = chunk.body
+        if chunk.request_offset is not None and chunk.request_offset != self.offset:
+            raise self._breach(f"names offset {chunk.request_offset}", "S-145")
+        if isinstance(body, ErrorChunk):
+            self._fail(chunk, body)
+        elif isinstance(body, NoneChunk):
+            if not done:
+                raise self._breach("has an NBD_REPLY_TYPE_NONE chunk without DONE", "S-139")
+        elif isinstance(body, RawBody):
+            self._misfit(chunk, body)
+        else:
+            self._content(chunk)
+        return done
+
+    def simple(self, error: int) -> None:
+        """Take a simple reply, which is always the whole reply."""
+        if error:
+            self._set_failure(command_error(self.command, self.offset, self.length, error))
+
+    @abstractmethod
+    def _content(self, chunk: Chunk) -> None:
+        """Take a chunk that is neither an error nor nothing."""
+
+    def _fail(self, chunk: Chunk, body: ErrorChunk) -> None:
+        kind = chunk.type
+        unknown = kind is not None and kind not in (ChunkType.ERROR, ChunkType.ERROR_OFFSET)
+        if not body.error and not unknown:
+            raise self._breach("has an error chunk with error 0", "S-164")
+        if len(body.message) > MAXIMUM_STRING:
+            came = f"an error message of {len(body.message)} characters came"
+            self.notes.append(Noncompliance("S-167", came, "it is cut where it is shown"))
+        at = body.offset
+        if at is not None and self._ranged and not 0 <= at - self.offset < self.length:
+            raise self._breach(f"has an error at offset {at}, outside of the request", "S-163")
+        error = body.error or int(Error.EINVAL)
+        self._set_failure(
+            command_error(self.command, self.offset, self.length, error, body.message, at)
+        )
+
+    @property
+    def _ranged(self) -> bool:
+        return self.command != Command.FLUSH
+
+    def _set_failure(self, failure: CommandError | ShutdownError) -> None:
+        """Remember the first failure; ESHUTDOWN outweighs any other, since it ends the session."""
+        if self.failure is None or (
+            isinstance(failure, ShutdownError) and not isinstance(self.failure, ShutdownError)
+        ):
+            self.failure = failure
+
+    def _misfit(self, chunk: Chunk, body: RawBody) -> None:
+        kind = chunk.type or 0
+        name = spec_name(ChunkType, kind)
+        rule = _MISFITS.get(kind)
+        if rule is None and kind & 0x8000:
+            rule = "S-142"
+        if rule is None:
+            raise self._breach(f"has a chunk of the unknown type {kind}", "S-140")
+        raise self._breach(f"has an {name} chunk with {len(body.data)} bytes that do not fit", rule)
+
+    def _unexpected(self, chunk: Chunk) -> ProtocolError:
+        kind = type(chunk.body).__name__.lower()
+        return self._breach(f"has a chunk of the wrong kind ({kind})", "S-143")
+
+    def _breach(self, what: str, rule: str) -> ProtocolError:
+        asked = _asked(self.command, self.offset, self.length)
+        return ProtocolError(f"the reply to {asked} {what}", rule=rule)
+
+
+@attrs.define(eq=False, kw_only=True)
+class PlainReply(Reply):
+    """The reply to a command that has success or an error, and no content."""
+
+    def _content(self, chunk: Chunk) -> None:
+        raise self._unexpected(chunk)
+
+    def finish(self) -> None:
+        """Raise what the server answered, if it was not success."""
+        if self.failure is not None:
+            raise self.failure
+
+
+@attrs.define(eq=False, kw_only=True)
+class ReadReply(Reply):
+    """The content of a READ, gathered in `target`, a writable buffer as long as the request."""
+
+    command: int = int(Command.READ)
+    single: bool = False
+    target: memoryview = attrs.field(
+        default=attrs.Factory(lambda self: memoryview(bytearray(self.length)), takes_self=True)
+    )
+    coverage: Coverage = attrs.field(factory=Coverage, init=False)
+    chunks: int = attrs.field(default=0, init=False)
+
+    def limit(self, kind: int) -> int:
+        """Content is never longer than the request, whatever its chunk announces (S-144)."""
+        return self.length + 8 if kind == ChunkType.OFFSET_DATA else ERROR_PAYLOAD
+
+    def claim(self, offset: int, size: int) -> memoryview:
+        """The part of the target where `size` bytes of content at `offset` belong.
+
+        Raises ProtocolError if they are none, lie outside of the request, or came before.
+        """
+        self.chunks += 1
+        if not size:
+            raise self._breach(f"has a chunk without content at {offset}", "S-150")
+        start = offset - self.offset
+        if start < 0:
+            raise self._breach(f"has content at {offset}, before the request", "S-152")
+        if start + size > self.length:
+            raise self._breach(f"has content at {offset}+{size}, past the request", "S-153")
+        if self.single and self.chunks > 1:
+            raise self._breach("has a second chunk of content in spite of DF", "S-159")
+        if not self.coverage.add(offset, offset + size):
+            raise self._breach(f"has content at {offset}+{size} over other content", "S-155")
+        return self.target[start : start + size]
+
+    def whole(self, data: Buffer) -> None:
+        """Take all content at once, as a simple reply has it."""
+        self.claim(self.offset, len(data))[:] = data
+
+    def _content(self, chunk: Chunk) -> None:
+        body = chunk.body
+        if isinstance(body, Data):
+            self.claim(body.offset, len(body.data))[:] = body.data
+        elif isinstance(body, Hole):
+            if not body.size:
+                raise self._breach(f"has a hole without size at {body.offset}", "S-151")
+            part = self.claim(body.offset, body.size)
+            for start in range(0, body.size, len(ZEROES)):
+                piece = part[start : start + len(ZEROES)]
+                piece[:] = ZEROES[: len(piece)]
+        else:
+            raise self._unexpected(chunk)
+
+    def finish(self) -> memoryview:
+        """All bytes asked for, or what the server answered instead; ProtocolError for a gap."""
+        if self.failure is not None:
+            raise self.failure
+        gap = self.coverage.gap(self.offset, self.offset + self.length)
+        if gap is not None:
+            rule = "S-157" if self.chunks else "S-158"
+            raise self._breach(f"ended without content for byte {gap}", rule)
+        return self.target
+
+
+@attrs.define(eq=False, kw_only=True)
+class StatusReply(Reply):
+    """The extents of a BLOCK_STATUS, for each selected context as they came.
+
+    `contexts` are the names of the selected contexts by their ids.
+    """
+
+    command: int = int(Command.BLOCK_STATUS)
+    contexts: Mapping[int, str]
+    req_one: bool = False
+    extents: dict[str, Sequence[Extent]] = attrs.field(factory=dict, init=False)
+
+    def limit(self, kind: int) -> int:
+        """Extents beyond what a server should send are still taken, to four times that (S-210)."""
+        status = kind in (ChunkType.BLOCK_STATUS, ChunkType.BLOCK_STATUS_EXT)
+        return STATUS_PAYLOAD if status else ERROR_PAYLOAD
+
+    def _content(self, chunk: Chunk) -> None:
+        body = chunk.body
+        if not isinstance(body, Status):
+            raise self._unexpected(chunk)
+        if chunk.type is not None:
+            name = spec_name(ChunkType, chunk.type)
+            raise self._breach(f"has an {name} chunk under the other header", "S-216")
+        name = self.contexts.get(body.context_id, "")
+        if not name:
+            raise self._breach(f"names context {body.context_id}, never selected", "S-202")
+        if name in self.extents:
+            raise self._breach(f"has a second chunk for {quoted(name)}", "S-201")
+        if not body.extents:
+            raise self._breach(f"has no extent for {quoted(name)}", "S-203")
+        extents = [Extent(*extent) for extent in body.extents]
+        if name.startswith("base:") and any(extent.flags >> 32 for extent in extents):
+            raise self._breach(f"has 64-bit flags for {quoted(name)}", "S-216")
+        self.extents[name] = extents
+
+    def _misfit(self, chunk: Chunk, body: RawBody) -> None:
+        """Stray bytes behind the one extent asked for are left alone, row 5 of the table."""
+        stray = (len(body.data) - 4) % 8
+        if not self.req_one or chunk.type != ChunkType.BLOCK_STATUS or len(body.data) < 12:
+            super()._misfit(chunk, body)
+        data = memoryview(body.data)
+        context_id = int.from_bytes(data[:4], "big")
+        extent = Extent(int.from_bytes(data[4:8], "big"), int.from_bytes(data[8:12], "big"))
+        came = f"{stray} stray bytes came behind the extents of {self.offset}+{self.length}"
+        self.notes.append(Noncompliance("S-203", came, "they are ignored"))
+        self._content(attrs.evolve(chunk, type=None, body=Status(context_id, [extent])))
+
+    def finish(self) -> Mapping[str, Sequence[Extent]]:
+        """The extents by context; CommandError where a context got none (S-132, S-200).
+
+        A success without extents fails this request alone, as a server's own EIO would.
+        """
+        if self.failure is not None:
+            raise self.failure
+        for name in self.contexts.values():
+            if name not in self.extents:
+                asked = _asked(self.command, self.offset, self.length)
+                message = (
+                    f"the server answered {asked} with success and no extent of {quoted(name)}"
+                )
+                raise CommandError(message, error=int(Error.EIO))
+        return self.extents
