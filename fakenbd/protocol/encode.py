@@ -13,6 +13,7 @@ from typing import Any, Final, TypeAlias
 
 from fakenbd.protocol import layout, messages
 from fakenbd.protocol.constants import (
+    CLISERV_MAGIC,
     EXTENDED_REPLY_MAGIC,
     EXTENDED_REQUEST_MAGIC,
     IHAVEOPT,
@@ -58,7 +59,9 @@ def honest(message: ServerMessage | ClientMessage, field: str) -> int:
     computed = _BODY_FIELDS.get((type(body), field))
     if computed is not None:
         return computed(body)
-    kind = type(message).__name__ if body is None else type(body).__name__
+    kind = type(message).__name__
+    if body is not None:
+        kind += f" with {type(body).__name__}"
     raise ValueError(f"{kind} has no computed field {field!r}")
 
 
@@ -280,7 +283,9 @@ def _name_length(body: Any) -> int:
 
 _MESSAGE_FIELDS: Final[dict[tuple[type, str], Callable[[Any], int]]] = {
     (messages.Greeting, "magic"): lambda message: NBDMAGIC,
+    (messages.Greeting, "option_magic"): lambda message: IHAVEOPT,
     (messages.OldstyleGreeting, "magic"): lambda message: NBDMAGIC,
+    (messages.OldstyleGreeting, "cliserv_magic"): lambda message: CLISERV_MAGIC,
     (messages.OptionRequest, "magic"): lambda message: IHAVEOPT,
     (messages.OptionRequest, "length"): _body_length,
     (messages.OptionReply, "magic"): lambda message: OPTION_REPLY_MAGIC,
