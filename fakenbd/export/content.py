@@ -83,7 +83,7 @@ def _window(seed: str) -> bytes:
     The surplus makes any read of up to 1 MiB one slice, wherever in the period it starts.
     """
     once = random.Random(seed).randbytes(PERIOD)
-    return (once + once)[: PERIOD + _STATIC]
+    return (once * 3)[: PERIOD + _STATIC]
 
 
 @attrs.define(eq=False)

@@ -127,6 +127,8 @@ def _cut(runs: Iterable[Extent], query: Query, *, overrun: bool = False) -> list
     limit = 1 if query.flags & _REQ_ONE else MAXIMUM_EXTENTS
     answer: list[Extent] = []
     left = query.length
+    if not left:
+        return answer
     for extent in runs:
         if left <= 0 and not query.at_end:
             break
@@ -199,7 +201,10 @@ class ExtentList:
         index = self._first(query.offset)
         if index == len(self.extents):
             return Unwritten().runs(query)
-        return chain([self._rest(index, query.offset)], islice(self.extents, index + 1, None))
+        return chain(
+            [self._rest(index, query.offset)],
+            map(self.extents.__getitem__, range(index + 1, len(self.extents))),
+        )
 
     def block_status(self, query: Query) -> list[Extent]:
         if not query.length:
@@ -223,7 +228,7 @@ class ExtentList:
 
 @attrs.frozen(eq=False)
 class Repeated:
-    """Literal extents over and over, up to the request's end."""
+    """Literal extents over and over, up to the export's end."""
 
     extents: list[Extent] = attrs.field(converter=_extents)
     _list: ExtentList = attrs.field(init=False, repr=False)
@@ -238,23 +243,21 @@ class Repeated:
         return ExtentList(self.extents)
 
     def runs(self, query: Query) -> Iterator[Extent]:
-        period = sum(extent.length for extent in self.extents)
-        within = query.offset % period
-        at = query.offset - within
+        # A repetition has no end of its own to lie about, so it ends where the export does.
+        left = max(query.size, query.end) - query.offset
+        within = query.offset % sum(extent.length for extent in self.extents)
         extents = self._list.runs(attrs.evolve(query, offset=within))
-        position = query.offset
         while True:
             for extent in extents:
-                if position >= query.end:
+                if left <= extent.length:
+                    yield Extent(left, extent.flags)
                     return
                 yield extent
-                position += extent.length
-            at += period
+                left -= extent.length
             extents = iter(self.extents)
 
     def block_status(self, query: Query) -> list[Extent]:
-        # The repetition has no end of its own to lie about, so it is cut at the export's end too.
-        return _cut(self.runs(query), attrs.evolve(query, size=query.end + 1))
+        return _cut(self.runs(query), query)
 
 
 ExtentFunction: TypeAlias = Callable[[str, int, int, int], Iterable[tuple[int, int]]]

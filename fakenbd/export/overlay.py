@@ -141,15 +141,15 @@ class Overlay:
 
         It is told as hole and zero, or as zero alone where `hole` is False.
         """
+        if not length:
+            return
         end = offset + length
         first, last = (offset + _MASK) >> _SHIFT, end >> _SHIFT
-        edges = {offset >> _SHIFT, end >> _SHIFT} & self._pages.keys()
+        edges = {offset >> _SHIFT, (end - 1) >> _SHIFT} & self._pages.keys()
         edges = {index for index in edges if not first <= index < last}
-        for index in edges:
-            start = index << _SHIFT
-            if index not in self._partial:
-                self._partial.add(index)
-                self._ranges.set(start, start + PAGE, DATA)
+        for index in edges - self._partial:
+            self._partial.add(index)
+            self._ranges.set(index << _SHIFT, (index + 1) << _SHIFT, DATA)
         self._ranges.set(offset, end, HOLE_ZERO if hole else _ZERO)
         self._drop(first, last)
         for index in edges:
