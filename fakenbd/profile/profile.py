@@ -1,0 +1,136 @@
+"""A profile: exports and their faults, how the handshake goes, and what a good client makes of it.
+
+Profiles are values: they say what to serve and hold nothing that a client could change. Each
+server builds exports of its own from the plans.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+
+import attrs
+
+from fakenbd.errors import ProfileError
+from fakenbd.export import Export
+from fakenbd.faults.values import Mistakes
+from fakenbd.profile.exports import read_export
+from fakenbd.profile.plan import ExportPlan
+from fakenbd.protocol.rules import rule
+
+if TYPE_CHECKING:
+    from fakenbd.faults.fault import Fault
+
+__all__ = ["OPERATIONS", "Expect", "Handshake", "Operation", "Outcome", "Profile", "Session"]
+
+Style: TypeAlias = Literal["fixed", "newstyle", "oldstyle"]
+TLS: TypeAlias = Literal["off", "optional", "required"]
+Outcome: TypeAlias = Literal["succeeds", "fails", "either"]
+Session: TypeAlias = Literal["continues", "disconnects", "soft-disconnects", "reconnects"]
+Operation: TypeAlias = Literal[
+    "info", "list", "read", "write", "copy", "map", "zero", "trim", "flush", "reconnect"
+]
+OPERATIONS: Final[tuple[Operation, ...]] = (
+    *("info", "list", "read", "write", "copy"),
+    *("map", "zero", "trim", "flush", "reconnect"),
+)
+
+
+@attrs.frozen
+class Handshake:
+    """What the server agrees to speak."""
+
+    style: Style = "fixed"
+    no_zeroes: bool = True
+    structured_replies: bool = True
+    extended_headers: bool = True
+    tls: TLS = "off"
+
+
+@attrs.frozen
+class Expect:
+    """What a good client makes of a profile when it does the operations of `exercise`.
+
+    It never crashes, hangs, or takes wrong data for good. `session` None leaves open how the
+    connection goes on.
+    """
+
+    outcome: Outcome = "succeeds"
+    session: Session | None = None
+    exercise: tuple[Operation, ...] = ("info", "read")
+
+
+@attrs.frozen
+class Profile:
+    """What one server says, lies included, and why.
+
+    `rules` are ids of the rule tables, `seen_in` says which programs behaved like this, `source`
+    is the file it was read from.
+    """
+
+    id: str
+    summary: str = ""
+    about: str = ""
+    rules: tuple[str, ...] = ()
+    seen_in: tuple[str, ...] = ()
+    exports: tuple[ExportPlan, ...] = attrs.field(factory=lambda: (ExportPlan(),))
+    handshake: Handshake = attrs.field(factory=Handshake)
+    faults: tuple[Fault, ...] = ()
+    expect: Expect = attrs.field(factory=Expect)
+    source: Path | None = None
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        id: str = "python",  # noqa: A002 (the profile's own word)
+        summary: str = "",
+        rules: Sequence[str] = (),
+        handshake: Handshake | None = None,
+        faults: Sequence[Fault] = (),
+        expect: Expect | None = None,
+        exports: Sequence[Mapping[str, Any]] = (),
+        **export: Any,
+    ) -> Profile:
+        """A profile from Python: `Profile.of(size="64KiB", content=b"hello", flags=["flush"])`.
+
+        The keywords are the keys of [export] with underscores: name, size, content, block_size,
+        flags, contexts, description, canonical_name, round_size_to, tls_only; for several exports
+        a dictionary of them each in `exports`. Values are those of the TOML, or a content object,
+        bytes, a function `(offset, length) -> bytes`, a BlockSize, a function of extents. Raises
+        ProfileError with every mistake.
+        """
+        plans: list[ExportPlan] = []
+        mistakes: list[str] = []
+        for index, options in enumerate(exports or [export]):
+            table = {key.replace("_", "-"): value for key, value in options.items()}
+            try:
+                plans.append(read_export(table))
+            except Mistakes as error:
+                place = f"exports[{index}]." if exports else ""
+                mistakes += [place + mistake for mistake in error.mistakes]
+        if exports and export:
+            mistakes.append("expected either exports, or the options of one, got both")
+        if mistakes:
+            raise ProfileError(f"profile {id}", mistakes)
+        return cls(
+            id,
+            summary=summary,
+            rules=tuple(rules),
+            exports=tuple(plans),
+            handshake=handshake or Handshake(),
+            faults=tuple(faults),
+            expect=expect or Expect(),
+        )
+
+    @property
+    def breaks_must(self) -> bool | None:
+        """Whether it breaks a MUST of the specification; None where it names no rule to tell."""
+        if not self.rules:
+            return None
+        return any(rule(rule_id).group == "S" and rule(rule_id).must for rule_id in self.rules)
+
+    def open_exports(self) -> list[Export]:
+        """The exports of one server, built afresh. Raises ServeError for a file that is gone."""
+        return [plan.build() for plan in self.exports]
