@@ -54,7 +54,10 @@ class Hold:
 
 @attrs.frozen
 class Stall:
-    """Never go on with this answer. In mid-message it silences the connection: bytes cannot part."""
+    """Never go on with this answer.
+
+    In mid-message it silences the connection, for the bytes of answers cannot be mixed.
+    """
 
 
 @attrs.frozen
@@ -109,9 +112,11 @@ class Away:
 
 @attrs.frozen
 class StartTLS:
-    """Begin the TLS handshake; `certificate` and the rest choose how it is to go wrong.
+    """Begin the TLS handshake; what stands before it in the answer leaves in clear.
 
-    `clear` are bytes sent in clear just before, glued to the ACK.
+    `certificate` is "good", "expired", "wrong-host", "untrusted" or "self-signed". With `abort`
+    the connection is dropped after so many bytes of the server's half of the handshake; with
+    `skip` there is no handshake, and the conversation goes on in clear.
     """
 
     certificate: str = "good"

@@ -1,0 +1,313 @@
+"""When a fault strikes: conditions on the event itself, then on how many such events there were.
+
+The fixed conditions look at one event only. Those on occurrence (`nth`, `after`, `every`, `times`)
+count the events that met all fixed ones, since the fault was added, on the whole server or for
+each connection. `chance` is drawn last, addressed by seed, connection, fault and occurrence.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from enum import IntEnum
+from typing import Any, Final, Literal, TypeAlias
+
+import attrs
+
+from fakenbd.faults.event import EVENT_KINDS, Event, EventKind
+from fakenbd.faults.fields import word_number
+from fakenbd.faults.values import (
+    TableError,
+    boolean,
+    byte_size,
+    one_of,
+    positive,
+    shown,
+    unknown,
+    whole,
+)
+from fakenbd.protocol.constants import Command, CommandFlag, Option, flag_names, slug
+
+__all__ = ["ANY", "Range", "When", "parse_when"]
+
+ANY: Final = "any"
+Numbers: TypeAlias = frozenset[int] | Literal["any"]
+
+
+@attrs.frozen
+class Range:
+    """From `start` up to `stop`, without an end where that is None."""
+
+    start: int
+    stop: int | None = None
+
+    def __str__(self) -> str:
+        return f'"{self.start}..{"" if self.stop is None else self.stop}"'
+
+
+def _numbers(kind: type[IntEnum], value: Any) -> Numbers | None:
+    if value is None or value == ANY:
+        return value  # type: ignore[no-any-return]
+    if isinstance(value, (frozenset, set, list, tuple)):
+        if not value:
+            raise ValueError("expected at least one name or number")
+        return frozenset(word_number(word, kind) for word in value)
+    return frozenset((word_number(value, kind),))
+
+
+def _options(value: Any) -> Numbers | None:
+    return _numbers(Option, value)
+
+
+def _commands(value: Any) -> Numbers | None:
+    return _numbers(Command, value)
+
+
+def _connections(value: Any) -> frozenset[int] | None:
+    if value is None:
+        return None
+    many = value if isinstance(value, (frozenset, set, list, tuple)) else (value,)
+    return frozenset(map(positive, many))
+
+
+def _span(value: Any) -> int | Range | None:
+    """A number of bytes, or a range "1MiB..2MiB", "1MiB.." or "..2MiB"."""
+    if value is None or isinstance(value, Range):
+        return value
+    match = re.fullmatch(r"(.*)\.\.(.*)", value) if isinstance(value, str) else None
+    if match is None:
+        return byte_size(value)
+    start = byte_size(match[1]) if match[1].strip() else 0
+    stop = byte_size(match[2]) if match[2].strip() else None
+    if stop is not None and stop < start:
+        raise ValueError(f"expected a range that ends after its start, got {shown(value)}")
+    return Range(start, stop)
+
+
+def _flags(value: Any) -> int | None:
+    return None if value is None else word_number(value, CommandFlag)
+
+
+def _boolean(value: Any) -> bool | None:
+    return None if value is None else boolean(value)
+
+
+def _positive(value: Any) -> int | None:
+    return None if value is None else positive(value)
+
+
+def _whole(value: Any) -> int | None:
+    return None if value is None else whole(value)
+
+
+def _scope(value: Any) -> str:
+    return one_of(value, ("connection", "server"))
+
+
+def _chance(value: Any) -> float | None:
+    if value is None:
+        return None
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not 0 <= value <= 1:
+        raise ValueError(f"expected a number from 0 to 1, got {shown(value)}")
+    return float(value)
+
+
+@attrs.frozen
+class When:
+    """The conditions of a fault, all of which must hold; one that is None always holds.
+
+    `connect`, `greeting`: whether the event is a connection's begin, or its greeting.
+    `option`, `command`: names or numbers, one or a list, or "any".
+    `connection`: numbers of connections, from 1.
+    `offset`: where the request starts, or a half-open range of the export that it overlaps (in a
+    range, a request of no length counts as one byte). `length`: its length, or a range of lengths,
+    both ends included. `flags`: command flags, all of which must be set.
+    `tls`, `structured`: whether that is in force (extended headers count as structured).
+    `nth`: only the n-th such event. `after`: only later than so many. `every`: only each n-th (of
+    those after `after`). `times`: at most so many strikes. `per`: counted for the whole "server"
+    or for each "connection". `chance`: the probability of a strike, from 0 to 1.
+    """
+
+    connect: bool | None = attrs.field(default=None, converter=_boolean)
+    greeting: bool | None = attrs.field(default=None, converter=_boolean)
+    option: Numbers | None = attrs.field(default=None, converter=_options)
+    command: Numbers | None = attrs.field(default=None, converter=_commands)
+    connection: frozenset[int] | None = attrs.field(default=None, converter=_connections)
+    offset: int | Range | None = attrs.field(default=None, converter=_span)
+    length: int | Range | None = attrs.field(default=None, converter=_span)
+    flags: int | None = attrs.field(default=None, converter=_flags)
+    tls: bool | None = attrs.field(default=None, converter=_boolean)
+    structured: bool | None = attrs.field(default=None, converter=_boolean)
+    nth: int | None = attrs.field(default=None, converter=_positive)
+    after: int | None = attrs.field(default=None, converter=_whole)
+    every: int | None = attrs.field(default=None, converter=_positive)
+    times: int | None = attrs.field(default=None, converter=_positive)
+    per: str = attrs.field(default="server", converter=_scope)
+    chance: float | None = attrs.field(default=None, converter=_chance)
+    _checks: tuple[tuple[str, Any, _Check], ...] = attrs.field(init=False, eq=False, repr=False)
+
+    @_checks.default
+    def _given(self) -> tuple[tuple[str, Any, _Check], ...]:
+        given = ((name, getattr(self, name), check) for name, check in _FIXED.items())
+        return tuple((name, value, check) for name, value, check in given if value is not None)
+
+    def __attrs_post_init__(self) -> None:
+        named = [name for name in EVENT_KINDS if getattr(self, name) not in (None, False)]
+        if len(named) > 1:
+            raise ValueError(f"expected only one of {' and '.join(named)}")
+        for name in ("offset", "length", "flags"):
+            if getattr(self, name) is not None and named and named != ["command"]:
+                raise ValueError(f"expected no {name} with {named[0]}, it belongs to commands")
+        if self.nth is not None:
+            for name in ("after", "every", "times"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"expected either nth, which names one event, or {name}")
+
+    @property
+    def kinds(self) -> frozenset[EventKind]:
+        """The kinds of events that can meet these conditions."""
+        for name in EVENT_KINDS:
+            if getattr(self, name) not in (None, False):
+                return frozenset((name,))
+        if any(value is not None for value in (self.offset, self.length, self.flags)):
+            return frozenset(("command",))
+        return frozenset(name for name in EVENT_KINDS if getattr(self, name) is not False)
+
+    @property
+    def target(self) -> str:
+        """What these conditions are about, in a few words: "read", "any option", "connect"."""
+        for name, kind in (("option", Option), ("command", Command)):
+            numbers = getattr(self, name)
+            if numbers == ANY:
+                return f"any {name}"
+            if numbers is not None:
+                return " or ".join(slug(kind, number) for number in sorted(numbers))
+        return " or ".join(name for name in EVENT_KINDS if name in self.kinds)
+
+    def unmet(self, event: Event) -> int:
+        """How many fixed conditions, from the first that fails on, stand between it and a match."""
+        for index, (_, value, check) in enumerate(self._checks):
+            if not check(value, event):
+                return len(self._checks) - index
+        return 0
+
+    def matches(self, event: Event) -> bool:
+        """Whether the event meets all fixed conditions."""
+        return all(check(value, event) for _, value, check in self._checks)
+
+    def differs(self, event: Event) -> str | None:
+        """The first fixed condition that the event does not meet, in words, or None."""
+        for name, value, check in self._checks:
+            if not check(value, event):
+                return f"wanted {name} = {_shown(name, value)}"
+        return None
+
+    def waits(self, seen: int, struck: int) -> str | None:
+        """The condition on occurrence that the `seen`-th event does not meet, in words, or None.
+
+        `struck` is the number of strikes before.
+        """
+        if self.nth is not None and seen != self.nth:
+            return f"wanted nth = {self.nth}"
+        after = self.after or 0
+        if seen <= after:
+            return f"wanted after = {after}"
+        if self.every is not None and (seen - after) % self.every:
+            return f"wanted every = {self.every}"
+        if self.times is not None and struck >= self.times:
+            return f"wanted times = {self.times}"
+        return None
+
+    def exhausted(self, seen: int, struck: int) -> bool:
+        """Whether no later event can meet the conditions on occurrence."""
+        if self.nth is not None:
+            return seen >= self.nth
+        return self.times is not None and struck >= self.times
+
+
+_Check: TypeAlias = Callable[[Any, Event], bool]
+
+
+def _starts_or_overlaps(value: int | Range, event: Event) -> bool:
+    request = event.request
+    if request is None:
+        return False
+    if isinstance(value, int):
+        return request.offset == value
+    last = request.offset + max(request.length, 1)
+    return last > value.start and (value.stop is None or request.offset < value.stop)
+
+
+def _is_so_long(value: int | Range, event: Event) -> bool:
+    request = event.request
+    if request is None:
+        return False
+    if isinstance(value, int):
+        return request.length == value
+    return value.start <= request.length and (value.stop is None or request.length <= value.stop)
+
+
+def _is_one_of(value: Numbers, number: int | None) -> bool:
+    return number is not None and (value == ANY or number in value)
+
+
+# In the order in which they are looked at: the later one fails, the closer the event was.
+_FIXED: Final[dict[str, _Check]] = {
+    "connect": lambda value, event: (event.kind == "connect") is value,
+    "greeting": lambda value, event: (event.kind == "greeting") is value,
+    "option": lambda value, event: _is_one_of(value, event.option),
+    "command": lambda value, event: _is_one_of(value, event.command),
+    "tls": lambda value, event: event.tls is value,
+    "structured": lambda value, event: (event.structured or event.extended) is value,
+    "length": _is_so_long,
+    "flags": lambda value, event: (
+        event.request is not None and event.request.flags & value == value
+    ),
+    "offset": _starts_or_overlaps,
+    "connection": lambda value, event: event.connection in value,
+}
+
+
+def _shown(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if name == "flags":
+        return flag_names(CommandFlag, value)
+    if value == ANY:
+        return '"any"'
+    if name in ("option", "command"):
+        kind: type[IntEnum] = Option if name == "option" else Command
+        words = [slug(kind, each) for each in sorted(value)]
+        words = [word if word.isdigit() else f'"{word}"' for word in words]
+        return words[0] if len(words) == 1 else f"[{', '.join(words)}]"
+    if name == "connection":
+        numbers = [str(each) for each in sorted(value)]
+        return numbers[0] if len(numbers) == 1 else f"[{', '.join(numbers)}]"
+    return str(value)
+
+
+def parse_when(table: Any, path: str = "when") -> When:
+    """The conditions of a table; raises TableError with every mistake under its key path."""
+    if not isinstance(table, Mapping):
+        raise TableError([f"{path}: expected a table of conditions, got {shown(table)}"])
+    known = {field.name: field for field in attrs.fields(When) if field.init}
+    mistakes = []
+    for name, value in table.items():
+        field = known.get(name)
+        if field is None:
+            mistakes.append(f"{path}: {unknown('condition', name, known)}")
+            continue
+        read: Callable[[Any], Any] = field.converter  # type: ignore[assignment]
+        try:
+            if value is None:
+                raise ValueError("expected a value, got nothing")
+            read(value)
+        except ValueError as error:
+            mistakes.append(f"{path}.{name}: {error}")
+    if not mistakes:
+        try:
+            return When(**table)
+        except ValueError as error:
+            mistakes.append(f"{path}: {error}")
+    raise TableError(mistakes)

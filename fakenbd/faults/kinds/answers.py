@@ -1,0 +1,162 @@
+"""Another answer altogether: errors, refusals, messages written out, extents written out."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+import attrs
+
+from fakenbd.faults.answer import Answer
+from fakenbd.faults.event import Event
+from fakenbd.faults.fields import Setting, extent_list, with_field, word_number
+from fakenbd.faults.literal import Literal, literals
+from fakenbd.faults.refusal import error_answer, refusal_answer
+from fakenbd.faults.registry import Kind, register
+from fakenbd.faults.selection import Selector, selected, selector
+from fakenbd.faults.strike import Strike
+from fakenbd.faults.values import byte_size, text, whole
+from fakenbd.protocol.constants import ChunkFlag, Error, Reply
+from fakenbd.protocol.messages import Chunk, Extent, ServerMessage, Status
+
+__all__ = ["ErrorKind", "Extents", "Refuse", "ReplyKind"]
+
+_MAXIMUM: Final = (1 << 32) - 1
+
+
+def _error(value: Any) -> int:
+    return _bounded(word_number(value, Error))
+
+
+def _refusal(value: Any) -> int:
+    return _bounded(word_number(value, Reply))
+
+
+def _bounded(value: int) -> int:
+    if value > _MAXIMUM:
+        raise ValueError(f"expected a number of at most 32 bits, got {value}")
+    return value
+
+
+def _offset(value: Any) -> int | str | None:
+    if isinstance(value, str) and re.fullmatch(r"\+.+", value):
+        byte_size(value[1:])
+        return value
+    return None if value is None else byte_size(value)
+
+
+@register("error", family="answer", main="error", events=("command",))
+@attrs.frozen
+class ErrorKind(Kind):
+    """Answer a command with an error instead of the truth.
+
+    It is an error chunk with DONE where structured replies or extended headers are negotiated, an
+    error chunk with an offset if `offset` is given, and a simple reply otherwise.
+
+    Example: do = { error = "EIO", message = "bad sector", offset = "+512" }
+
+    error: name or number of the error on the wire, 0 to 4294967295 (required)
+    message: text for people, carried by an error chunk only (default "")
+    offset: where in the export it failed, absolute or "+n" from the request's (default nothing)
+    """
+
+    error: int = attrs.field(converter=_error)
+    message: str = attrs.field(default="", converter=text)
+    offset: int | str | None = attrs.field(default=None, converter=_offset)
+
+    def apply(self, answer: Answer, strike: Strike) -> Answer:
+        event = strike.event
+        if event.request is None:
+            return answer
+        offset = self.offset
+        if isinstance(offset, str):
+            offset = event.request.offset + byte_size(offset[1:])
+        return error_answer(
+            event.request,
+            self.error,
+            structured=event.structured,
+            extended=event.extended,
+            message=self.message,
+            offset=offset,
+        )
+
+
+@register("refuse", family="answer", main="reply", events=("option",))
+@attrs.frozen
+class Refuse(Kind):
+    """Refuse an option with one of the NBD_REP_ERR_… replies.
+
+    Example: do = { refuse = "unsup", message = "not in this house" }
+
+    reply: name or number of the reply type, "unsup", "policy", "shutdown", … (required)
+    message: text for people (default "")
+    """
+
+    reply: int = attrs.field(converter=_refusal)
+    message: str = attrs.field(default="", converter=text)
+
+    def apply(self, answer: Answer, strike: Strike) -> Answer:
+        return refusal_answer(strike.event.option or 0, self.reply, self.message)
+
+
+@register("reply", family="answer", main="messages")
+@attrs.frozen
+class ReplyKind(Kind):
+    """Say the messages written here instead of the truth.
+
+    A message is a table { message = TYPE, FIELD = VALUE, … }, or bytes as { hex = "…" } or
+    { text = "…" }. Types: data, hole, none, status, error, simple, ack, server, info-export,
+    info-name, info-description, info-block-size, info, meta-context, refusal, greeting,
+    oldstyle-greeting, export-name; chunk and option-reply with any `type` and `payload`. Cookie,
+    option, offset and form of header are the honest ones unless set. The last chunk carries DONE
+    unless it sets its flags.
+
+    Example: do = { reply = [{ message = "hole", size = 512 }, { message = "none" }] }
+
+    messages: the messages in order; an empty list says nothing (required)
+    """
+
+    messages: tuple[Literal | ServerMessage, ...] = attrs.field(converter=literals)
+
+    def apply(self, answer: Answer, strike: Strike) -> Answer:
+        built: Answer = [_built(item, strike.event) for item in self.messages]
+        if built and isinstance(self.messages[-1], Literal):
+            last = built[-1]
+            if isinstance(last, Chunk) and "flags" not in self.messages[-1].settings:
+                built[-1] = attrs.evolve(last, flags=ChunkFlag.DONE)
+        return built
+
+
+def _built(item: Literal | ServerMessage, event: Event) -> ServerMessage:
+    return item.build(event) if isinstance(item, Literal) else item
+
+
+@register("extents", family="answer", main="extents", events=("command",))
+@attrs.frozen
+class Extents(Kind):
+    """Answer BLOCK_STATUS with the extents written here, in every status chunk that `at` names.
+
+    Any lengths and flags may be given: they need not add up, nor be aligned. An empty list makes a
+    status chunk without extents.
+
+    Example: do = { extents = ["1000 data", "24 hole,zero"], context-id = 1 }
+
+    extents: a list of "LENGTH FLAGS" or [length, flags] (required)
+    context_id: only chunks of the context with this id; any if not given (default nothing)
+    at: which status chunks (default "status")
+    """
+
+    extents: tuple[Extent, ...] = attrs.field(converter=extent_list)
+    context_id: int | None = attrs.field(default=None, converter=attrs.converters.optional(whole))
+    at: Selector = attrs.field(default="status", converter=selector)
+
+    def apply(self, answer: Answer, strike: Strike) -> Answer:
+        setting: Setting = self.extents
+        changed = list(answer)
+        for place in selected(answer, self.at):
+            chunk = answer[place]
+            if not isinstance(chunk, Chunk) or not isinstance(chunk.body, Status):
+                continue
+            if self.context_id in (None, chunk.body.context_id):
+                changed[place] = with_field(chunk, "extents", setting)
+        return changed

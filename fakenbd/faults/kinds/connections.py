@@ -1,0 +1,182 @@
+"""The connection as a whole: refused, silent, closed, reset, deaf, or gone for a while."""
+
+from __future__ import annotations
+
+from typing import Any, Final, cast
+
+import attrs
+
+from fakenbd.faults.answer import Answer, Away, End, Ending, Shutdown, Stall, StopReading
+from fakenbd.faults.refusal import error_answer, refusal_answer
+from fakenbd.faults.registry import Kind, register
+from fakenbd.faults.strike import Strike
+from fakenbd.faults.values import boolean, byte_size, duration, one_of, positive
+from fakenbd.protocol.constants import Error, Option, Reply
+
+__all__ = [
+    "AwayKind",
+    "Close",
+    "Mute",
+    "RefuseConnection",
+    "Reset",
+    "ShutdownKind",
+    "StopReadingKind",
+]
+
+_CLOSINGS: Final = ("close", "half-close", "truncate")
+_AFTERMATHS: Final = ("close", "reset", "answer")
+
+
+def _closing(value: Any) -> str:
+    return one_of(value, _CLOSINGS)
+
+
+def _aftermath(value: Any) -> str:
+    return one_of(value, _AFTERMATHS)
+
+
+def _ended(answer: Answer, end: End, after: bool) -> Answer:
+    """The answer and then its end, or the end alone with what else was to happen."""
+    if after:
+        return [*(step for step in answer if not isinstance(step, End)), end]
+    return [*(step for step in answer if isinstance(step, (Away, Shutdown))), end]
+
+
+@register("refuse-connection", family="connection", events=("connect",))
+@attrs.frozen
+class RefuseConnection(Kind):
+    """Reset a connection as soon as it is accepted, before the greeting.
+
+    For a listener that is not there at all, see `away`.
+
+    Example: do = { refuse-connection = true }
+    """
+
+    def apply(self, answer: Answer, strike: Strike) -> Answer:
+        return [End("reset")]
+
+
+@register("mute", family="connection", events=("connect", "greeting"))
+@attrs.frozen
+class Mute(Kind):
+    """Accept the connection and never greet.
+
+    Example: do = { mute = true }
+    """
+
+    def apply(self, answer: Answer, strike: Strike) -> Answer:
+        return [Stall()]
+
+
+@register("close", family="connection")
+@attrs.frozen
+class Close(Kind):
+    """End the connection in an orderly way, instead of the answer or after it.
+
+    Example: do = { close = true, after = true, reading = "64KiB" }
+
+    after: whether the answer leaves first (default false)
+    reading: bytes of the client's that are taken, and thrown away, before the end (default 0)
+    how: "close", "half-close" (sending only) or "truncate" (no TLS goodbye) (default "close")
+    """
+
+    after: bool = attrs.field(default=False, converter=boolean)
+    reading: int = attrs.field(default=0, converter=byte_size)
+    how: str = attrs.field(default="close", converter=_closing)
+
+    def apply(self, answer: Answer, strike: Strike) -> Answer:
+        return _ended(answer, End(cast(Ending, self.how), self.reading), self.after)
+
+
+@register("reset", family="connection")
+@attrs.frozen
+class Reset(Kind):
+    """End the connection by a reset (RST), instead of the answer or after it.
+
+    Example: do = { reset = true }
+
+    after: whether the answer leaves first (default false)
+    reading: bytes of the client's that are taken, and thrown away, before the end (default 0)
+    """
+
+    after: bool = attrs.field(default=False, converter=boolean)
+    reading: int = attrs.field(default=0, converter=byte_size)
+
+    def apply(self, answer: Answer, strike: Strike) -> Answer:
+        return _ended(answer, End("reset", self.reading), self.after)
+
+
+@register("stop-reading", family="connection")
+@attrs.frozen
+class StopReadingKind(Kind):
+    """Read nothing more from the client; the answer still leaves.
+
+    Example: do = { stop-reading = true }
+    """
+
+    def apply(self, answer: Answer, strike: Strike) -> Answer:
+        return [StopReading(), *answer]
+
+
+@register("shutdown", family="connection")
+@attrs.frozen
+class ShutdownKind(Kind):
+    """Shut down: this request and all that follow on the connection fail.
+
+    Commands get NBD_ESHUTDOWN, options NBD_REP_ERR_SHUTDOWN, except NBD_OPT_ABORT and
+    NBD_OPT_EXPORT_NAME (which can only be answered by closing); at a connect or a greeting the
+    answer leaves first.
+
+    Example: do = { shutdown = true }
+    """
+
+    def apply(self, answer: Answer, strike: Strike) -> Answer:
+        event = strike.event
+        if event.request is not None:
+            failure = error_answer(
+                event.request,
+                Error.ESHUTDOWN,
+                structured=event.structured,
+                extended=event.extended,
+            )
+            return [Shutdown(), *failure]
+        if event.option == Option.EXPORT_NAME:
+            return [Shutdown(), End()]
+        if event.option not in (None, Option.ABORT):
+            return [Shutdown(), *refusal_answer(event.option, Reply.ERR_SHUTDOWN)]
+        return [Shutdown(), *answer]
+
+
+def _attempts(value: Any) -> int | None:
+    return None if value is None else positive(value)
+
+
+def _gone(value: Any) -> float | None:
+    return None if value is None else duration(value)
+
+
+@register("away", family="connection", main="attempts")
+@attrs.frozen
+class AwayKind(Kind):
+    """Take the listener away: new connections are refused for a while. This one ends, too.
+
+    Example: do = { away = 2, then = "reset" }
+
+    attempts: how many connection attempts fail (default nothing)
+    seconds: for how long connection attempts fail (default nothing)
+    then: "close" or "reset" this connection, or "answer" to let it live (default "close")
+    """
+
+    attempts: int | None = attrs.field(default=None, converter=_attempts)
+    seconds: float | None = attrs.field(default=None, converter=_gone)
+    then: str = attrs.field(default="close", converter=_aftermath)
+
+    def __attrs_post_init__(self) -> None:
+        if (self.attempts is None) == (self.seconds is None):
+            raise ValueError("expected either attempts or seconds")
+
+    def apply(self, answer: Answer, strike: Strike) -> Answer:
+        away = Away(self.attempts, self.seconds)
+        if self.then == "answer":
+            return [away, *answer]
+        return [away, End(cast(Ending, self.then))]

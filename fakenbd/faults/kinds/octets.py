@@ -1,0 +1,189 @@
+"""Changes to the bytes that leave: cut short, garbled, dribbled, slowed down."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final, cast
+
+import attrs
+
+from fakenbd.faults.answer import Answer, End, Ending, Paced, Pause, Push, Stall, Step
+from fakenbd.faults.content import hex_bytes
+from fakenbd.faults.registry import Kind, register
+from fakenbd.faults.selection import Selector, is_message, optional_selector, selected
+from fakenbd.faults.stream import carries_bytes, place_of, region, split_at, step_bytes
+from fakenbd.faults.strike import Strike
+from fakenbd.faults.values import duration, integer, one_of, positive
+from fakenbd.protocol.messages import Raw
+
+__all__ = ["Cut", "Dribble", "Garble"]
+
+_ENDINGS: Final = ("close", "reset", "half-close", "truncate", "stall")
+
+
+def _then(value: Any) -> str:
+    return one_of(value, _ENDINGS)
+
+
+@register("cut", family="bytes", main="after")
+@attrs.frozen
+class Cut(Kind):
+    """Send only the first bytes of the answer, then end the connection or fall silent.
+
+    Positions past the answer's end change nothing; its very end is a position too.
+
+    Example: do = { cut = 7, then = "reset" }
+
+    after: bytes that still leave; a negative number counts from the end (required)
+    then: "close", "reset", "half-close", "truncate" (no TLS goodbye) or "stall" (default "close")
+    at: count within these messages instead of the whole answer (default nothing)
+    """
+
+    after: int = attrs.field(converter=integer)
+    then: str = attrs.field(default="close", converter=_then)
+    at: Selector | None = attrs.field(default=None, converter=optional_selector)
+
+    def apply(self, answer: Answer, strike: Strike) -> Answer:
+        place = place_of(answer, self.at, self.after)
+        if place is None:
+            return answer
+        head, _ = split_at(answer, place)
+        return [*head, _ending(self.then)]
+
+
+def _ending(then: str) -> Step:
+    return Stall() if then == "stall" else End(cast(Ending, then))
+
+
+def _mask(value: Any) -> bytes:
+    data = hex_bytes(value)
+    if not data:
+        raise ValueError("expected at least one byte")
+    return data
+
+
+def _optional_mask(value: Any) -> bytes | None:
+    return None if value is None else _mask(value)
+
+
+def _optional_position(value: Any) -> int | None:
+    return None if value is None else integer(value)
+
+
+@register("garble", family="bytes", main="byte")
+@attrs.frozen
+class Garble(Kind):
+    """Change bytes of the answer without changing their number.
+
+    Without a position the places are drawn by seed, anywhere in the answer (or in the messages
+    that `at` names). Bytes that would lie past the end are left out.
+
+    Example: do = { garble = 3, xor = "80" }
+
+    byte: position of the first byte, from the end if negative; drawn if not given (default nothing)
+    xor: bytes to combine with the honest ones (default "ff")
+    overwrite: bytes to put over the honest ones, instead of xor (default nothing)
+    count: how many places are drawn where no position is given (default 1)
+    at: count within these messages instead of the whole answer (default nothing)
+    """
+
+    byte: int | None = attrs.field(default=None, converter=_optional_position)
+    xor: bytes = attrs.field(default=b"\xff", converter=_mask)
+    overwrite: bytes | None = attrs.field(default=None, converter=_optional_mask)
+    count: int = attrs.field(default=1, converter=positive)
+    at: Selector | None = attrs.field(default=None, converter=optional_selector)
+
+    def apply(self, answer: Answer, strike: Strike) -> Answer:
+        for place in self._places(answer, strike):
+            answer = self._garbled(answer, place)
+        return answer
+
+    def _places(self, answer: Answer, strike: Strike) -> list[int]:
+        if self.byte is not None:
+            place = place_of(answer, self.at, self.byte)
+            return [] if place is None else [place]
+        within = region(answer, self.at)
+        if within is None or within[0] == within[1]:
+            return []
+        span = range(*within)
+        return sorted(strike.random().sample(span, min(self.count, len(span))))
+
+    def _garbled(self, answer: Answer, place: int) -> Answer:
+        mask = self.xor if self.overwrite is None else self.overwrite
+        head, rest = split_at(answer, place)
+        middle, tail = split_at(rest, len(mask))
+        # What split_at parted is one run of bytes again, so that nothing else about it changes.
+        honest = b"".join(map(step_bytes, middle))
+        if self.overwrite is None:
+            lie = bytes(left ^ right for left, right in zip(honest, mask, strict=False))
+        else:
+            lie = self.overwrite[: len(honest)]
+        if lie == honest:
+            return answer
+        aside = [step for step in middle if not carries_bytes(step)]
+        return _joined([*head, Raw(lie), *aside, *tail])
+
+
+def _joined(answer: Answer) -> Answer:
+    """The answer with neighbouring runs of raw bytes made one."""
+    joined: Answer = []
+    for step in answer:
+        if isinstance(step, Raw) and joined and isinstance(joined[-1], Raw):
+            joined[-1] = Raw(bytes(joined[-1].data) + bytes(step.data))
+        else:
+            joined.append(step)
+    return joined
+
+
+def _sizes(value: Any) -> int | tuple[int, ...]:
+    if isinstance(value, (list, tuple)):
+        if not value:
+            raise ValueError("expected at least one size")
+        return tuple(map(positive, value))
+    return positive(value)
+
+
+@register("dribble", family="bytes", main="size")
+@attrs.frozen
+class Dribble(Kind):
+    """Send the bytes in small writes, each a segment of its own where the network lets it.
+
+    Example: do = { dribble = 1, seconds = 0.01 }
+
+    size: bytes a write; a list gives the sizes of the first writes, and the rest is one (default 1)
+    seconds: pause between two writes (default 0.0)
+    at: only these messages (default nothing)
+    """
+
+    size: int | tuple[int, ...] = attrs.field(default=1, converter=_sizes)
+    seconds: float = attrs.field(default=0.0, converter=duration)
+    at: Selector | None = attrs.field(default=None, converter=optional_selector)
+
+    def apply(self, answer: Answer, strike: Strike) -> Answer:
+        places = None if self.at is None else set(selected(answer, self.at))
+        changed: Answer = []
+        run: list[bytes] = []
+        for place, step in enumerate(answer):
+            if is_message(step) and (places is None or place in places):
+                run.append(step_bytes(step))
+                continue
+            changed += [*self._writes(run), step]
+            run = []
+        return changed + list(self._writes(run))
+
+    def _writes(self, run: list[bytes]) -> Iterator[Step]:
+        data = b"".join(run)
+        if not data:
+            return
+        if isinstance(self.size, int):
+            yield Paced(data, self.size, self.seconds)
+            return
+        for size in self.size:
+            piece, data = data[:size], data[size:]
+            yield Raw(piece)
+            if not data:
+                return
+            yield Push()
+            if self.seconds:
+                yield Pause(self.seconds)
+        yield Raw(data)

@@ -1,0 +1,114 @@
+"""When an answer leaves: later, after others, slowly, or never. Other answers go on meanwhile."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import attrs
+
+from fakenbd.faults.answer import Answer, Hold, Paced, Pause, Stall
+from fakenbd.faults.registry import Kind, register
+from fakenbd.faults.selection import Selector, is_message, optional_selector
+from fakenbd.faults.stream import place_of, split_at, step_bytes
+from fakenbd.faults.strike import Strike
+from fakenbd.faults.values import byte_size, duration, integer, positive, shown
+
+__all__ = ["Delay", "HoldKind", "Rate", "StallKind"]
+
+_WRITES_A_SECOND: Final = 50
+
+
+@register("delay", family="time", main="seconds")
+@attrs.frozen
+class Delay(Kind):
+    """Let time pass before the answer leaves.
+
+    Example: do = { delay = 2, jitter = 0.5 }
+
+    seconds: how long (required)
+    jitter: up to so many seconds more, drawn by seed (default 0.0)
+    """
+
+    seconds: float = attrs.field(converter=duration)
+    jitter: float = attrs.field(default=0.0, converter=duration)
+
+    def apply(self, answer: Answer, strike: Strike) -> Answer:
+        more = self.jitter * strike.random().random() if self.jitter else 0.0
+        return [Pause(self.seconds + more), *answer] if self.seconds + more else answer
+
+
+def _replies(value: Any) -> int | None:
+    if value == "idle":
+        return None
+    if isinstance(value, str):
+        raise ValueError(f'expected a whole number from 1 or "idle", got {shown(value)}')
+    return positive(value)
+
+
+@register("hold", family="time", main="replies")
+@attrs.frozen
+class HoldKind(Kind):
+    """Keep the answer back until other answers have left, or until the conversation is idle.
+
+    Idleness always releases it, so that a client that waits for it is not held for ever.
+
+    Example: do = { hold = 2 }
+
+    replies: how many other answers go first, or "idle" for all of them (default "idle")
+    idle: seconds without any traffic that count as idle (default 0.05)
+    """
+
+    replies: int | None = attrs.field(default=None, converter=_replies)
+    idle: float = attrs.field(default=0.05, converter=duration)
+
+    def apply(self, answer: Answer, strike: Strike) -> Answer:
+        return [Hold(self.replies, self.idle), *answer]
+
+
+@register("stall", family="time", main="byte")
+@attrs.frozen
+class StallKind(Kind):
+    """Never go on with the answer. In mid-message that silences the whole connection.
+
+    Example: do = { stall = 8, at = "last" }
+
+    byte: bytes that leave before; a negative number counts from the end (default 0)
+    at: count within these messages instead of the whole answer (default nothing)
+    """
+
+    byte: int = attrs.field(default=0, converter=integer)
+    at: Selector | None = attrs.field(default=None, converter=optional_selector)
+
+    def apply(self, answer: Answer, strike: Strike) -> Answer:
+        place = place_of(answer, self.at, self.byte)
+        if place is None:
+            return answer
+        head, _ = split_at(answer, place)
+        return [*head, Stall()]
+
+
+def _rate(value: Any) -> int:
+    rate = byte_size(value)
+    if not rate:
+        raise ValueError("expected at least 1 byte a second, got 0")
+    return rate
+
+
+@register("rate", family="time", main="rate")
+@attrs.frozen
+class Rate(Kind):
+    """Send the answer slowly, in about fifty writes a second, or one byte at a time below that.
+
+    Example: do = { rate = "64KiB" }
+
+    rate: bytes a second, from 1 (required)
+    """
+
+    rate: int = attrs.field(converter=_rate)
+
+    def apply(self, answer: Answer, strike: Strike) -> Answer:
+        size = max(1, self.rate // _WRITES_A_SECOND)
+        return [
+            Paced(step_bytes(step), size, size / self.rate) if is_message(step) else step
+            for step in answer
+        ]

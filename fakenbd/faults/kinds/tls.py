@@ -1,0 +1,131 @@
+"""Lies about TLS: the handshake that STARTTLS begins, and the goodbye that is left out."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import attrs
+
+from fakenbd.faults.answer import Answer, End, Stall, StartTLS, Step
+from fakenbd.faults.literal import Literal, literal
+from fakenbd.faults.registry import Kind, register
+from fakenbd.faults.strike import Strike
+from fakenbd.faults.values import one_of, whole
+from fakenbd.protocol.messages import ServerMessage
+
+__all__ = ["AbortHandshake", "Certificate", "NoCloseNotify", "NoHandshake", "PlaintextAfterAck"]
+
+_CERTIFICATES: Final = ("expired", "wrong-host", "untrusted", "self-signed")
+_INSTEAD: Final = ("clear", "silence", "close", "reset")
+
+
+def _certificate(value: Any) -> str:
+    return one_of(value, _CERTIFICATES)
+
+
+def _instead(value: Any) -> str:
+    return one_of(value, _INSTEAD)
+
+
+def _starting(answer: Answer, step: Step | None = None, **changes: Any) -> Answer:
+    """The answer with its StartTLS step changed, or replaced by `step`."""
+    return [
+        (attrs.evolve(each, **changes) if step is None else step)
+        if isinstance(each, StartTLS)
+        else each
+        for each in answer
+    ]
+
+
+@register("certificate", family="tls", main="certificate", events=("option",))
+@attrs.frozen
+class Certificate(Kind):
+    """Show a certificate that the client must not accept.
+
+    Example: do = { certificate = "expired" }
+
+    certificate: "expired", "wrong-host", "untrusted" or "self-signed" (required)
+    """
+
+    certificate: str = attrs.field(converter=_certificate)
+
+    def apply(self, answer: Answer, strike: Strike) -> Answer:
+        return _starting(answer, certificate=self.certificate)
+
+
+@register("plaintext-after-ack", family="tls", main="message", events=("option",))
+@attrs.frozen
+class PlaintextAfterAck(Kind):
+    """Send a message in clear between the ack of STARTTLS and the handshake, glued to the ack.
+
+    Example: do = { plaintext-after-ack = { message = "ack", option = "structured-reply" } }
+
+    message: the message, written as for `reply`, or bytes (required)
+    """
+
+    message: Literal | ServerMessage = attrs.field(converter=literal)
+
+    def apply(self, answer: Answer, strike: Strike) -> Answer:
+        message = self.message
+        if isinstance(message, Literal):
+            message = message.build(strike.event)
+        changed: Answer = []
+        for step in answer:
+            changed += [message, step] if isinstance(step, StartTLS) else [step]
+        return changed
+
+
+@register("no-handshake", family="tls", main="instead", events=("option",))
+@attrs.frozen
+class NoHandshake(Kind):
+    """Acknowledge STARTTLS and do not begin TLS.
+
+    Example: do = { no-handshake = "silence" }
+
+    instead: "clear" (go on in clear), "silence", "close" or "reset" (default "clear")
+    """
+
+    instead: str = attrs.field(default="clear", converter=_instead)
+
+    def apply(self, answer: Answer, strike: Strike) -> Answer:
+        if self.instead == "clear":
+            return _starting(answer, skip=True)
+        if self.instead == "silence":
+            return _starting(answer, Stall())
+        return _starting(answer, End("reset" if self.instead == "reset" else "close"))
+
+
+@register("abort-handshake", family="tls", main="after", events=("option",))
+@attrs.frozen
+class AbortHandshake(Kind):
+    """Begin the TLS handshake and drop the connection in the middle of it.
+
+    Example: do = { abort-handshake = 100 }
+
+    after: bytes of the handshake that the server sends before (default 0)
+    """
+
+    after: int = attrs.field(default=0, converter=whole)
+
+    def apply(self, answer: Answer, strike: Strike) -> Answer:
+        return _starting(answer, abort=self.after)
+
+
+@register("no-close-notify", family="tls", events=("greeting", "option", "command"))
+@attrs.frozen
+class NoCloseNotify(Kind):
+    """End the connection without TLS's goodbye, as a truncation attack would.
+
+    Where the answer does not end the connection, this does, after it. To end in the middle of an
+    answer, see `cut` with then = "truncate".
+
+    Example: do = { no-close-notify = true }
+    """
+
+    def apply(self, answer: Answer, strike: Strike) -> Answer:
+        ends = [step for step in answer if isinstance(step, End)]
+        reading = ends[0].reading if ends else 0
+        return [
+            *(step for step in answer if not isinstance(step, End)),
+            End("truncate", reading),
+        ]

@@ -1,0 +1,130 @@
+"""Messages written out by people, to be said in place of the truth or beside it.
+
+A literal names a type of message and sets what it wants; the rest is what an honest message to the
+same request would hold: its cookie, its option, its offset, the form of header negotiated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import attrs
+
+from fakenbd.faults.content import hex_bytes, text_content
+from fakenbd.faults.event import Event
+from fakenbd.faults.fields import Setting, has_field, read_setting, with_field
+from fakenbd.faults.selection import is_message
+from fakenbd.faults.values import TableError, shown, unknown
+from fakenbd.protocol import messages
+from fakenbd.protocol.constants import ChunkFlag, Info
+from fakenbd.protocol.messages import ChunkBody, ReplyBody, ServerMessage
+
+__all__ = ["LITERALS", "Literal", "literal", "literals"]
+
+
+@attrs.frozen
+class Literal:
+    """A message to build for an event: its type's word and the fields that are set."""
+
+    word: str
+    settings: Mapping[str, Setting] = attrs.field(factory=dict)
+
+    def build(self, event: Event) -> ServerMessage:
+        """The message as an answer to `event`."""
+        message = LITERALS[self.word](event)
+        for name, setting in self.settings.items():
+            message = with_field(message, name, setting)
+        return message
+
+
+def _chunk(
+    body: Callable[[int, int], ChunkBody], flags: int = 0
+) -> Callable[[Event], ServerMessage]:
+    def build(event: Event) -> ServerMessage:
+        request = event.request or messages.Request(0)
+        return messages.Chunk(
+            request.cookie,
+            body(request.offset, request.length),
+            flags=flags,
+            request_offset=request.offset if event.extended else None,
+        )
+
+    return build
+
+
+def _option_reply(body: ReplyBody) -> Callable[[Event], ServerMessage]:
+    return lambda event: messages.OptionReply(event.option or 0, body)
+
+
+def _simple(event: Event) -> ServerMessage:
+    return messages.SimpleReply(event.request.cookie if event.request else 0)
+
+
+LITERALS: Final[dict[str, Callable[[Event], ServerMessage]]] = {
+    "data": _chunk(lambda offset, length: messages.Data(offset, b"")),
+    "hole": _chunk(lambda offset, length: messages.Hole(offset, length)),
+    "none": _chunk(lambda offset, length: messages.NoneChunk(), flags=ChunkFlag.DONE),
+    "status": _chunk(lambda offset, length: messages.Status(0, [])),
+    "error": _chunk(lambda offset, length: messages.ErrorChunk(0)),
+    "chunk": _chunk(lambda offset, length: messages.RawBody()),
+    "simple": _simple,
+    "ack": _option_reply(messages.Ack()),
+    "server": _option_reply(messages.Server()),
+    "info-export": _option_reply(messages.InfoExport()),
+    "info-name": _option_reply(messages.InfoText(Info.NAME)),
+    "info-description": _option_reply(messages.InfoText(Info.DESCRIPTION)),
+    "info-block-size": _option_reply(messages.InfoBlockSize()),
+    "info": _option_reply(messages.InfoText(4)),
+    "meta-context": _option_reply(messages.MetaContext()),
+    "refusal": _option_reply(messages.ErrorReply()),
+    "option-reply": _option_reply(messages.RawBody()),
+    "greeting": lambda event: messages.Greeting(),
+    "oldstyle-greeting": lambda event: messages.OldstyleGreeting(),
+    "export-name": lambda event: messages.ExportNameReply(),
+}
+
+# How long a run of bytes in place of a message is told: as the message "raw".
+_SAMPLE: Final = Event("command", 1)
+
+
+def literal(value: Any) -> Literal | ServerMessage:
+    """Read one message: a table { message = "data", … }, raw bytes, or a message from Python.
+
+    Raw bytes are a string of hexadecimal digits, { hex = "…" }, { text = "…" } or bytes.
+    """
+    if is_message(value) or isinstance(value, Literal):
+        return value  # type: ignore[no-any-return]
+    if not isinstance(value, Mapping):
+        return messages.Raw(hex_bytes(value))
+    if "message" not in value or value["message"] == "raw":
+        table = {key: item for key, item in value.items() if key != "message"}
+        return messages.Raw(text_content(table).over(b""))
+    word = value["message"]
+    if word not in LITERALS:
+        raise TableError([f"message: {unknown('message', word, (*LITERALS, 'raw'))}"])
+    return _literal(word, {key: item for key, item in value.items() if key != "message"})
+
+
+def _literal(word: str, table: Mapping[str, Any]) -> Literal:
+    sample = LITERALS[word](_SAMPLE)
+    settings, mistakes = {}, []
+    for key, item in table.items():
+        name = key.replace("-", "_")
+        try:
+            setting = read_setting(name, item)
+            if not has_field(sample, name):
+                raise ValueError(f'a message "{word}" has no such field')
+            settings[name] = setting
+        except ValueError as error:
+            mistakes.append(f"{key}: {error}")
+    if mistakes:
+        raise TableError(mistakes)
+    return Literal(word, settings)
+
+
+def literals(value: Any) -> tuple[Literal | ServerMessage, ...]:
+    """Read a list of messages."""
+    if not isinstance(value, (list, tuple)):
+        raise ValueError(f"expected a list of messages, got {shown(value)}")
+    return tuple(map(literal, value))

@@ -1,0 +1,46 @@
+"""A fault at the moment it strikes, and the record that is kept of it."""
+
+from __future__ import annotations
+
+from random import Random
+
+import attrs
+
+from fakenbd.faults.event import Event
+
+__all__ = ["Strike", "Struck"]
+
+
+@attrs.frozen
+class Strike:
+    """What a kind may know: the event, the fault's name, how often it was met on this connection.
+
+    `occurrence` counts, from 1, the events of the connection that met the fault's fixed conditions.
+    """
+
+    event: Event
+    fault: str = ""
+    occurrence: int = 1
+    seed: int = 0
+
+    def random(self, purpose: str = "") -> Random:
+        """Randomness addressed by seed, connection, fault and occurrence: the same in every run.
+
+        `purpose` parts two uses in one strike, which would otherwise draw the same numbers.
+        """
+        address = f"{self.seed}/{self.event.connection}/{self.fault}/{self.occurrence}"
+        return Random(f"{address}/{purpose}" if purpose else address)
+
+
+@attrs.frozen
+class Struck:
+    """The record of a strike: which fault with which kinds, where, and what it changed."""
+
+    fault: str
+    kinds: tuple[str, ...]
+    occurrence: int
+    connection: int
+    change: str
+
+    def __str__(self) -> str:
+        return f"fault '{self.fault}' struck on connection {self.connection}: {self.change}"
