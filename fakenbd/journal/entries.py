@@ -8,6 +8,7 @@ makes no sense for a message is None, and `conditions` lists those that an entry
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
 import attrs
@@ -75,6 +76,10 @@ def chunk_type(message: Chunk) -> int:
 def reply_type(message: OptionReply) -> int:
     """The type on the wire: the one it was given, or the one its body implies."""
     return message.type if message.type is not None else honest(message, "type")
+
+
+def _tuple(words: Sequence[str]) -> tuple[str, ...]:
+    return tuple(words)
 
 
 @attrs.frozen
@@ -282,7 +287,7 @@ class Struck(_Happening):
     conditions: ClassVar = ("fault", "kinds", "occurrence", "change", *_ALWAYS)
 
     fault: str
-    kinds: tuple[str, ...] = attrs.field(converter=tuple)
+    kinds: Sequence[str] = attrs.field(converter=_tuple)
     occurrence: int
     change: str
 

@@ -12,9 +12,9 @@ recorded, and ask `since` what.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Final, Literal, Protocol, overload
+from typing import Literal, Protocol, TypeAlias, overload
 
 import attrs
 
@@ -29,27 +29,22 @@ from fakenbd.journal.entries import (
     Violated,
 )
 from fakenbd.journal.expectations import Expectations
-from fakenbd.journal.payload import fixed_weight, payload_length
+from fakenbd.journal.payload import fixed_weight, payload_length, wire_length
 from fakenbd.journal.record import Happening, HeardBatch, Record, SaidBatch, Utterance
 from fakenbd.journal.ring import Ring
+from fakenbd.protocol import layout
 from fakenbd.protocol.constants import Command, Option, slug
-from fakenbd.protocol.encode import encode_buffers
 from fakenbd.protocol.messages import (
     Buffer,
     ClientMessage,
     OptionRequest,
     Request,
     ServerMessage,
-    SimpleReply,
 )
 
 __all__ = ["Journal", "Payloads", "Sink", "Totals"]
 
-Payloads = Literal["digest", "whole"]
-
-_COMPACT_HEADER: Final = 28
-_EXTENDED_HEADER: Final = 32
-_SIMPLE_REPLY: Final = 16
+Payloads: TypeAlias = Literal["digest", "whole"]
 
 
 class Sink(Protocol):
@@ -83,7 +78,8 @@ class Totals:
         return sum(self.commands.values())
 
 
-@attrs.define(eq=False, slots=False)
+# Without on_setattr attrs would run validators at each assignment, five times a record.
+@attrs.define(eq=False, on_setattr=attrs.setters.NO_OP)
 class Journal(Expectations):
     """Records what happens; `clock` gives seconds and is read once for each record.
 
@@ -130,14 +126,10 @@ class Journal(Expectations):
         """The client said `message`; `wire` are its bytes, where they are at hand."""
         if type(message) is Request:
             self._commands[message.command] += 1
-            if wire is None:
-                header = _EXTENDED_HEADER if message.extended else _COMPACT_HEADER
-                self._bytes_heard += header + len(message.payload)
         elif type(message) is OptionRequest:
             self._options[message.option] += 1
         self._heard += 1
-        if wire is not None or type(message) is not Request:
-            self._bytes_heard += _total(encode_buffers(message) if wire is None else wire)
+        self._bytes_heard += wire_length(message) if wire is None else sum(map(len, wire))
         return self._uttered(Heard, connection, message, wire)
 
     def said(
@@ -145,10 +137,7 @@ class Journal(Expectations):
     ) -> int:
         """The server said `message`; `wire` are the bytes that really left, if not its encoding."""
         self._said += 1
-        if wire is None and type(message) is SimpleReply:
-            self._bytes_said += _SIMPLE_REPLY + len(message.data)
-        else:
-            self._bytes_said += _total(encode_buffers(message) if wire is None else wire)
+        self._bytes_said += wire_length(message) if wire is None else sum(map(len, wire))
         return self._uttered(Said, connection, message, wire)
 
     def heard_batch(
@@ -170,8 +159,7 @@ class Journal(Expectations):
         self._bytes_heard += size
         if reads:
             self._commands[Command.READ] += reads
-        header = _EXTENDED_HEADER if extended else _COMPACT_HEADER
-        fixed = header * count
+        fixed = count * (layout.EXTENDED_REQUEST if extended else layout.COMPACT_REQUEST).size
         if writes:
             self._commands[Command.WRITE] += writes
         batch = HeardBatch(
@@ -219,15 +207,13 @@ class Journal(Expectations):
         self,
         connection: int | None,
         fault: str,
-        kinds: Iterable[str],
+        kinds: Sequence[str],
         occurrence: int,
         change: str,
     ) -> int:
         """A fault struck, and `change` is what it made of the answer."""
         self._strikes[fault] += 1
-        return self._happened(
-            Struck(*self._stamp(connection), fault, tuple(kinds), occurrence, change)
-        )
+        return self._happened(Struck(*self._stamp(connection), fault, kinds, occurrence, change))
 
     def violated(
         self, connection: int, rule: str, level: str, sentence: str, about: int | None = None
@@ -381,7 +367,3 @@ class Journal(Expectations):
         # A file that could not be written cannot be flushed either; that was reported.
         with suppress(OSError):
             sink.close()
-
-
-def _total(buffers: Sequence[Buffer]) -> int:
-    return sum(map(len, buffers))

@@ -14,13 +14,18 @@ from typing import Any, Final, TypeVar
 
 import attrs
 
+from fakenbd.protocol import layout
 from fakenbd.protocol.constants import Command
+from fakenbd.protocol.encode import encode_buffers
 from fakenbd.protocol.messages import (
     Ack,
     Buffer,
     Chunk,
     ClientMessage,
     Data,
+    ExportName,
+    InfoQuery,
+    MetaContextQuery,
     OptionReply,
     OptionRequest,
     Raw,
@@ -31,10 +36,19 @@ from fakenbd.protocol.messages import (
     Status,
 )
 
-__all__ = ["EVIDENCE", "Payload", "detach", "fixed_weight", "payload_length", "reattach"]
+__all__ = [
+    "EVIDENCE",
+    "Payload",
+    "detach",
+    "fixed_weight",
+    "payload_length",
+    "reattach",
+    "wire_length",
+]
 
 EVIDENCE: Final = 256
 _EXTENT_WEIGHT: Final = 120
+_STRING_WEIGHT: Final = 50
 _Message = TypeVar("_Message", bound=ClientMessage | ServerMessage)
 
 
@@ -99,6 +113,7 @@ _LENGTHS: Final[dict[type, Callable[..., int]]] = {
     Raw: _of_raw,
 }
 
+_SEQUENCES: Final = {InfoQuery: "infos", MetaContextQuery: "queries", Status: "extents"}
 _BULK_FIELDS: Final = {Request: "payload", SimpleReply: "data", Raw: "data"}
 
 
@@ -108,26 +123,48 @@ def payload_length(message: ClientMessage | ServerMessage) -> int:
     return measure(message) if measure is not None else 0
 
 
+def _of_extents(message: Chunk) -> int:
+    body = message.body
+    return len(body.extents) * _EXTENT_WEIGHT if isinstance(body, Status) else 0
+
+
+def _of_strings(message: OptionRequest) -> int:
+    body = message.body
+    if isinstance(body, MetaContextQuery):
+        return len(body.name) + sum(_STRING_WEIGHT + len(query) for query in body.queries)
+    return len(body.name) if isinstance(body, ExportName | InfoQuery) else 0
+
+
+_WEIGHTS: Final[dict[type, Callable[..., int]]] = {Chunk: _of_extents, OptionRequest: _of_strings}
+
+
 def fixed_weight(message: ClientMessage | ServerMessage) -> int:
     """About how many bytes of memory `message` takes beyond its bulk, where that is a lot."""
-    if isinstance(message, Chunk) and isinstance(message.body, Status):
-        return len(message.body.extents) * _EXTENT_WEIGHT
-    if isinstance(message, OptionRequest):
-        body = message.body
-        return sum(
-            len(part)
-            for field in ("name", "queries", "infos")
-            for part in (getattr(body, field, ""), *getattr(body, field, ()))
-            if isinstance(part, (str, list, tuple))
-        )
-    return 0
+    measure = _WEIGHTS.get(type(message))
+    return measure(message) if measure is not None else 0
+
+
+def wire_length(message: ClientMessage | ServerMessage) -> int:
+    """How many bytes `message` is on the wire; not encoded where messages come in masses."""
+    if isinstance(message, Request):
+        form = layout.EXTENDED_REQUEST if message.extended else layout.COMPACT_REQUEST
+        return form.size + len(message.payload)
+    if isinstance(message, SimpleReply):
+        return layout.SIMPLE_REPLY.size + len(message.data)
+    if isinstance(message, Chunk) and isinstance(message.body, Data):
+        compact = message.request_offset is None
+        form = layout.STRUCTURED_CHUNK if compact else layout.EXTENDED_CHUNK
+        return form.size + layout.U64.size + len(message.body.data)
+    return sum(map(len, encode_buffers(message)))
 
 
 def detach(message: _Message) -> tuple[_Message, Payload | None]:
     """`message` without its bulk, and the bulk (None when there is none).
 
-    A message that keeps its bytes keeps them as `bytes`, so that it holds no one else's buffer.
+    A message that keeps its bytes keeps them as `bytes`, so that it holds no one else's buffer, and
+    what it lists as a tuple.
     """
+    message = _frozen(message)
     field = _BULK_FIELDS.get(type(message), "body")
     holder = getattr(message, "body", None) if field == "body" else message
     data: Buffer | None = getattr(holder, "payload" if field == "payload" else "data", None)
@@ -146,6 +183,16 @@ def reattach(message: _Message, payload: Payload | None) -> _Message:
     field = _BULK_FIELDS.get(type(message), "body")
     whole: _Message = _replace(message, field, payload.data)
     return whole
+
+
+def _frozen(message: Any) -> Any:
+    """`message` with tuples for lists, so that it compares equal whoever made it."""
+    body = getattr(message, "body", None)
+    field = _SEQUENCES.get(type(body))
+    if field is None or type(getattr(body, field)) is tuple:
+        return message
+    items = tuple(getattr(body, field))
+    return attrs.evolve(message, body=attrs.evolve(body, **{field: items}))
 
 
 def _replace(message: Any, field: str, data: Buffer) -> Any:

@@ -1,0 +1,200 @@
+"""A journal for people: a line for each entry, both directions, lies and breaches set apart.
+
+    0.003  #1  C> NBD_CMD_READ cookie 7 offset 4096 length 512
+    0.003  #1  <S simple reply cookie 7 NBD_EIO
+               ⚡ 'second read fails' (1st): error 0 -> NBD_EIO
+
+Time and connection stand in columns as wide as they must be. Strikes and breaches belong to the
+line above them and leave the columns empty, unless another connection came between. Nothing that a
+peer said can reach the terminal except as printing characters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import attrs
+
+from fakenbd.journal.entries import (
+    Connected,
+    Ended,
+    Entry,
+    Failed,
+    Heard,
+    Said,
+    Struck,
+    Violated,
+)
+from fakenbd.journal.wording import in_words
+from fakenbd.protocol.messages import MetaContext, OptionReply
+from fakenbd.protocol.text import visible
+
+__all__ = ["phrase", "transcript", "visible"]
+
+_AROUND: Final = 10
+_SENTENCE: Final = 2000
+_RESET: Final = "\x1b[0m"
+_COLOURS: Final[dict[type, str]] = {
+    Connected: "\x1b[2m",
+    Heard: "\x1b[36m",
+    Said: "\x1b[32m",
+    Struck: "\x1b[33;1m",
+    Violated: "\x1b[31;1m",
+    Ended: "\x1b[2m",
+    Failed: "\x1b[31;1;7m",
+}
+
+
+def transcript(
+    entries: Sequence[Entry],
+    *,
+    colour: bool = False,
+    around: int | None = None,
+    limit: int | None = None,
+) -> str:
+    """The entries as lines of text; "" for none.
+
+    `around` is a serial number: it shows that entry, marked, and `limit` others (20 if not given),
+    half of them before it. Without it `limit` shows the first and the last so many entries.
+    """
+    entries = list(entries)
+    shown = _window(entries, around, limit)
+    held = [entries[position] for position in shown]
+    table = _Table.sized_for(held, around)
+    table.learn_contexts(entries[: shown[0]] if shown else ())
+    lines: list[str] = []
+    expected = 0
+    for position in shown:
+        if position > expected:
+            lines.append(_gap(position - expected))
+        lines.append(table.line(entries[position], colour))
+        expected = position + 1
+    if expected < len(entries):
+        lines.append(_gap(len(entries) - expected))
+    return "".join(f"{line}\n" for line in lines)
+
+
+def phrase(entry: Entry) -> str:
+    """One entry in words, without time and connection."""
+    return _PHRASES[type(entry)](entry, _Table.sized_for((), None))
+
+
+def _window(entries: Sequence[Entry], around: int | None, limit: int | None) -> list[int]:
+    """The positions to show."""
+    count = len(entries)
+    if around is not None:
+        before = _AROUND if limit is None else (limit + 1) // 2
+        after = _AROUND if limit is None else limit // 2
+        centre = next((at for at, entry in enumerate(entries) if entry.index >= around), count)
+        return list(range(max(0, centre - before), min(count, centre + after + 1)))
+    if limit is None or count <= limit:
+        return list(range(count))
+    head = limit // 2
+    return [*range(head), *range(count - (limit - head), count)]
+
+
+def _gap(count: int) -> str:
+    return f"… {count} {'entry' if count == 1 else 'entries'} left out"
+
+
+@attrs.define(eq=False)
+class _Table:
+    """Writes one line after another; knows how wide the columns are and what came before."""
+
+    time_width: int
+    connection_width: int
+    marked: int | None
+    previous: int | None = None
+    _heard: dict[int, Heard] = attrs.field(factory=dict)
+    _last_heard: dict[int | None, int] = attrs.field(factory=dict)
+    _contexts: dict[int | None, dict[int, str]] = attrs.field(factory=dict)
+
+    @classmethod
+    def sized_for(cls, entries: Sequence[Entry], marked: int | None) -> _Table:
+        times = max((len(_time(entry)) for entry in entries), default=0)
+        connections = max((len(_connection(entry)) for entry in entries), default=0)
+        return cls(times, connections, marked)
+
+    def learn_contexts(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            self._note(entry)
+
+    def line(self, entry: Entry, colour: bool) -> str:
+        mark = "▸ " if entry.index == self.marked else "  "
+        margin = isinstance(entry, Struck | Violated) and entry.connection == self.previous
+        time = "" if margin else _time(entry)
+        connection = "" if margin else _connection(entry)
+        lead = f"{mark}{time:>{self.time_width}}  {connection:<{self.connection_width}}  "
+        self._note(entry)
+        words = _PHRASES[type(entry)](entry, self)
+        if isinstance(entry, Heard):
+            self._heard[entry.index] = entry
+            self._last_heard[entry.connection] = entry.index
+        self.previous = entry.connection
+        if not colour:
+            return lead + words
+        return f"\x1b[2m{lead}{_RESET}{_COLOURS[type(entry)]}{words}{_RESET}"
+
+    def words(self, entry: Heard | Said) -> str:
+        return in_words(entry, self._contexts.get(entry.connection))
+
+    def reference(self, about: int | None, connection: int | None) -> str:
+        """Which message is meant; "" when it is the last that the client said."""
+        if about is None or self._last_heard.get(connection) == about:
+            return ""
+        heard = self._heard.get(about)
+        return f" (about {self.words(heard) if heard is not None else f'entry {about}'})"
+
+    def _note(self, entry: Entry) -> None:
+        if not isinstance(entry, Said) or not isinstance(entry.message, OptionReply):
+            return
+        body = entry.message.body
+        if isinstance(body, MetaContext):
+            self._contexts.setdefault(entry.connection, {})[body.context_id] = body.name
+
+
+def _time(entry: Entry) -> str:
+    return f"{entry.time:.3f}"
+
+
+def _connection(entry: Entry) -> str:
+    return "" if entry.connection is None else f"#{entry.connection}"
+
+
+def _ordinal(number: int) -> str:
+    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10)
+    return f"{number}{ending or 'th'}"
+
+
+def _connected(entry: Connected, table: _Table) -> str:
+    peer = f" from {visible(entry.peer)}" if entry.peer else ""
+    local = f" to {visible(entry.local)}" if entry.local else ""
+    return f"-- connected over {entry.transport}{peer}{local}"
+
+
+def _struck(entry: Struck, table: _Table) -> str:
+    change = entry.change or ", ".join(entry.kinds)
+    fault = visible(entry.fault)
+    return f"⚡ '{fault}' ({_ordinal(entry.occurrence)}): {visible(change, limit=_SENTENCE)}"
+
+
+def _violated(entry: Violated, table: _Table) -> str:
+    reference = table.reference(entry.about, entry.connection)
+    return f"✗ {entry.rule} {entry.level}: {visible(entry.sentence, limit=_SENTENCE)}{reference}"
+
+
+def _ended(entry: Ended, table: _Table) -> str:
+    detail = f", {visible(entry.detail)}" if entry.detail else ""
+    return f"-- the {entry.by} ended the connection: {entry.how}{detail}"
+
+
+_PHRASES: Final[dict[type, Callable[[Any, _Table], str]]] = {
+    Connected: _connected,
+    Heard: lambda entry, table: f"C> {table.words(entry)}",
+    Said: lambda entry, table: f"<S {table.words(entry)}",
+    Struck: _struck,
+    Violated: _violated,
+    Ended: _ended,
+    Failed: lambda entry, table: f"!! {visible(entry.sentence, limit=_SENTENCE)}",
+}
