@@ -1,0 +1,327 @@
+"""The client's half of the handshake, without any I/O.
+
+Each handshake is a generator of three kinds of steps: Send these bytes, Receive a message that
+this decoder understands, Upgrade the stream to TLS. Whoever drives it performs the step and sends
+the result back in; a connection that ends is thrown in as LostError at the Receive. So a fallback
+reads as it is: ask, look at the answer, go on.
+
+    oldstyle           size and flags come with the greeting; nothing can be asked
+    newstyle           one option only, EXPORT_NAME; a refusal is a closed connection
+    fixed newstyle     STARTTLS, EXTENDED_HEADERS, else STRUCTURED_REPLY, SET_META_CONTEXT, GO;
+                       every error but those that end the session means "do without"
+
+The framing is taken strictly: a reply to another option, a type that the option does not have, a
+body that does not fit its type raise ProtocolError, and so does a server that never stops
+answering. An option refused raises an error of the ClientError family; then the session is still
+in haggling, and is left with `abort`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Final, Literal, TypeAlias
+
+import attrs
+
+from fakenbd.client.noncompliance import Noncompliance, Notes
+from fakenbd.client.option import (
+    REPLY_LIMIT,
+    Handshake,
+    Receive,
+    Refusal,
+    Send,
+    Upgrade,
+    ask,
+)
+from fakenbd.client.session import Listed, Offer, Session, Style, judged, well_formed
+from fakenbd.client.text import quoted
+from fakenbd.errors import (
+    LostError,
+    ProtocolError,
+    RefusedError,
+    TLSError,
+)
+from fakenbd.export.blocks import BlockSize
+from fakenbd.protocol import messages
+from fakenbd.protocol.constants import (
+    OPTION_REPLY_MAGIC,
+    ClientFlag,
+    HandshakeFlag,
+    Info,
+    Option,
+    Reply,
+    spec_name,
+)
+from fakenbd.protocol.decode import (
+    decode_export_name_reply,
+    decode_greeting,
+    decode_option_reply,
+)
+from fakenbd.protocol.encode import encode
+from fakenbd.protocol.messages import Greeting, OldstyleGreeting, OptionRequest
+
+__all__ = ["Negotiation", "TLSPolicy", "Wishes"]
+
+TLSPolicy: TypeAlias = Literal["off", "allow", "require"]
+
+INFOS: Final = (Info.NAME, Info.DESCRIPTION, Info.BLOCK_SIZE)
+
+
+@attrs.frozen
+class Wishes:
+    """What the client asks for; everything but the export and required TLS it can do without."""
+
+    export: str = ""
+    contexts: tuple[str, ...] = ()
+    tls: TLSPolicy = "off"
+    structured: bool = True
+    extended: bool = True
+
+
+@attrs.define(eq=False)
+class Negotiation:
+    """One handshake: `begin` first, then `list_exports`, `info` and `list_contexts`, or `open`."""
+
+    wishes: Wishes = Wishes()
+    notes: Notes = attrs.field(factory=Notes)
+    style: Style = attrs.field(default="newstyle", init=False)
+    zeroes: bool = attrs.field(default=True, init=False)
+    tls: bool = attrs.field(default=False, init=False)
+    structured: bool = attrs.field(default=False, init=False)
+    extended: bool = attrs.field(default=False, init=False)
+    haggling: bool = attrs.field(default=False, init=False)
+    """Whether the session may be left with `abort`, and must be (C-132)."""
+
+    # --- the whole handshake -------------------------------------------------------------------
+
+    def open(self) -> Handshake[Session]:
+        """The handshake up to transmission."""
+        greeting = yield from self.begin()
+        if isinstance(greeting, OldstyleGreeting):
+            return self._oldstyle(greeting)
+        contexts: dict[int, str] = {}
+        if self.wishes.contexts and (self.structured or self.extended):
+            contexts = yield from self._select()
+        offer = None
+        if self.style == "fixed":
+            offer = yield from self._go()
+        if offer is None:
+            offer = yield from self._export_name()
+        self.haggling = False
+        return self._session(offer, contexts)
+
+    def begin(self) -> Handshake[Greeting | OldstyleGreeting]:
+        """Greeting, client flags, TLS, and the form of replies."""
+        greeting: Greeting | OldstyleGreeting = yield Receive(decode_greeting)
+        if isinstance(greeting, OldstyleGreeting):
+            self.style = "oldstyle"
+            self._need_no_tls("oldstyle")
+            return greeting
+        flags = greeting.flags & (HandshakeFlag.FIXED_NEWSTYLE | HandshakeFlag.NO_ZEROES)  # C-05
+        self.zeroes = not flags & HandshakeFlag.NO_ZEROES
+        if flags & HandshakeFlag.FIXED_NEWSTYLE:
+            self.style = "fixed"
+        else:
+            self._need_no_tls("newstyle without options")  # S-113
+        client = ClientFlag.FIXED_NEWSTYLE if self.style == "fixed" else 0
+        client |= 0 if self.zeroes else ClientFlag.NO_ZEROES
+        yield Send(encode(messages.ClientFlags(client)), "first option reply")
+        if self.style == "fixed":
+            self.haggling = True
+            yield from self._start_tls()
+            yield from self._choose_replies()
+        return greeting
+
+    def _session(self, offer: Offer, contexts: dict[int, str]) -> Session:
+        offer, notes = judged(offer, structured=self.structured, extended=self.extended)
+        self.notes.add(notes)
+        return Session(self.style, offer, self.structured, self.extended, self.tls, contexts)
+
+    def _oldstyle(self, greeting: OldstyleGreeting) -> Session:
+        if greeting.flags >> 16:  # S-09
+            came = f"the oldstyle greeting has handshake flags {greeting.flags >> 16:#x}"
+            self.notes.add([Noncompliance("S-09", came, "they are ignored")])
+        return self._session(Offer(self.wishes.export, greeting.size, greeting.flags & 0xFFFF), {})
+
+    # --- TLS and the form of replies -----------------------------------------------------------
+
+    def _need_no_tls(self, style: str) -> None:
+        if self.wishes.tls == "require":
+            raise TLSError(f"TLS is required, but the server speaks {style}, which has none")
+
+    def _start_tls(self) -> Handshake[None]:
+        if self.wishes.tls == "off":
+            return
+        _, refusal = yield from self._ask(Option.STARTTLS)
+        if refusal is None:
+            # A failed upgrade is left by closing: ABORT would go out in clear (C-57).
+            self.haggling = False
+            yield Upgrade()
+            self.tls = self.haggling = True
+        elif self.wishes.tls == "require":  # C-53
+            raise TLSError(f"TLS is required, but the server refused it with {refusal}")
+
+    def _choose_replies(self) -> Handshake[None]:
+        if self.wishes.extended:
+            _, refusal = yield from self._ask(Option.EXTENDED_HEADERS)
+            self.extended = refusal is None
+        if self.wishes.structured and not self.extended:
+            _, refusal = yield from self._ask(Option.STRUCTURED_REPLY)
+            self.structured = refusal is None
+
+    # --- options -------------------------------------------------------------------------------
+
+    def list_exports(self) -> Handshake[tuple[Listed, ...]]:
+        """NBD_OPT_LIST: all exports. Raises RefusedError where the server does not say."""
+        replies, refusal = yield from self._ask(Option.LIST, allowed=(messages.Server,))
+        if refusal is not None:
+            raise self._refused("the server lists no exports", refusal)
+        listed = []
+        for reply in replies:
+            if well_formed(reply.name) and well_formed(reply.description):
+                listed.append(Listed(reply.name, reply.description))
+            else:  # S-42
+                came = f"the list has an export with an impossible name {quoted(reply.name)}"
+                self.notes.add([Noncompliance("S-42", came, "it is left out")])
+        return tuple(listed)
+
+    def info(self, export: str) -> Handshake[Offer]:
+        """NBD_OPT_INFO: what the server offers under a name, without opening it."""
+        offer, refusal = yield from self._describe(Option.INFO, export)
+        if offer is None:
+            raise self._no_export(export, refusal)
+        offer, notes = judged(offer, structured=self.structured, extended=self.extended)
+        self.notes.add(notes)
+        return offer
+
+    def list_contexts(self, export: str) -> Handshake[tuple[str, ...]]:
+        """NBD_OPT_LIST_META_CONTEXT without queries: all contexts, none where it is refused."""
+        if not (self.structured or self.extended):
+            return ()
+        query = messages.MetaContextQuery(export)
+        option = Option.LIST_META_CONTEXT
+        replies, refusal = yield from self._ask(option, query, (messages.MetaContext,))
+        if refusal is not None:  # C-42
+            return ()
+        return tuple(reply.name for reply in replies if well_formed(reply.name))
+
+    def abort(self) -> Handshake[None]:
+        """NBD_OPT_ABORT: leave haggling. However the server takes it, the session is over."""
+        self.haggling = False
+        yield Send(encode(OptionRequest(Option.ABORT)), "reply to NBD_OPT_ABORT")
+        try:
+            yield Receive(partial(decode_option_reply, limit=REPLY_LIMIT))
+        except (LostError, ProtocolError):  # C-47
+            return
+
+    def _select(self) -> Handshake[dict[int, str]]:
+        """NBD_OPT_SET_META_CONTEXT: the contexts selected, by id; none if it is refused."""
+        query = messages.MetaContextQuery(self.wishes.export, self.wishes.contexts)
+        option = Option.SET_META_CONTEXT
+        replies, refusal = yield from self._ask(option, query, (messages.MetaContext,))
+        if refusal is not None:  # C-42
+            return {}
+        selected: dict[int, str] = {}
+        for reply in replies:
+            if reply.context_id in selected:
+                raise ProtocolError(
+                    f"the server gave id {reply.context_id} to two contexts", rule="S-82"
+                )
+            if reply.name in selected.values():
+                raise ProtocolError(f"the server selected {quoted(reply.name)} twice", rule="S-83")
+            selected[reply.context_id] = reply.name
+            if reply.name not in self.wishes.contexts:
+                came = f"the server selected {quoted(reply.name)}, which was not asked for"
+                self.notes.add([Noncompliance("S-81", came, "its extents are ignored")])
+        return selected
+
+    def _go(self) -> Handshake[Offer | None]:
+        """NBD_OPT_GO; None where the server does not know it."""
+        export = self.wishes.export
+        offer, refusal = yield from self._describe(Option.GO, export)
+        if refusal is not None and refusal.kind == Reply.ERR_BLOCK_SIZE_REQD:
+            # Block sizes were asked for, so this is S-67, or a server that missed it: once more.
+            offer, refusal = yield from self._describe(Option.GO, export)
+        if offer is None and refusal is not None and refusal.kind == Reply.ERR_UNSUP:
+            if self.extended:
+                raise ProtocolError(
+                    "the server agreed to extended headers, but not to NBD_OPT_GO", rule="S-91"
+                )
+            return None
+        if offer is None:
+            raise self._no_export(export, refusal)
+        return offer
+
+    def _describe(self, option: Option, export: str) -> Handshake[tuple[Offer | None, Any]]:
+        query = messages.InfoQuery(export, INFOS)
+        allowed = (messages.InfoExport, messages.InfoText, messages.InfoBlockSize)
+        replies, refusal = yield from self._ask(option, query, allowed)
+        if refusal is not None:  # S-72: what came before an error counts for nothing
+            return None, refusal
+        return self._offer(option, export, replies), None
+
+    def _offer(self, option: Option, export: str, replies: Sequence[Any]) -> Offer:
+        found: dict[int, Any] = {}
+        for reply in replies:
+            kind = {messages.InfoExport: 0, messages.InfoBlockSize: 3}.get(type(reply))
+            kind = reply.info if kind is None else kind
+            if kind in (Info.NAME, Info.DESCRIPTION) and not well_formed(reply.text):
+                came = f"an impossible {spec_name(Info, kind)} came: {quoted(reply.text)}"
+                self.notes.add([Noncompliance("S-70", came, "it is ignored")])
+                continue
+            first = found.setdefault(kind, reply)
+            if first != reply and kind in (Info.EXPORT, Info.BLOCK_SIZE):
+                name = spec_name(Info, kind)
+                raise ProtocolError(f"the server sent {name} twice, differently", rule="S-52")
+        about = found.get(Info.EXPORT)
+        if about is None:
+            raise ProtocolError(
+                f"the server accepted {spec_name(Option, option)} without NBD_INFO_EXPORT",
+                rule="S-50",
+            )
+        blocks, canonical, text = map(found.get, (Info.BLOCK_SIZE, Info.NAME, Info.DESCRIPTION))
+        return Offer(
+            name=export,
+            size=about.size,
+            flags=about.flags,
+            block_size=blocks and BlockSize(blocks.minimum, blocks.preferred, blocks.maximum),
+            canonical_name=canonical and canonical.text,
+            description=text and text.text,
+        )
+
+    def _export_name(self) -> Handshake[Offer]:
+        export = self.wishes.export
+        request = OptionRequest(Option.EXPORT_NAME, messages.ExportName(export))
+        self.haggling = False
+        yield Send(encode(request), "answer to NBD_OPT_EXPORT_NAME")
+        try:
+            reply = yield Receive(partial(decode_export_name_reply, zeroes=self.zeroes))
+        except LostError as error:  # S-66: there is no other way to refuse
+            raise RefusedError(
+                f"the server closed the connection when asked for the export {quoted(export)}"
+            ) from error
+        if reply.size == OPTION_REPLY_MAGIC:
+            raise ProtocolError(
+                "the answer to NBD_OPT_EXPORT_NAME is wrapped in an option reply", rule="S-65"
+            )
+        return Offer(export, reply.size, reply.flags)
+
+    # --- one option ----------------------------------------------------------------------------
+
+    def _ask(
+        self,
+        option: Option,
+        body: messages.OptionBody | None = None,
+        allowed: tuple[type, ...] = (),
+    ) -> Handshake[tuple[Sequence[Any], Refusal | None]]:
+        return (yield from ask(option, body, allowed, notes=self.notes, tls=self.tls))
+
+    def _no_export(self, export: str, refusal: Refusal | None) -> RefusedError:
+        return self._refused(f"the server does not open the export {quoted(export)}", refusal)
+
+    @staticmethod
+    def _refused(what: str, refusal: Refusal | None) -> RefusedError:
+        if refusal is None:
+            return RefusedError(what)
+        return RefusedError(f"{what}: {refusal}", reply=refusal.kind, text=refusal.text)
