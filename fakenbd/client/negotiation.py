@@ -35,7 +35,6 @@ from fakenbd.client.option import (
     ask,
 )
 from fakenbd.client.session import Listed, Offer, Session, Style, judged, well_formed
-from fakenbd.client.text import quoted
 from fakenbd.errors import (
     LostError,
     ProtocolError,
@@ -60,6 +59,7 @@ from fakenbd.protocol.decode import (
 )
 from fakenbd.protocol.encode import encode
 from fakenbd.protocol.messages import Greeting, OldstyleGreeting, OptionRequest
+from fakenbd.protocol.text import quoted
 
 __all__ = ["Negotiation", "TLSPolicy", "Wishes"]
 

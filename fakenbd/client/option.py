@@ -18,7 +18,6 @@ from typing import Any, Final, TypeAlias, TypeVar
 import attrs
 
 from fakenbd.client.noncompliance import Noncompliance, Notes
-from fakenbd.client.text import visible
 from fakenbd.errors import ProtocolError, ShutdownError, TLSError
 from fakenbd.protocol.constants import MAXIMUM_STRING, Info, Option, Reply, spec_name
 from fakenbd.protocol.decode import decode_option_reply
@@ -32,6 +31,7 @@ from fakenbd.protocol.messages import (
     RawBody,
     ReplyBody,
 )
+from fakenbd.protocol.text import visible
 
 __all__ = ["REPLY_LIMIT", "Handshake", "Receive", "Refusal", "Send", "Step", "Upgrade", "ask"]
 

@@ -21,7 +21,6 @@ from typing import Final
 import attrs
 
 from fakenbd.client.noncompliance import Noncompliance
-from fakenbd.client.text import KNOWN_ERRORS, error_name, quoted, visible
 from fakenbd.errors import CommandError, ProtocolError, ShutdownError
 from fakenbd.protocol.constants import (
     MAXIMUM_STRING,
@@ -42,8 +41,19 @@ from fakenbd.protocol.messages import (
     RawBody,
     Status,
 )
+from fakenbd.protocol.text import quoted, visible
 
-__all__ = ["Coverage", "PlainReply", "ReadReply", "Reply", "StatusReply", "command_error"]
+__all__ = [
+    "Coverage",
+    "PlainReply",
+    "ReadReply",
+    "Reply",
+    "StatusReply",
+    "command_error",
+    "error_name",
+]
+
+KNOWN_ERRORS: Final = frozenset(int(error) for error in Error)
 
 ERROR_PAYLOAD: Final = 1 << 17
 """Payload that an error chunk may have: the longest message that it can announce, and more."""
@@ -80,6 +90,13 @@ def command_error(
         return ShutdownError(message)
     number = error if error in KNOWN_ERRORS else int(Error.EINVAL)
     return CommandError(message, error=number, offset=at)
+
+
+def error_name(error: int) -> str:
+    """An error number as messages name it; numbers that NBD does not know are EINVAL (C-126)."""
+    if error in KNOWN_ERRORS:
+        return spec_name(Error, error)
+    return f"error {error}, taken as NBD_EINVAL"
 
 
 def _asked(command: int, offset: int, length: int) -> str:

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from fakenbd.client.noncompliance import Noncompliance
-from fakenbd.client.reassembly import Coverage, PlainReply, ReadReply, StatusReply
+from fakenbd.client.reassembly import Coverage, PlainReply, ReadReply, StatusReply, error_name
 from fakenbd.errors import CommandError, ProtocolError, ShutdownError
 from fakenbd.protocol.messages import Chunk, Data, ErrorChunk, Extent, Hole, NoneChunk, RawBody
 from fakenbd.protocol.messages import Status as StatusBody
@@ -427,3 +427,11 @@ LIMITS = [
 @pytest.mark.parametrize(("reply", "kind", "limit"), LIMITS)
 def test_payload_is_bounded_by_the_request(reply, kind, limit):
     assert reply.limit(kind) == limit
+
+
+@pytest.mark.parametrize(
+    ("error", "name"),
+    [(5, "NBD_EIO"), (108, "NBD_ESHUTDOWN"), (9999, "error 9999, taken as NBD_EINVAL")],
+)
+def test_error_name(error, name):
+    assert error_name(error) == name
