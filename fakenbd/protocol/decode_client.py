@@ -102,13 +102,13 @@ def _meta_context_query(data: memoryview) -> MetaContextQuery | None:
     (count,) = layout.U32.unpack_from(rest)
     rest = rest[layout.U32.size :]
     queries: list[str] = []
-    while rest and len(queries) < count:
+    for _ in range(count):
         named = _name(rest)
         if named is None:  # C-40
             return None
         query, rest = named
         queries.append(query)
-    if rest or len(queries) != count:  # C-08
+    if rest:  # C-08
         return None
     return MetaContextQuery(name, tuple(queries))
 

@@ -17,6 +17,7 @@ import attrs
 
 from fakenbd.errors import UriError
 from fakenbd.protocol.constants import DEFAULT_PORT
+from fakenbd.protocol.text import visible
 
 __all__ = ["TLSType", "Transport", "Uri"]
 
@@ -73,7 +74,8 @@ class Uri:
         try:
             return _parse(text)
         except ValueError as mistake:
-            raise UriError(f"{text!r} is not the URI of an NBD export: {mistake}") from None
+            reason = visible(str(mistake))
+            raise UriError(f"{text!r} is not the URI of an NBD export: {reason}") from None
 
     @property
     def scheme(self) -> str:

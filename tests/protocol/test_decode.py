@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import attrs
@@ -239,11 +241,30 @@ def test_impossible_framing_is_refused_as_soon_as_it_shows(
     assert text.endswith(f"({caught.value.rule})")
 
 
-def test_the_limit_itself_is_within_bounds() -> None:
-    wire = bytes.fromhex("49484156454f5054 0000004d 00000003 616263")
-    assert decode_option_request(wire, limit=3) is not None
+@pytest.mark.parametrize(
+    ("decoder", "text"),
+    [
+        (decode_option_request, "49484156454f5054 0000004d 00000003 616263"),
+        (decode_option_reply, "0003e889045565a9 00000007 00000001 00000003 616263"),
+        (
+            partial(decode_request, extended=False),
+            "25609513 0000 0001 0000000000000002 0000000000000000 00000003 616263",
+        ),
+        (
+            partial(decode_reply, extended=False, structured=True, data_length=abs),
+            "668e33ef 0000 0003 0000000000000001 00000003 616263",
+        ),
+        (
+            partial(decode_reply, extended=True, structured=False, data_length=abs),
+            "6e8a278c 0000 0003 0000000000000001 0000000000000000 0000000000000003 616263",
+        ),
+    ],
+)
+def test_the_limit_itself_is_within_bounds(decoder: Callable[..., Any], text: str) -> None:
+    wire = bytes.fromhex(text)
+    assert decoder(wire, limit=3) is not None
     with pytest.raises(ProtocolError):
-        decode_option_request(wire, limit=2)
+        decoder(wire, limit=2)
 
 
 REQUESTS = [vector.message for vector in VECTORS if isinstance(vector.message, Request)]

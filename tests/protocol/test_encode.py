@@ -180,6 +180,7 @@ HONEST: list[tuple[Message, str, int]] = [
     (OptionRequest(1, ExportName("abc")), "length", 3),
     (OptionReply(7, Ack(), magic=1), "magic", 0x0003E889045565A9),
     (OptionReply(7, Ack(), type=99), "type", 1),
+    (OptionReply(7, Ack(b"abc"), length=-1), "length", 3),
     (OptionReply(3, Server("abc")), "type", 2),
     (OptionReply(3, Server("abc", "d")), "name_length", 3),
     (OptionReply(3, Server("abc", "d")), "length", 8),

@@ -158,6 +158,7 @@ MISTAKES = [
     ("nbd://h/?socket=a", "the parameter socket belongs to nbd+unix, not to nbd"),
     ("nbds://h/?socket=a", "the parameter socket belongs to nbds+unix, not to nbds"),
     ("nbd://h/?tls-type=PSK", "tls-type must be anon, x509 or psk, not PSK"),
+    ("nbd://h/?tls-type=%1b[31m", r"tls-type must be anon, x509 or psk, not \x1b[31m"),
     ("nbd://h/?tls-verify-peer=yes", "tls-verify-peer must be 0 or 1, not yes"),
     ("nbd://h/?tls-hostname", "the parameter tls-hostname is empty"),
 ]
