@@ -187,7 +187,7 @@ def reattach(message: _Message, payload: Payload | None) -> _Message:
 
 def _frozen(message: Any) -> Any:
     """`message` with tuples for lists, so that it compares equal whoever made it."""
-    body = getattr(message, "body", None)
+    body: Any = getattr(message, "body", None)
     field = _SEQUENCES.get(type(body))
     if field is None or type(getattr(body, field)) is tuple:
         return message
