@@ -22,6 +22,7 @@ __all__ = [
     "PERIOD",
     "Computed",
     "Content",
+    "Ended",
     "Hex",
     "Pattern",
     "RandomBytes",
@@ -249,6 +250,33 @@ class Hex(Stored):
     """Bytes written as pairs of hexadecimal digits (spaces allowed between pairs), then zeros."""
 
     data: bytes = attrs.field(converter=_from_hex, alias="digits")
+
+
+@attrs.define(eq=False)
+class Ended:
+    """Another content up to `size`, then zeros: what stands behind a size that was rounded up."""
+
+    content: Content
+    size: int
+
+    @property
+    def sparse(self) -> bool:
+        return self.content.sparse
+
+    def read(self, offset: int, length: int) -> Buffer:
+        within = min(max(self.size - offset, 0), length)
+        if within == length:
+            return self.content.read(offset, length)
+        return bytes(self.content.read(offset, within)).ljust(length, b"\0")
+
+    def segments(self, offset: int, length: int) -> Iterable[Extent]:
+        within = min(max(self.size - offset, 0), length)
+        yield from self.content.segments(offset, within)
+        if within < length:
+            yield Extent(length - within, HOLE_ZERO)
+
+    def close(self) -> None:
+        self.content.close()
 
 
 @attrs.define(eq=False)

@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 import attrs
 
 from fakenbd.export.blocks import BlockSize
-from fakenbd.export.content import Content, Pattern
+from fakenbd.export.content import Content, Ended, Pattern
 from fakenbd.export.extents import ExtentFunction, Query, Script, Unwritten, script
 from fakenbd.export.overlay import Overlay
 from fakenbd.protocol.constants import TransmissionFlag
@@ -50,7 +50,7 @@ class Export:
     """One disk of the server's.
 
     `size` defaults to the content's natural size, or 1 MiB where it has none; `round_size_to`
-    rounds it up. `flags` None means all that the server implements. `contexts` maps names of
+    rounds it up, and what lies beyond reads as zeros. `flags` None means all that the server implements. `contexts` maps names of
     metadata contexts to what they say.
     """
 
@@ -83,7 +83,9 @@ class Export:
         natural = self.content.size
         size = natural if self.given_size is None else self.given_size
         size = _DEFAULT_SIZE if size is None else size
-        if self.round_size_to is not None:
+        if self.round_size_to is not None and size % self.round_size_to:
+            if natural is None:
+                self.content, natural = Ended(self.content, size), size
             size += -size % self.round_size_to
         self.size = size
         self.flags = ALL_FLAGS if self.given_flags is None else self.given_flags

@@ -228,7 +228,7 @@ class ExtentList:
 
 @attrs.frozen(eq=False)
 class Repeated:
-    """Literal extents over and over, up to the export's end."""
+    """Literal extents over and over, up to the request's end."""
 
     extents: list[Extent] = attrs.field(converter=_extents)
     _list: ExtentList = attrs.field(init=False, repr=False)
@@ -243,8 +243,8 @@ class Repeated:
         return ExtentList(self.extents)
 
     def runs(self, query: Query) -> Iterator[Extent]:
-        # A repetition has no end of its own to lie about, so it ends where the export does.
-        left = max(query.size, query.end) - query.offset
+        # A repetition has no end of its own to lie about, so it ends where the request does.
+        left = query.length
         within = query.offset % sum(extent.length for extent in self.extents)
         extents = self._list.runs(attrs.evolve(query, offset=within))
         while True:

@@ -145,8 +145,8 @@ class Overlay:
             return
         end = offset + length
         first, last = (offset + _MASK) >> _SHIFT, end >> _SHIFT
-        edges = {offset >> _SHIFT, (end - 1) >> _SHIFT} & self._pages.keys()
-        edges = {index for index in edges if not first <= index < last}
+        edges = {place >> _SHIFT for place in (offset, end) if place & _MASK}
+        edges &= self._pages.keys()
         for index in edges - self._partial:
             self._partial.add(index)
             self._ranges.set(index << _SHIFT, (index + 1) << _SHIFT, DATA)
@@ -200,7 +200,7 @@ class Overlay:
                 yield Extent(stop - start, flags)
 
     def _whole_pages(self, first: int, last: int) -> Iterator[tuple[int, int]]:
-        """First and last (exclusive) of each run of whole pages that lies in a range of pages."""
+        """First and last (exclusive) of each run of whole pages that meets a range of pages."""
         if last - first <= _FEW:
             pages, partial = self._pages, self._partial
             for index in range(first, last):
@@ -211,7 +211,7 @@ class Overlay:
         for run in range(bisect_right(ends, first), len(starts)):
             if starts[run] >= last:
                 return
-            yield max(starts[run], first), min(ends[run], last)
+            yield starts[run], ends[run]
 
     def _find_runs(self) -> tuple[list[int], list[int]]:
         """All runs of whole pages: kept until a page comes or goes, for a map asks many times."""

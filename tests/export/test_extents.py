@@ -290,6 +290,7 @@ def test_no_answer_has_more_than_the_most_extents(told, length, monkeypatch):
         (6000, 0, 6000, 0, [(4096, 0), (1904, 3)]),
         (6000, 5000, 1000, 0, [(1000, 3)]),
         (6000, 0, 0, 0, []),
+        (6000, 6000, 0, 0, []),
     ],
 )
 def test_a_repeated_list(size, offset, length, flags, expected):
@@ -338,6 +339,8 @@ def halves(offset, length):
         (Policy(overrun=True, split=512), 0, 700, 0, [(512, 0), (512, 0)]),
         (Policy(overrun=True, one_extent=True), 0, 5000, 0, [(4096, 0)]),
         (Policy(), 0, 0, 0, []),
+        # A request past the export's end, which a server may answer on purpose.
+        (Policy(overrun=True), 9000, 100, 0, [(100, 3)]),
     ],
 )
 def test_a_policy_tells_the_truth_in_another_manner(policy, offset, length, flags, expected):
