@@ -15,9 +15,18 @@ import attrs
 
 from fakenbd.export import BlockSize, ExtentList, Hex, Policy, Repeated, parse_extent
 from fakenbd.export.export import Tellable
-from fakenbd.faults.values import Mistakes, boolean, integer, one_of, positive, shown, text
+from fakenbd.faults.values import (
+    TableError,
+    boolean,
+    integer,
+    one_of,
+    positive,
+    shown,
+    text,
+    unknown,
+)
 from fakenbd.profile.plan import ContentKind, ContentPlan, ExportPlan
-from fakenbd.profile.reading import Reader, list_of, nearest, nested, number, read_table, size
+from fakenbd.profile.reading import Reader, list_of, nested, number, read_table, size
 from fakenbd.protocol.constants import MAXIMUM_STRING, TransmissionFlag, slug
 from fakenbd.protocol.constants import number as flag_value
 from fakenbd.protocol.messages import Extent
@@ -123,7 +132,7 @@ def _flag(value: Any) -> int:
             known = [
                 slug(TransmissionFlag, flag).removeprefix("send-") for flag in TransmissionFlag
             ]
-            raise ValueError(f"unknown flag {shown(value)}; {nearest(value, known)}") from None
+            raise ValueError(unknown("flag", value, known)) from None
     return number(16)(value)
 
 
@@ -182,7 +191,7 @@ _POLICY: Final[Mapping[str, Reader]] = {
 def _policy(value: Any) -> dict[str, Any]:
     given = read_table(value, _POLICY)
     if given.get("split") == 0:
-        raise Mistakes(["split: expected a size from 1, got 0"])
+        raise TableError(["split: expected a size from 1, got 0"])
     return {key.replace("-", "_"): item for key, item in given.items()}
 
 
@@ -237,7 +246,7 @@ def _contexts(value: Any) -> dict[str, _Context]:
         except ValueError as error:
             mistakes += nested(place, error)
     if mistakes:
-        raise Mistakes(mistakes)
+        raise TableError(mistakes)
     return result
 
 
@@ -257,7 +266,7 @@ _EXPORT: Final[Mapping[str, Reader]] = {
 
 
 def read_export(value: Any, folder: Path | None = None) -> ExportPlan:
-    """The plan of one export. Raises Mistakes with all that is wrong, key paths from the table."""
+    """The plan of one export. Raises TableError with every mistake, key paths from the table on."""
     readers: dict[str, Reader] = {**_EXPORT, "content": partial(_content, folder=folder)}
     given = read_table(value, readers)
     mistakes = []
@@ -274,7 +283,7 @@ def read_export(value: Any, folder: Path | None = None) -> ExportPlan:
                 given["content"] = attrs.evolve(content, seek_hole=True)
         given["contexts"] = {name: context.says for name, context in contexts.items()}
     if mistakes:
-        raise Mistakes(mistakes)
+        raise TableError(mistakes)
     return ExportPlan(**{key.replace("-", "_"): item for key, item in given.items()})
 
 

@@ -8,19 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import attrs
 
 from fakenbd.errors import ProfileError
 from fakenbd.export import Export
-from fakenbd.faults.values import Mistakes
+from fakenbd.faults import Fault
 from fakenbd.profile.exports import read_export
 from fakenbd.profile.plan import ExportPlan
+from fakenbd.profile.reading import nested, outermost
 from fakenbd.protocol.rules import rule
-
-if TYPE_CHECKING:
-    from fakenbd.faults.fault import Fault
 
 __all__ = ["OPERATIONS", "Expect", "Handshake", "Operation", "Outcome", "Profile", "Session"]
 
@@ -107,9 +105,8 @@ class Profile:
             table = {key.replace("_", "-"): value for key, value in options.items()}
             try:
                 plans.append(read_export(table))
-            except Mistakes as error:
-                place = f"exports[{index}]." if exports else ""
-                mistakes += [place + mistake for mistake in error.mistakes]
+            except ValueError as error:
+                mistakes += nested(f"exports[{index}]", error) if exports else outermost(error)
         if exports and export:
             mistakes.append("expected either exports, or the options of one, got both")
         if mistakes:

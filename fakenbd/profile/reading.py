@@ -1,23 +1,24 @@
 """Reading tables that people wrote: every mistake found, each under its key path.
 
 A reader takes the value of one key and returns what to use, or raises ValueError with a clause on
-what was expected, or Mistakes where several things are wrong inside. A table of readers reads a
+what was expected, or TableError where several things are wrong inside. A table of readers reads a
 table; it goes on after a mistake, so that one run of `fakenbd profiles validate` shows them all.
+A mistake that concerns a table as a whole begins with ": ", and gets the table's own key path.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from fakenbd.faults.values import Mistakes, byte_size, one_of, shown
+from fakenbd.faults.values import TableError, byte_size, one_of, shown, unknown
 
 __all__ = [
     "Reader",
     "list_of",
-    "nearest",
     "nested",
     "number",
+    "outermost",
     "read_table",
     "size",
     "word",
@@ -26,23 +27,20 @@ __all__ = [
 Reader: TypeAlias = Callable[[Any], Any]
 
 
-def nearest(name: object, known: Collection[str]) -> str:
-    """A hint for a name that is not known: the nearest one that is, or all of them."""
-    # Only mistakes need it, and a server that starts well should not wait for it.
-    from difflib import get_close_matches
-
-    near = get_close_matches(str(name), list(known), n=1, cutoff=0.6)
-    return f'did you mean "{near[0]}"?' if near else "known are " + ", ".join(known)
-
-
 def nested(place: str, error: ValueError) -> list[str]:
     """The mistakes that one value holds, under the key path of that value."""
-    if not isinstance(error, Mistakes):
+    if not isinstance(error, TableError):
         return [f"{place}: {error}"]
     return [
         place + ("" if mistake.startswith(("[", ": ")) else ".") + mistake
         for mistake in error.mistakes
     ]
+
+
+def outermost(error: ValueError) -> list[str]:
+    """The mistakes of a table that has no key path of its own."""
+    mistakes = error.mistakes if isinstance(error, TableError) else [str(error)]
+    return [mistake.removeprefix(": ") for mistake in mistakes]
 
 
 def read_table(
@@ -56,7 +54,7 @@ def read_table(
     for key, item in value.items():
         reader = readers.get(key)
         if reader is None:
-            mistakes.append(f"{key}: unknown key; {nearest(key, readers)}")
+            mistakes.append(": " + unknown("key", key, readers))
             continue
         try:
             result[key] = reader(item)
@@ -64,7 +62,7 @@ def read_table(
             mistakes += nested(key, error)
     mistakes += [f"{key}: expected a value, got nothing" for key in required if key not in value]
     if mistakes:
-        raise Mistakes(mistakes)
+        raise TableError(mistakes)
     return result
 
 
@@ -81,7 +79,7 @@ def list_of(reader: Reader) -> Callable[[Any], tuple[Any, ...]]:
             except ValueError as error:
                 mistakes += nested(f"[{index}]", error)
         if mistakes:
-            raise Mistakes(mistakes)
+            raise TableError(mistakes)
         return tuple(result)
 
     return read

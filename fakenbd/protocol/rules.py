@@ -14,7 +14,7 @@ from typing import Final, Literal, TypeAlias, cast
 
 import attrs
 
-__all__ = ["Group", "Outcome", "Rule", "outcomes", "rule", "rules"]
+__all__ = ["Group", "Outcome", "Rule", "known", "outcomes", "rule", "rules"]
 
 Group: TypeAlias = Literal["C", "S", "Q"]
 Outcome: TypeAlias = Literal["succeeds", "fails", "either"]
@@ -55,13 +55,18 @@ class Rule:
 
 
 @cache
-def _table() -> dict[str, Rule]:
-    # Here, not above: most processes never ask for a rule's text.
-    import tomllib
+def _text() -> str:
+    # Here, not above: most processes never ask for a rule.
     from importlib.resources import files
 
-    text = files("fakenbd.protocol").joinpath("rules.toml").read_text(encoding="utf-8")
-    tables: dict[str, dict[str, str]] = tomllib.loads(text)
+    return files("fakenbd.protocol").joinpath("rules.toml").read_text(encoding="utf-8")
+
+
+@cache
+def _table() -> dict[str, Rule]:
+    import tomllib
+
+    tables: dict[str, dict[str, str]] = tomllib.loads(_text())
     return {key: Rule(key, cast(Group, key[0]), **row) for key, row in tables.items()}
 
 
@@ -71,6 +76,11 @@ def rule(rule_id: str) -> Rule:
         return _table()[rule_id]
     except KeyError:
         raise LookupError(f"there is no rule {rule_id!r}; {_nearest(rule_id)}") from None
+
+
+def known(rule_id: str) -> bool:
+    """Whether there is a row of that id; costs far less than reading the rows."""
+    return f"\n[{rule_id}]\n" in _text()
 
 
 def rules(group: Group | None = None) -> tuple[Rule, ...]:

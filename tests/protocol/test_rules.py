@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from fakenbd.protocol.rules import Rule, outcomes, rule, rules
+from fakenbd.protocol.rules import Rule, known, outcomes, rule, rules
 
 
 def test_every_row_is_there() -> None:
@@ -27,6 +27,11 @@ def test_a_row_is_whole(row: Rule) -> None:
         assert text == text.strip() != ""
         assert text != "same"
         assert not set(text) & set("`|")
+
+
+def test_an_id_is_known_without_reading_its_row() -> None:
+    assert all(known(row.id) for row in rules())
+    assert not any(map(known, ("S-999", "S-2", "s-209", "", "S-209]", "text")))
 
 
 def test_a_row_reads_as_the_table_does() -> None:

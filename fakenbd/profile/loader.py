@@ -1,0 +1,225 @@
+"""From a TOML file to profiles: strict, and every mistake at once.
+
+A document is read as it stands, after its sweep was put in. Tables that a room below understands
+(exports, faults) are read by that room; this module knows the rest, and what goes together.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from fakenbd.errors import ProfileError
+from fakenbd.faults import Fault, TableError, parse_fault
+from fakenbd.faults.values import boolean, shown, text
+from fakenbd.profile.exports import read_export
+from fakenbd.profile.plan import ExportPlan
+from fakenbd.profile.profile import OPERATIONS, Expect, Handshake, Profile
+from fakenbd.profile.reading import Reader, list_of, nested, outermost, read_table, word
+from fakenbd.profile.sweep import Values, read_sweep, substitute
+from fakenbd.protocol import rules
+
+__all__ = ["Document", "read_document"]
+
+
+def _operation(value: Any) -> str:
+    return word(*OPERATIONS)(value)
+
+
+_operations: Final = list_of(_operation)
+
+
+def _exercise(value: Any) -> tuple[str, ...]:
+    exercise = _operations(value)
+    if not exercise:
+        raise ValueError("expected at least one operation, got an empty list")
+    return exercise
+
+
+def _rule(value: Any) -> str:
+    rule_id = text(value)
+    if not rules.known(rule_id):
+        try:
+            rules.rule(rule_id)
+        except LookupError as error:
+            raise ValueError(error.args[0]) from None
+    return rule_id
+
+
+_rules_listed: Final = list_of(_rule)
+
+
+def _rules(value: Any) -> tuple[str, ...]:
+    listed = _rules_listed(value)
+    twice = [rule_id for rule_id in listed if listed.count(rule_id) > 1]
+    if twice:
+        raise ValueError(f"expected each rule once, got {twice[0]} again")
+    return listed
+
+
+_HANDSHAKE: Final[Mapping[str, Reader]] = {
+    "style": word("fixed", "newstyle", "oldstyle"),
+    "no-zeroes": boolean,
+    "structured-replies": boolean,
+    "extended-headers": boolean,
+    "tls": word("off", "optional", "required"),
+}
+_EXPECT: Final[Mapping[str, Reader]] = {
+    "outcome": word("succeeds", "fails", "either"),
+    "session": word("continues", "disconnects", "soft-disconnects", "reconnects"),
+    "exercise": _exercise,
+}
+
+
+def _handshake(value: Any) -> Handshake:
+    return Handshake(**_arguments(read_table(value, _HANDSHAKE)))
+
+
+def _expect(value: Any) -> Expect:
+    return Expect(**_arguments(read_table(value, _EXPECT)))
+
+
+def _arguments(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {key.replace("-", "_"): value for key, value in given.items()}
+
+
+def _exports(value: Any, folder: Path | None) -> tuple[ExportPlan, ...]:
+    if not isinstance(value, list):
+        return (read_export(value, folder),)
+    plans: tuple[ExportPlan, ...] = list_of(partial(read_export, folder=folder))(value)
+    if not plans:
+        raise ValueError("expected at least one export, got an empty list")
+    return plans
+
+
+def _fault(value: Any) -> Fault:
+    try:
+        return parse_fault(value, "")
+    except TableError as error:
+        # The reader puts a key path before each mistake; the path of the list is added later.
+        raise TableError([mistake.removeprefix(".") for mistake in error.mistakes]) from None
+
+
+def _name_twice(names: Iterable[str]) -> str | None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
+
+
+def _inconsistencies(given: Mapping[str, Any]) -> Iterator[str]:
+    """What is right by itself and wrong together."""
+    exports: tuple[ExportPlan, ...] = given.get("export", ())
+    handshake: Handshake = given.get("handshake", Handshake())
+    faults: tuple[Fault, ...] = given.get("fault", ())
+    twice = _name_twice(plan.name for plan in exports)
+    if twice is not None:
+        yield f"export: expected each export to have a name of its own, got {shown(twice)} twice"
+    twice = _name_twice(fault.name for fault in faults if fault.name)
+    if twice is not None:
+        yield f"fault: expected each fault to have a name of its own, got {shown(twice)} twice"
+    if handshake.style == "oldstyle" and len(exports) > 1:
+        count = len(exports)
+        yield f'export: expected one with style = "oldstyle", which has no names, got {count}'
+    if handshake.style != "fixed" and handshake.tls != "off":
+        yield (
+            f'handshake.tls: expected "off" with style = "{handshake.style}", '
+            f"which has no STARTTLS, got {shown(handshake.tls)}"
+        )
+
+
+@attrs.frozen
+class Document:
+    """A profile's file, read but not yet understood: one profile, or a family of them.
+
+    `members` holds the parameters of each member of the family by name; None for one profile.
+    """
+
+    source: Path
+    id: str
+    tables: Mapping[str, Any]
+    members: Mapping[str, Values] | None = None
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of all profiles in it."""
+        if self.members is None:
+            return [self.id]
+        return [f"{self.id}@{member}" for member in self.members]
+
+    def profile(self, member: str | None = None) -> Profile:
+        """One profile of it. Raises ProfileError with every mistake."""
+        try:
+            return self._read(member)
+        except ValueError as error:
+            raise ProfileError(str(self.source), outermost(error)) from None
+
+    def profiles(self) -> tuple[Profile, ...]:
+        """All profiles of it. Raises ProfileError with every mistake, each told once."""
+        profiles: list[Profile] = []
+        mistakes: dict[str, None] = {}
+        for member in self.members or [None]:
+            try:
+                profiles.append(self._read(member))
+            except ValueError as error:
+                mistakes.update(dict.fromkeys(outermost(error)))
+        if mistakes:
+            raise ProfileError(str(self.source), list(mistakes))
+        return tuple(profiles)
+
+    def _read(self, member: str | None) -> Profile:
+        tables, profile_id = self.tables, self.id
+        if member is not None and self.members is not None:
+            tables, profile_id = (
+                substitute(tables, self.members[member]),
+                f"{self.id}@{member}",
+            )
+        readers: dict[str, Reader] = {
+            "summary": text,
+            "about": text,
+            "rules": _rules,
+            "seen-in": list_of(text),
+            "export": partial(_exports, folder=self.source.parent),
+            "handshake": _handshake,
+            "fault": list_of(_fault),
+            "expect": _expect,
+        }
+        given = read_table(tables, readers)
+        mistakes = list(_inconsistencies(given))
+        if mistakes:
+            raise TableError(mistakes)
+        renamed = {"export": "exports", "fault": "faults"}
+        arguments = {renamed.get(key, key): value for key, value in given.items()}
+        return Profile(profile_id, source=self.source, **_arguments(arguments))
+
+
+def read_document(source: Path, profile_id: str) -> Document:
+    """The document in a file. Raises ProfileError if it cannot be read, or is not TOML."""
+    try:
+        tables = _tables(source)
+        if "sweep" not in tables:
+            return Document(source, profile_id, tables)
+        try:
+            return Document(source, profile_id, tables, read_sweep(tables["sweep"]))
+        except ValueError as error:
+            raise TableError(nested("sweep", error)) from None
+    except ValueError as error:
+        raise ProfileError(str(source), outermost(error)) from None
+
+
+def _tables(source: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(source.read_bytes().decode())
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"is not UTF-8 at byte {error.start}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"is not TOML: {error}") from None
