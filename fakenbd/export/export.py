@@ -50,8 +50,8 @@ class Export:
     """One disk of the server's.
 
     `size` defaults to the content's natural size, or 1 MiB where it has none; `round_size_to`
-    rounds it up, and what lies beyond reads as zeros. `flags` None means all that the server implements. `contexts` maps names of
-    metadata contexts to what they say.
+    rounds it up, and what lies beyond reads as zeros. `flags` None means all that the server
+    implements. `contexts` maps names of metadata contexts to what they say.
     """
 
     name: str = ""
@@ -84,7 +84,7 @@ class Export:
         size = natural if self.given_size is None else self.given_size
         size = _DEFAULT_SIZE if size is None else size
         if self.round_size_to is not None and size % self.round_size_to:
-            if natural is None:
+            if natural is None or natural > size:
                 self.content, natural = Ended(self.content, size), size
             size += -size % self.round_size_to
         self.size = size

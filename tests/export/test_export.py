@@ -107,6 +107,17 @@ def test_zeroing_comes_first():
     assert export.read(0, 2) == b"x\0"
 
 
+@pytest.mark.parametrize("content", [Pattern(), Stored(bytes(Pattern().read(0, 1020)))])
+def test_a_size_that_is_rounded_up_ends_in_zeros(content):
+    export = Export(content=content, size=1000, round_size_to=512)
+    assert export.read(0, 1024) == bytes(Pattern().read(0, 1000)) + bytes(24)
+    assert export.read(1000, 24) == bytes(24)
+    assert export.segments(512, 512) == [Extent(488, 0), Extent(24, 3)]
+    assert export.segments(1000, 24) == [Extent(24, 3)]
+    export.write(1010, b"x")
+    assert export.read(1008, 4) == b"\0\0x\0"
+
+
 def test_exports_do_not_share_what_is_written():
     first, second = Export(), Export()
     first.write(0, b"x" * 4096)
@@ -123,6 +134,8 @@ def test_exports_do_not_share_what_is_written():
         ({"content": Stored(b"abc"), "size": 4}, True),
         ({"content": Stored(b"abc"), "round_size_to": 3}, False),
         ({"content": Stored(b"abc"), "round_size_to": 512}, True),
+        ({"size": 1000, "round_size_to": 512}, True),
+        ({"size": 1024, "round_size_to": 512}, False),
     ],
 )
 def test_sparse_is_whether_there_can_be_holes(given, sparse):
