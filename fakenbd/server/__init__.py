@@ -1,0 +1,6 @@
+"""Telling: a server that answers truly and then applies the lies."""
+
+from fakenbd.server.background import BackgroundServer, background_server
+from fakenbd.server.server import Server, open_server, prepare
+
+__all__ = ["BackgroundServer", "Server", "background_server", "open_server", "prepare"]

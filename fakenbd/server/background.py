@@ -1,0 +1,103 @@
+"""The server in a thread of its own, for callers that are synchronous or use asyncio.
+
+Sockets are bound in the caller's thread, so a server that cannot start fails there and at once, and
+a client that connects before the thread is up merely waits for its greeting.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import attrs
+import trio
+
+from fakenbd.errors import ServeError
+from fakenbd.journal import Entry, Waiter
+from fakenbd.profile import Profile
+from fakenbd.server.server import Server, close, prepare
+
+__all__ = ["BackgroundServer", "background_server"]
+
+
+@attrs.define(eq=False)
+class BackgroundServer:
+    """A server that another thread runs. Whatever Server has is here too; waiting blocks."""
+
+    server: Server
+    _thread: threading.Thread = attrs.field(init=False)
+    _token: trio.lowlevel.TrioToken | None = None
+    _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    _stopping: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        self._thread = threading.Thread(
+            target=trio.run, args=(self._main,), name="fakenbd", daemon=True
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.server, name)
+
+    async def _main(self) -> None:
+        self._token = trio.lowlevel.current_trio_token()
+        with self._scope:
+            if not self._stopping:
+                await self.server.serve()
+
+    def start(self) -> None:
+        """Begin to serve."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End every connection and stop listening; returns when all is quiet."""
+        self._stopping = True
+        while self._thread.is_alive():
+            # Until the thread has come up there is no token to call it by.
+            if self._token is not None:
+                with suppress(trio.RunFinishedError):
+                    self._token.run_sync_soon(self._scope.cancel)
+                self._thread.join()
+            else:
+                self._thread.join(0.0005)
+        close(self.server)
+
+    def connect(self) -> None:
+        """Connections in memory belong to one event loop; use the URI."""
+        raise ServeError("a server in a thread has no connections in memory: use its uri")
+
+    def wait_for(
+        self, command: str | int | None = None, *, count: int = 1, timeout: float = 5, **wanted: Any
+    ) -> list[Entry]:
+        """Block until entries meet the conditions; those that are there already count.
+
+        Raises ExpectationError after `timeout` seconds.
+        """
+        conditions = wanted if command is None else {"command": command, **wanted}
+        waiter = Waiter(self.server.journal, conditions, count)
+        news = threading.Event()
+        unsubscribe = self.server.journal.subscribe(news.set)
+        try:
+            # The thread may be recording while we look: each look starts where the last ended.
+            while not waiter.done():
+                if not news.wait(timeout):
+                    raise waiter.error(timeout)
+                news.clear()
+        finally:
+            unsubscribe()
+        return waiter.found
+
+
+@contextmanager
+def background_server(profile: Profile | None = None, **options: Any) -> Iterator[BackgroundServer]:
+    """A server in a thread as long as the block lasts; options as for `prepare`.
+
+    It is listening when the block begins. Raises ServeError or ProfileError.
+    """
+    background = BackgroundServer(prepare(profile, **options))
+    background.start()
+    try:
+        yield background
+    finally:
+        background.stop()

@@ -1,0 +1,363 @@
+"""A running server: a service, where it listens, and a session for every client.
+
+`open_server` is for trio; `background_server` (background.py) runs the same in a thread. Both hand
+out the server when it is listening already, and raise ServeError at once when it cannot.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket as sockets
+import traceback
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+import attrs
+import trio
+
+from fakenbd.errors import ProfileError, ServeError
+from fakenbd.export import Export
+from fakenbd.faults import Event, Faults
+from fakenbd.faults.answer import Away, StartTLS
+from fakenbd.faults.builder import On
+from fakenbd.faults.fault import Fault
+from fakenbd.journal import Entry, Heard, Journal, Waiter
+from fakenbd.profile import Profile
+from fakenbd.protocol.messages import OptionRequest, Request
+from fakenbd.server.conversation import Conversation
+from fakenbd.server.endpoint import Endpoint, bind_tcp, bind_unix
+from fakenbd.server.service import Service
+from fakenbd.server.session import Session
+from fakenbd.server.transport import SocketTransport, StreamTransport, Transport
+
+__all__ = ["Server", "open_server", "prepare"]
+
+_MEMORY_ADDRESS = "memory"
+
+
+@attrs.define(eq=False)
+class Server:
+    """A fake NBD server and everything it remembers.
+
+    `errors` are exceptions of the server's own, which are bugs: clients cannot cause any.
+    """
+
+    service: Service
+    endpoints: list[Endpoint]
+    profile: Profile
+    seed: int
+    errors: list[BaseException] = attrs.field(factory=list)
+    _nursery: trio.Nursery | None = None
+    _away: int = 0
+    _away_until: float = 0.0
+    _listening: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    _suspended: float | None = None
+
+    # --- what a test looks at ----------------------------------------------------------------
+
+    @property
+    def journal(self) -> Journal:
+        """All that both sides said."""
+        return self.service.journal
+
+    @property
+    def faults(self) -> Faults:
+        """The lies, which may be added and removed at any time."""
+        return self.service.faults
+
+    @property
+    def exports(self) -> dict[str, Export]:
+        """The exports by name."""
+        return self.service.catalogue.exports
+
+    @property
+    def export(self) -> Export:
+        """The first export, or the only one."""
+        return next(iter(self.exports.values()))
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where the server listens. Raises ServeError where it does not."""
+        if not self.endpoints:
+            raise ServeError("this server listens nowhere: it is reached by connect()")
+        return self.endpoints[0]
+
+    @property
+    def uri(self) -> str:
+        """The URI of the first export."""
+        return self.uri_of(self.export.name)
+
+    @property
+    def port(self) -> int:
+        """The TCP port, 0 for a Unix socket."""
+        return self.endpoint.port
+
+    @property
+    def socket(self) -> str:
+        """The path of the Unix socket, "" for TCP."""
+        return self.endpoint.path
+
+    def uri_of(self, export: str) -> str:
+        """The URI of one export."""
+        required = self.service.catalogue.handshake.tls == "required"
+        return self.endpoint.uri(export, tls=required)
+
+    def on(self, event: str | int | None = None, /, **conditions: Any) -> On:
+        """Begin a fault: `server.on("read", nth=2).error("EIO")`."""
+        return self.faults.on(event, **conditions)
+
+    def unfired(self) -> list[str]:
+        """A sentence for each fault that never struck: the closest event, and what differed."""
+        return self.faults.unfired(_events(self.journal))
+
+    async def wait_for(
+        self, command: str | int | None = None, *, count: int = 1, timeout: float = 5, **wanted: Any
+    ) -> list[Entry]:
+        """Wait until entries meet the conditions; those that are there already count.
+
+        Raises ExpectationError after `timeout` seconds.
+        """
+        conditions = wanted if command is None else {"command": command, **wanted}
+        waiter = Waiter(self.journal, conditions, count)
+        news = trio.Event()
+
+        def notice() -> None:
+            news.set()
+
+        unsubscribe = self.journal.subscribe(notice)
+        try:
+            with trio.move_on_after(timeout):
+                while not waiter.done():
+                    await news.wait()
+                    news = trio.Event()
+                return waiter.found
+        finally:
+            unsubscribe()
+        raise waiter.error(timeout)
+
+    # --- clients -----------------------------------------------------------------------------
+
+    def connect(self) -> trio.StapledStream[Any, Any]:
+        """A client's end of a new connection in memory. Raises ConnectionRefusedError when away."""
+        from trio.testing import memory_stream_pair  # for tests only, and slow to import
+
+        if self._is_away():
+            raise ConnectionRefusedError("the server is away")
+        ours, theirs = memory_stream_pair()
+        self._serve(StreamTransport(ours), _MEMORY_ADDRESS, "memory", "")
+        return theirs
+
+    async def serve_stream(self, stream: trio.abc.Stream, peer: str = "stdio") -> None:
+        """Serve one client on a stream that is there already, until it ends."""
+        await self._session(StreamTransport(stream), peer, peer, "").run()
+
+    async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Accept and serve clients until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            task_status.started()
+            while True:
+                with self._listening:
+                    async with trio.open_nursery() as listeners:
+                        for endpoint in self.endpoints:
+                            for sock in endpoint.sockets:
+                                listeners.start_soon(self._accept, sock)
+                        await trio.sleep_forever()
+                self._listening = trio.CancelScope()
+                if self._suspended is not None:
+                    await self._suspend(self._suspended)
+
+    async def _suspend(self, seconds: float) -> None:
+        self._suspended = None
+        for endpoint in self.endpoints:
+            endpoint.suspend()
+        await trio.sleep(seconds)
+        for endpoint in self.endpoints:
+            endpoint.resume()
+
+    async def _accept(self, listener: sockets.socket) -> None:
+        while True:
+            try:
+                sock, peer = listener.accept()
+            except BlockingIOError:
+                await trio.lowlevel.wait_readable(listener)
+                continue
+            except OSError as error:
+                # Out of descriptors, or the client is gone already: the others go on.
+                self.journal.failed(None, f"a connection could not be accepted: {error.strerror}")
+                await trio.sleep(0.05)
+                continue
+            sock.setblocking(False)
+            if self._is_away():
+                SocketTransport(sock).reset()
+                continue
+            transport = "unix"
+            if sock.family != sockets.AF_UNIX:
+                sock.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY, 1)
+                transport = "tcp"
+            self._serve(SocketTransport(sock), _text(peer), transport, _text(sock.getsockname()))
+
+    def _serve(self, transport: Transport, peer: str, kind: str, local: str) -> None:
+        assert self._nursery is not None, "the server is serving"
+        session = self._session(transport, peer, kind, local)
+        self._nursery.start_soon(self._run, session)
+
+    def _session(self, transport: Transport, peer: str, kind: str, local: str) -> Session:
+        service = self.service
+        service.connections += 1
+        number = service.connections
+        service.journal.connected(number, peer, kind, local)
+        return Session(Conversation(service, number), transport, self._secure, self._go_away)
+
+    async def _run(self, session: Session) -> None:
+        try:
+            await session.run()
+        except Exception as error:  # a bug of ours must not take the other clients down
+            self.errors.append(error)
+            place = traceback.extract_tb(_deepest(error).__traceback__)[-1]
+            self.journal.failed(
+                session.conversation.connection,
+                f"{type(_deepest(error)).__name__}: {_deepest(error)} "
+                f"({place.name}, line {place.lineno})",
+            )
+
+    # --- what faults ask of the server ---------------------------------------------------------
+
+    async def _secure(self, transport: Transport, step: StartTLS) -> Transport:
+        raise ValueError("this server has no TLS")
+
+    def _go_away(self, step: Away) -> None:
+        if step.attempts is not None:
+            self._away = step.attempts
+        if step.seconds is not None:
+            self._away_until = trio.current_time() + step.seconds
+            self._suspended = step.seconds
+            self._listening.cancel()
+
+    def _is_away(self) -> bool:
+        if self._away:
+            self._away -= 1
+            return True
+        return bool(self._away_until) and trio.current_time() < self._away_until
+
+
+def prepare(
+    profile: Profile | None = None,
+    *,
+    tcp: str | None = None,
+    unix: str | None = None,
+    endpoints: Iterable[Endpoint] | None = None,
+    seed: int | None = None,
+    faults: Iterable[Fault] = (),
+    journal: dict[str, Any] | None = None,
+    **export: Any,
+) -> Server:
+    """A server that listens already but serves nobody yet.
+
+    `profile` says what to serve, or the options of an export do: `size="1MiB"`, `content="zeros"`
+    and whatever else a profile's [export] has. `tcp` is "HOST:PORT", `unix` a path or "-" for a
+    private one; without either it listens on a free port of the loopback address. `journal` are
+    options of the Journal. Raises ServeError or ProfileError.
+    """
+    if profile is None:
+        profile = Profile.of(**export)
+    elif export:
+        raise ProfileError(
+            f"profile {profile.id}",
+            ["expected either a profile, or the options of an export, got both"],
+        )
+    if seed is None:
+        seed = secrets.randbelow(1 << 31)
+    if endpoints is None:
+        endpoints = [bind_unix(unix)] if unix is not None else [_bind_tcp(tcp)]
+    listening = list(endpoints)
+    try:
+        service = Service.of(
+            profile.open_exports(),
+            handshake=profile.handshake,
+            faults=Faults((*profile.faults, *faults), seed=seed),
+            journal=Journal(perf_counter, **(journal or {})),
+            clock=perf_counter,
+            breaks_must=profile.breaks_must,
+        )
+    except BaseException:
+        for endpoint in listening:
+            endpoint.close()
+        raise
+    return Server(service, listening, profile, seed)
+
+
+def _bind_tcp(address: str | None) -> Endpoint:
+    if address is None:
+        return bind_tcp()
+    host, colon, port = address.rpartition(":")
+    if not colon:
+        host, port = address, "0"
+    if not port.isdecimal() or int(port) > 65535:
+        raise ServeError(f"cannot listen on {address}: a port is a number from 0 to 65535")
+    return bind_tcp(host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port))
+
+
+@asynccontextmanager
+async def open_server(profile: Profile | None = None, **options: Any) -> AsyncIterator[Server]:
+    """A server that runs as long as the block does; options as for `prepare`.
+
+    It is ready for clients when the block begins.
+    """
+    server = prepare(profile, **options)
+    # Delays and stalls follow trio's clock, so that a test's clock can jump over them.
+    server.service.clock = server.journal.clock = trio.current_time
+    server.journal.began = trio.current_time()
+    try:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(partial(server.serve))
+            try:
+                yield server
+            finally:
+                nursery.cancel_scope.cancel()
+    finally:
+        close(server)
+
+
+def close(server: Server) -> None:
+    """Stop listening and give back what the exports needed."""
+    for endpoint in server.endpoints:
+        endpoint.close()
+    for export in server.exports.values():
+        export.close()
+
+
+def _events(journal: Journal) -> list[Event]:
+    """The events of a journal, as far as it holds them, to tell why a fault never struck."""
+    events = []
+    for entry in journal:
+        if isinstance(entry, Heard) and entry.connection is not None:
+            message = entry.message
+            if isinstance(message, Request):
+                events.append(Event("command", entry.connection, request=message))
+            elif isinstance(message, OptionRequest):
+                events.append(
+                    Event(
+                        "option",
+                        entry.connection,
+                        option=message.option,
+                        option_request=message,
+                    )
+                )
+    return events
+
+
+def _deepest(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _text(address: object) -> str:
+    if isinstance(address, tuple):
+        host = f"[{address[0]}]" if ":" in str(address[0]) else address[0]
+        return f"{host}:{address[1]}"
+    return str(address) if address else ""

@@ -1,0 +1,265 @@
+"""One connection in trio: it performs what the conversation has put on its agenda.
+
+The reader receives, lets the conversation answer, and sends what is ready itself: the usual case
+costs no task switch. As soon as something needs time (an answer that waits, a paced write, the TLS
+handshake) a writer is started, which alone sends until nothing is left, while the reader reads on.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, Final
+
+import attrs
+import trio
+
+from fakenbd.faults.answer import (
+    Away,
+    End,
+    Forever,
+    Paced,
+    Push,
+    Shutdown,
+    Stall,
+    StartTLS,
+    StopReading,
+)
+from fakenbd.protocol.messages import Buffer
+from fakenbd.server.agenda import Departure
+from fakenbd.server.conversation import Conversation
+from fakenbd.server.transport import Transport
+
+__all__ = ["Session"]
+
+_CROWD: Final = 1 << 14
+"""So many answers may wait before the reader waits with them."""
+
+_BROKEN: Final = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
+
+
+@attrs.define(eq=False)
+class Session:
+    """`secure(transport, step)` performs a TLS handshake; `away(step)` takes the listeners down."""
+
+    conversation: Conversation
+    transport: Transport
+    secure: Callable[[Transport, StartTLS], Awaitable[Transport]]
+    away: Callable[[Away], None]
+    _queue: list[Departure] = attrs.field(factory=list)
+    _wake: trio.Event = attrs.field(factory=trio.Event)
+    _settled: trio.Event = attrs.field(factory=trio.Event)
+    _writing: bool = False
+    _deaf: bool = False
+    _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    _reading: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+
+    async def run(self) -> None:
+        """Serve until the connection ends; the journal then knows how."""
+        try:
+            async with trio.open_nursery() as nursery:
+                with self._scope:
+                    try:
+                        self.conversation.begin()
+                        await self._read(nursery)
+                    finally:
+                        nursery.cancel_scope.cancel()
+        finally:
+            self.conversation.closed()
+            with trio.CancelScope(shield=True):
+                await self._close()
+
+    async def _close(self) -> None:
+        with suppress(*_BROKEN):
+            await self.transport.close()
+
+    # --- reading -------------------------------------------------------------------------------
+
+    async def _read(self, nursery: trio.Nursery) -> None:
+        while True:
+            with self._reading:
+                await self._converse(nursery)
+                return
+            # A marker wants the reader elsewhere: deaf, or taking a few last bytes.
+            self._reading = trio.CancelScope()
+            if self._deaf:
+                await trio.sleep_forever()
+
+    async def _converse(self, nursery: trio.Nursery) -> None:
+        conversation = self.conversation
+        agenda = conversation.agenda
+        receive_into, room = self.transport.receive_into, conversation.room
+        while True:
+            if agenda.ready or agenda.waiting:
+                await self._hand_over(nursery)
+                while conversation.more:
+                    conversation.resume()
+                    await self._hand_over(nursery)
+                if self._writing and await self._is_held_up():
+                    receive_into = self.transport.receive_into
+            try:
+                count = await receive_into(room())
+            except _BROKEN as error:
+                await self._hear_end("RST", str(error))
+                return
+            if count == 0:
+                await self._hear_end("EOF", "")
+                return
+            conversation.received(count)
+
+    async def _is_held_up(self) -> bool:
+        """Wait for the writer where reading on would be wrong or too much; True if it was so."""
+        conversation = self.conversation
+        held_up = False
+        while self._writing and (
+            conversation.secure or conversation.agenda.waiting + len(self._queue) > _CROWD
+        ):
+            held_up = True
+            await self._wait_for_writer()
+        return held_up
+
+    async def _wait_for_writer(self) -> None:
+        self._settled = trio.Event()
+        await self._settled.wait()
+
+    async def _hear_end(self, how: str, detail: str) -> None:
+        conversation = self.conversation
+        if how == "EOF":
+            if conversation.teller.terms.tls:
+                how = "TLS close"
+            # A client may shut down its sending half only: what it is owed still leaves.
+            while self._writing:
+                await self._wait_for_writer()
+        conversation.end("client", how, detail)
+
+    async def _hand_over(self, nursery: trio.Nursery) -> None:
+        agenda = self.conversation.agenda
+        ready = agenda.ready
+        if not (self._writing or agenda.marked or agenda.waiting):
+            agenda.ready = []
+            await self._send(ready)  # type: ignore[arg-type]
+            return
+        self._queue += ready
+        agenda.ready, agenda.marked = [], False
+        self._wake.set()
+        if not self._writing:
+            self._writing = True
+            nursery.start_soon(self._write)
+
+    # --- writing -------------------------------------------------------------------------------
+
+    async def _write(self) -> None:
+        agenda = self.conversation.agenda
+        while True:
+            self._wake = trio.Event()
+            if self._queue:
+                departures, self._queue = self._queue, []
+                await self._perform(departures)
+                continue
+            self.conversation.advance()
+            if agenda.ready:
+                self._queue += agenda.ready
+                agenda.ready, agenda.marked = [], False
+                continue
+            if not agenda.waiting:
+                break
+            self._settled.set()
+            with trio.move_on_at(agenda.due()):
+                await self._wake.wait()
+        self._writing = False
+        self._settled.set()
+
+    async def _perform(self, departures: list[Departure]) -> None:
+        buffers: list[Buffer] = []
+        for departure in departures:
+            if isinstance(departure, bytes | bytearray | memoryview):
+                buffers.append(departure)
+                continue
+            if buffers:
+                await self._send(buffers)
+                buffers = []
+            await _PERFORMANCES[type(departure)](self, departure)
+        if buffers:
+            await self._send(buffers)
+
+    async def _send(self, buffers: list[Buffer]) -> None:
+        try:
+            await self.transport.send(buffers)
+        except _BROKEN as error:
+            how = "EOF" if getattr(error, "errno", None) == errno.EPIPE else "RST"
+            self._stop("client", how, str(error))
+
+    def _stop(self, by: str, how: str, detail: str = "") -> None:
+        self.conversation.end(by, how, detail)
+        self._scope.cancel()
+
+    # --- markers -------------------------------------------------------------------------------
+
+    async def _push(self, _step: Push) -> None:
+        # The bytes before have left; on a socket what follows is a segment of its own.
+        await trio.lowlevel.checkpoint()
+
+    async def _pace(self, step: Paced) -> None:
+        for start in range(0, len(step.data), step.size):
+            if start and step.seconds:
+                await trio.sleep(step.seconds)
+            await self._send([step.data[start : start + step.size]])
+
+    async def _repeat(self, step: Forever) -> None:
+        many = step.data * max(1, (1 << 16) // max(1, len(step.data)))
+        while True:
+            await self._send([many])
+            await trio.lowlevel.checkpoint()
+
+    async def _end(self, step: End) -> None:
+        if step.reading:
+            self.conversation.swallow(step)
+            self._reading.cancel()
+            return
+        if step.how == "half-close":
+            try:
+                await self.transport.finish()
+            except _BROKEN as error:
+                self._stop("client", "RST", str(error))
+            return
+        if step.how in ("reset", "truncate"):
+            self.transport.reset()
+        self._stop("server", "fault" if self.conversation.ending is None else "closed")
+
+    async def _stop_reading(self, _step: StopReading) -> None:
+        self._deaf = True
+        self._reading.cancel()
+        await trio.lowlevel.checkpoint()
+
+    async def _silence(self, _step: Stall) -> None:
+        await trio.sleep_forever()
+
+    async def _start_tls(self, step: StartTLS) -> None:
+        try:
+            self.transport = await self.secure(self.transport, step)
+        except (*_BROKEN, ValueError) as error:
+            self.conversation.not_upgraded(str(error) or type(error).__name__)
+            self._scope.cancel()
+        else:
+            self.conversation.upgraded()
+
+    async def _shut_down(self, _step: Shutdown) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def _go_away(self, step: Away) -> None:
+        self.away(step)
+        await trio.lowlevel.checkpoint()
+
+
+_PERFORMANCES: Final[dict[type, Callable[[Session, Any], Awaitable[None]]]] = {
+    Push: Session._push,
+    Paced: Session._pace,
+    Forever: Session._repeat,
+    End: Session._end,
+    StopReading: Session._stop_reading,
+    Stall: Session._silence,
+    StartTLS: Session._start_tls,
+    Shutdown: Session._shut_down,
+    Away: Session._go_away,
+}

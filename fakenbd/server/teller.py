@@ -1,0 +1,107 @@
+"""From the truth to what is said, on one connection: strike, remember, put on the agenda.
+
+Everything that a connection hears or says passes here, so the journal, the obligations and the
+faults see the same conversation. (The hot path of `transmission` records its batches itself, when
+it is sure that neither a fault nor an obligation has anything to say about them.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+import attrs
+
+from fakenbd.faults import Faults, Struck
+from fakenbd.faults.answer import Answer, Shutdown
+from fakenbd.faults.event import Event
+from fakenbd.journal.obligations import Violation, Watch
+from fakenbd.protocol.messages import (
+    Buffer,
+    Chunk,
+    ClientMessage,
+    ExportNameReply,
+    Greeting,
+    OldstyleGreeting,
+    OptionReply,
+    ServerMessage,
+    SimpleReply,
+)
+from fakenbd.server.agenda import Agenda
+from fakenbd.server.service import Service
+from fakenbd.server.terms import Terms
+
+__all__ = ["Teller"]
+
+_LEGAL_KINDS: Final = frozenset(
+    {"delay", "dribble", "error", "hold", "rate", "refuse", "reverse", "split", "shutdown"}
+)
+"""Kinds of faults that, of themselves, break no MUST."""
+
+
+@attrs.define(eq=False)
+class Teller:
+    """What one connection says and hears; `watch` notices what its client owed."""
+
+    service: Service
+    connection: int
+    terms: Terms = attrs.field(factory=Terms)
+    watch: Watch = attrs.field(factory=Watch)
+    shutting_down: bool = False
+    faults: Faults = attrs.field(init=False)
+    agenda: Agenda = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.faults = self.service.faults
+        self.agenda = Agenda(self.service.clock, self._said)
+
+    def name_export(self, name: str) -> None:
+        """The client named an export: from here on that export's faults strike."""
+        self.faults = self.service.faults_for(name)
+
+    def hear(self, message: ClientMessage, violations: Callable[[], Sequence[Violation]]) -> None:
+        """Remember what the client said, and what it thereby broke."""
+        about = self.service.journal.heard(self.connection, message)
+        self.blame(violations(), about)
+
+    def blame(self, violations: Iterable[Violation], about: int | None = None) -> None:
+        """Remember breaches of obligations."""
+        for violation in violations:
+            self.service.journal.violated(
+                self.connection, violation.rule, violation.level, violation.sentence, about
+            )
+
+    def tell(self, events: Iterable[Event], answer: Answer) -> Answer:
+        """Let the faults strike the true answer to what happened, then say what they made of it."""
+        for event in events:
+            answer, strikes = self.faults.strike(event, answer)
+            self._remember(strikes)
+        if any(isinstance(step, Shutdown) for step in answer):
+            self.shutting_down = True
+        self.agenda.put(answer)
+        return answer
+
+    def _remember(self, strikes: Iterable[Struck]) -> None:
+        for strike in strikes:
+            self.service.journal.struck(
+                strike.connection, strike.fault, strike.kinds, strike.occurrence, strike.change
+            )
+            breaks = self.service.breaks_must
+            if breaks or (breaks is None and not _LEGAL_KINDS.issuperset(strike.kinds)):
+                self.watch.breached("")
+
+    def _said(self, message: ServerMessage, buffers: list[Buffer]) -> None:
+        about = self.service.journal.said(self.connection, message, buffers)
+        notice = _NOTICES.get(type(message))
+        if notice is not None:
+            self.blame(notice(self.watch, message), about)
+
+
+_NOTICES: Final[dict[type, Callable[..., Sequence[Violation]]]] = {
+    Greeting: Watch.greeted,
+    OldstyleGreeting: Watch.greeted,
+    OptionReply: Watch.option_replied,
+    ExportNameReply: Watch.export_name_replied,
+    SimpleReply: Watch.replied,
+    Chunk: Watch.replied,
+}

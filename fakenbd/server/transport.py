@@ -1,0 +1,156 @@
+"""How bytes get to a client and back: a socket used as directly as trio allows, or any trio Stream.
+
+A transport is read by one task and written by one at a time. Sockets are tried first and waited
+for only when they would block; so that one busy client cannot starve the others, every few turns
+that did not block end in a checkpoint.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Sequence
+from itertools import islice
+from typing import Final, Protocol
+
+import attrs
+import trio
+
+from fakenbd.protocol.messages import Buffer
+
+__all__ = ["SocketTransport", "StreamTransport", "Transport"]
+
+_GREED: Final = 16
+_IOV_MAX: Final = 1024
+_RESET: Final = struct.pack("ii", 1, 0)
+
+
+class Transport(Protocol):
+    """Errors of the connection are OSError or trio's BrokenResourceError."""
+
+    async def receive_into(self, view: memoryview) -> int:
+        """Receive at least one byte and return how many; 0 means the client's end."""
+
+    async def send(self, buffers: Sequence[Buffer]) -> None:
+        """Send all of it."""
+
+    async def finish(self) -> None:
+        """Say that nothing more will come, but go on receiving."""
+
+    def reset(self) -> None:
+        """End the connection the hard way (RST, where the transport knows it)."""
+
+    async def close(self) -> None:
+        """End the connection in an orderly way."""
+
+    def stream(self) -> trio.abc.Stream:
+        """The same connection as a trio Stream, for TLS."""
+
+
+@attrs.define(eq=False)
+class SocketTransport:
+    """A connected non-blocking socket."""
+
+    sock: socket.socket
+    _turns: int = 0
+
+    async def receive_into(self, view: memoryview) -> int:
+        receive = self.sock.recv_into
+        while True:
+            try:
+                count = receive(view)
+            except BlockingIOError:
+                self._turns = 0
+                await trio.lowlevel.wait_readable(self.sock)
+            else:
+                self._turns += 1
+                if self._turns >= _GREED:
+                    self._turns = 0
+                    await trio.lowlevel.cancel_shielded_checkpoint()
+                return count
+
+    async def send(self, buffers: Sequence[Buffer]) -> None:
+        wanted = sum(map(len, buffers))
+        few = len(buffers) <= _IOV_MAX
+        try:
+            sent = self.sock.sendmsg(buffers if few else buffers[:_IOV_MAX])
+        except BlockingIOError:
+            sent = 0
+        if sent < wanted:
+            await self._send_rest(buffers, sent)
+
+    async def _send_rest(self, buffers: Sequence[Buffer], sent: int) -> None:
+        first = 0
+        while True:
+            while first < len(buffers) and sent >= len(buffers[first]):
+                sent -= len(buffers[first])
+                first += 1
+            if first == len(buffers):
+                return
+            batch = list(islice(buffers, first, first + _IOV_MAX))
+            if sent:
+                batch[0] = memoryview(batch[0])[sent:]
+            try:
+                sent += self.sock.sendmsg(batch)
+            except BlockingIOError:
+                await trio.lowlevel.wait_writable(self.sock)
+
+    async def finish(self) -> None:
+        await trio.lowlevel.checkpoint()
+        self.sock.shutdown(socket.SHUT_WR)
+
+    def reset(self) -> None:
+        if self.sock.family != socket.AF_UNIX:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self._close_now()
+
+    async def close(self) -> None:
+        self._close_now()
+        await trio.lowlevel.checkpoint()
+
+    def stream(self) -> trio.abc.Stream:
+        return trio.SocketStream(trio.socket.from_stdlib_socket(self.sock))
+
+    def _close_now(self) -> None:
+        if self.sock.fileno() != -1:
+            trio.lowlevel.notify_closing(self.sock)
+            self.sock.close()
+
+
+@attrs.define(eq=False)
+class StreamTransport:
+    """Any trio Stream: TLS, a pair of pipes, memory."""
+
+    inner: trio.abc.Stream
+    broken: bool = False
+
+    async def receive_into(self, view: memoryview) -> int:
+        data = await self.inner.receive_some(min(len(view), 1 << 18))
+        view[: len(data)] = data
+        return len(data)
+
+    async def send(self, buffers: Sequence[Buffer]) -> None:
+        await self.inner.send_all(b"".join(buffers))
+
+    async def finish(self) -> None:
+        if isinstance(self.inner, trio.abc.HalfCloseableStream):
+            await self.inner.send_eof()
+        else:
+            await self.inner.aclose()
+
+    def reset(self) -> None:
+        self.broken = True
+
+    async def close(self) -> None:
+        if self.broken:
+            await trio.aclose_forcefully(self.inner)
+            return
+        with trio.move_on_after(_PATIENCE):
+            await self.inner.aclose()
+
+    def stream(self) -> trio.abc.Stream:
+        return self.inner
+
+
+_PATIENCE: Final = 2.0
+"""Seconds that an orderly close (TLS's goodbye) may take."""
