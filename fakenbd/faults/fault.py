@@ -58,9 +58,10 @@ class Fault:
     def __attrs_post_init__(self) -> None:
         for change in self.do:
             if isinstance(change, Kind) and not self.when.kinds & change.events:
-                able = " or ".join(kind for kind in EVENT_KINDS if kind in change.events)
-                asked = " or ".join(kind for kind in EVENT_KINDS if kind in self.when.kinds)
-                raise ValueError(f"{change.slug} answers a {able}, never a {asked}")
+                raise ValueError(
+                    f"{change.slug} changes what is said to {_plural(change.events)}, "
+                    f"not to {_plural(self.when.kinds)}"
+                )
         if not self.events:
             raise ValueError(f"{self.words} have no kind of event in common")
 
@@ -77,6 +78,10 @@ class Fault:
     def words(self) -> str:
         """Its kinds in words: "set and cut"."""
         return " and ".join(map(kind_name, self.do))
+
+
+def _plural(kinds: frozenset[EventKind]) -> str:
+    return " and ".join(f"{kind}s" for kind in EVENT_KINDS if kind in kinds)
 
 
 def parse_do(value: Any, path: str = "do") -> tuple[Kind, ...]:

@@ -102,8 +102,7 @@ def read_kind(slug: str, given: Mapping[str, Any], path: str) -> Kind:
         mistakes += _mistakes(known[name], value, place)
     for name, field in known.items():
         if field.default is attrs.NOTHING and name not in arguments:
-            value = "true" if name == kind.main else "nothing"
-            mistakes.append(f"{path}{slug}: expected a value for its {name}, got {value}")
+            mistakes.append(f"{path}{slug}: expected a value, its {name.replace('_', '-')}")
     if not mistakes:
         try:
             return kind(**arguments)

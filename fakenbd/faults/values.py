@@ -55,7 +55,7 @@ def shown(value: object) -> str:
 def unknown(what: str, name: object, known: Iterable[str]) -> str:
     """The sentence on a name that is not known, with the nearest one that is."""
     known = list(known)
-    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=0.6)
     hint = f'did you mean "{near[0]}"?' if near else "known are " + ", ".join(known)
     return f"unknown {what} {shown(name)}; {hint}"
 

@@ -180,7 +180,8 @@ class Insert(Kind):
         message = self.message
         if isinstance(message, Literal):
             message = message.build(strike.event)
-        at = self.after or "last" if self.before is None else self.before
+        at = self.after if self.before is None else self.before
+        at = "last" if at is None else at
         places = set(selected(answer, at))
         if not selected(answer, "each") and at in ("first", "last", "each"):
             return [*answer, message]

@@ -1,0 +1,246 @@
+"""Every kind of lie against its table, and the table against the registry and the documentation."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from typing import Any
+
+import attrs
+import pytest
+
+from fakenbd.faults import KINDS, Kind, Strike, make_kind, parse_do
+from fakenbd.faults.answer import End, Forever, Paced, Shutdown, Stall
+from fakenbd.faults.difference import difference
+from fakenbd.faults.event import Event
+from fakenbd.faults.registry import parameters
+from fakenbd.faults.stream import step_bytes
+from fakenbd.protocol.messages import Chunk, Data, Greeting, Hole, NoneChunk, Raw
+from tests.faults.cases import CASES, Case
+from tests.faults.truths import (
+    ABORT,
+    CHUNKS,
+    COOKIE,
+    GREETING,
+    SIMPLE,
+    TRUTHS,
+    Truth,
+)
+
+
+def written(do: str) -> Any:
+    return tomllib.loads(f"do = {do}")["do"]
+
+
+def wire(answer: list[Any]) -> bytes:
+    return b"".join(map(step_bytes, answer))
+
+
+@pytest.mark.parametrize("truth", TRUTHS, ids=lambda truth: truth.event.describe())
+def test_the_truths_are_what_was_written_out_by_hand(truth: Truth) -> None:
+    assert wire(truth.answer) == truth.wire
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.truth.event.kind} {case.do}")
+def test_a_kind_turns_the_truth_into_its_lie(case: Case) -> None:
+    (kind,) = parse_do(written(case.do))
+    before = list(case.truth.answer)
+    after = kind.apply(before, Strike(case.truth.event, "a lie"))
+    assert after == case.answer
+    assert wire(after) == bytes.fromhex(case.wire)
+    assert difference(case.truth.answer, after) == case.change
+    assert before == case.truth.answer, "a kind must not touch the answer it was given"
+
+
+@pytest.mark.parametrize("slug", KINDS)
+def test_a_kind_leaves_alone_what_it_cannot_change(slug: str) -> None:
+    """Every kind copes with every truth of its events, and says the same thing twice."""
+    for case in CASES:
+        (kind,) = parse_do(written(case.do))
+        if kind.slug != slug:
+            continue
+        for truth in TRUTHS:
+            if truth.event.kind in kind.events:
+                strike = Strike(truth.event, "a lie")
+                once = kind.apply(list(truth.answer), strike)
+                assert once == kind.apply(list(truth.answer), strike)
+                assert bool(difference(truth.answer, once)) == (once != truth.answer)
+
+
+def documented(kind: type[Kind]) -> dict[str, str]:
+    """The parameters that a docstring lists, with their defaults."""
+    lines = re.findall(r"^    (\w+): .*\((required|default .*)\)$", kind.__doc__ or "", re.M)
+    return dict(lines)
+
+
+def default_words(field: attrs.Attribute[Any]) -> str:
+    value = field.default
+    if value is attrs.NOTHING:
+        return "required"
+    if isinstance(value, bytes):
+        value = value.hex()
+    return f"default {'nothing' if value is None else json.dumps(value)}"
+
+
+def test_registry_and_table_hold_the_same_kinds_and_parameters() -> None:
+    used: dict[str, set[str]] = {}
+    for case in CASES:
+        table = written(case.do)
+        slug = next(key for key in table if key in KINDS)
+        names = used.setdefault(slug, set())
+        names |= {key.replace("-", "_") for key in table if key != slug}
+        if table[slug] is not True:
+            names.add(KINDS[slug].main or "")
+    assert used == {slug: set(parameters(kind)) for slug, kind in KINDS.items()}
+
+
+@pytest.mark.parametrize("slug", KINDS)
+def test_documentation_names_every_parameter_with_its_default(slug: str) -> None:
+    kind = KINDS[slug]
+    expected = {name: default_words(field) for name, field in parameters(kind).items()}
+    if slug == "hold":
+        expected["replies"] = 'default "idle"'
+    assert documented(kind) == expected
+
+
+@pytest.mark.parametrize("slug", KINDS)
+def test_the_example_of_a_kind_is_a_profile_line_that_works(slug: str) -> None:
+    (example,) = re.findall(r"^    Example: do = (.*)$", KINDS[slug].__doc__ or "", re.M)
+    (kind,) = parse_do(written(example))
+    assert isinstance(kind, KINDS[slug])
+
+
+def many(count: int) -> list[Any]:
+    """A reply of so many chunks of one byte, without the chunk that ends it."""
+    return [Chunk(1, Data(offset, b"x")) for offset in range(count)]
+
+
+def test_shuffle_never_gives_the_honest_order_and_keeps_what_ends_the_reply() -> None:
+    honest = [*many(3), Chunk(1, NoneChunk(), flags=1)]
+    orders = set()
+    for occurrence in range(1, 60):
+        strike = Strike(Event("command", 1), "a lie", occurrence)
+        shuffled = make_kind("shuffle").apply(honest, strike)
+        assert shuffled[-1] == honest[-1]
+        orders.add(tuple(chunk.body.offset for chunk in shuffled[:-1]))
+    assert orders == {(0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)}
+
+
+def test_split_at_holes_counts_sectors_from_the_start_of_the_export() -> None:
+    data = b"x" * 12 + bytes(512) + bytes(500) + b"y" + bytes(511) + bytes(100)
+    chunk = Chunk(1, Data(500, data), flags=1)
+    answer = make_kind("split", "holes").apply([chunk], Strike(CHUNKS.event))
+    assert answer == [
+        Chunk(1, Data(500, data[:12])),
+        Chunk(1, Hole(512, 512)),
+        Chunk(1, Data(1024, data[524:1036])),
+        Chunk(1, Hole(1536, 600), flags=1),
+    ]
+
+
+def test_split_at_holes_makes_one_hole_of_zeroes_alone_and_leaves_data_whole() -> None:
+    strike, split = Strike(CHUNKS.event), make_kind("split", "holes")
+    zeroes, data = Chunk(1, Data(0, bytes(1024)), flags=1), Chunk(1, Data(0, b"x" * 1024), flags=1)
+    assert split.apply([zeroes], strike) == [Chunk(1, Hole(0, 1024), flags=1)]
+    assert split.apply([data], strike) == [data]
+
+
+def test_split_at_random_covers_the_same_bytes_in_pieces() -> None:
+    data = bytes(range(256)) * 40
+    chunk = Chunk(1, Data(0, data), flags=1)
+    pieces = make_kind("split", "random").apply([chunk], Strike(CHUNKS.event))
+    assert len(pieces) > 5
+    assert b"".join(bytes(piece.body.data) for piece in pieces) == data
+    assert [piece.body.offset for piece in pieces][:2] == [0, len(pieces[0].body.data)]
+    assert [piece.flags for piece in pieces] == [0] * (len(pieces) - 1) + [1]
+
+
+def test_split_bounds_the_number_of_pieces() -> None:
+    chunk = Chunk(1, Hole(0, 1 << 31), flags=1)
+    pieces = make_kind("split", 1).apply([chunk], Strike(CHUNKS.event))
+    assert len(pieces) == 65536
+    assert pieces[-1].body.size == (1 << 31) - 65535
+
+
+@pytest.mark.parametrize("position", range(len(CHUNKS.wire) + 1))
+@pytest.mark.parametrize("kind", ["cut", "stall"])
+def test_every_byte_of_an_answer_is_a_place_to_stop(kind: str, position: int) -> None:
+    strike = Strike(CHUNKS.event)
+    answer = make_kind(kind, position).apply(CHUNKS.answer, strike)
+    assert wire(answer) == CHUNKS.wire[:position]
+    assert answer == make_kind(kind, position - len(CHUNKS.wire) or len(CHUNKS.wire)).apply(
+        CHUNKS.answer, strike
+    )
+    assert isinstance(answer[-1], {"cut": End, "stall": Stall}[kind])
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "named"),
+    [
+        ("cut", 69, {}),
+        ("cut", -69, {}),
+        ("cut", 1, {"at": "status"}),
+        ("cut", 33, {"at": "last"}),
+        ("stall", 69, {}),
+        ("garble", 69, {}),
+        ("garble", 0, {"overwrite": "66"}),
+        ("garble", None, {"at": "status"}),
+        ("drop", "status", {}),
+        ("repeat", 1, {"at": 7}),
+        ("set", {"cookie": COOKIE}, {}),
+        ("set", {"text": "x"}, {}),
+        ("extents", ["1 data"], {}),
+        ("insert", "00", {"before": "status"}),
+        ("split", 512, {}),
+        ("shuffle", 0, {}),
+        ("reverse", "hole", {}),
+        ("delay", 0, {}),
+    ],
+)
+def test_what_cannot_be_done_changes_nothing(kind: str, value: Any, named: dict[str, Any]) -> None:
+    lie = make_kind(kind, value, **named)
+    assert lie.apply(CHUNKS.answer, Strike(CHUNKS.event)) == CHUNKS.answer
+
+
+def test_bytes_that_repeat_for_ever_can_be_cut_and_garbled_in_their_first_round() -> None:
+    strike = Strike(GREETING.event)
+    endless = make_kind("repeat", "forever").apply(GREETING.answer, strike)
+    cut = make_kind("cut", 20).apply(endless, strike)
+    assert cut == [Greeting(), Raw(GREETING.wire[:2]), End()]
+    garbled = make_kind("garble", 18).apply(endless, strike)
+    lie = b"\xb1" + GREETING.wire[1:]
+    assert garbled == [Greeting(), Raw(lie), Forever(GREETING.wire)]
+
+
+def test_paced_bytes_stay_paced_on_both_sides_of_a_cut() -> None:
+    strike = Strike(SIMPLE.event)
+    paced = make_kind("dribble", 2).apply(SIMPLE.answer, strike)
+    assert make_kind("cut", 5).apply(paced, strike) == [Paced(SIMPLE.wire[:5], 2), End()]
+
+
+def test_shutdown_answers_abort_as_ever_and_export_name_by_closing() -> None:
+    shutdown = make_kind("shutdown")
+    assert shutdown.apply(ABORT.answer, Strike(ABORT.event)) == [Shutdown(), *ABORT.answer]
+    event = Event("option", 1, option=1)
+    assert shutdown.apply([], Strike(event)) == [Shutdown(), End()]
+
+
+def test_families_are_those_of_the_table_of_kinds() -> None:
+    families: dict[str, list[str]] = {}
+    for slug, kind in KINDS.items():
+        families.setdefault(kind.family, []).append(slug)
+    assert {family: sorted(slugs) for family, slugs in families.items()} == {
+        "answer": ["error", "extents", "refuse", "reply"],
+        "message": ["drop", "insert", "repeat", "reverse", "set", "shuffle", "split"],
+        "bytes": ["cut", "dribble", "garble"],
+        "time": ["delay", "hold", "rate", "stall"],
+        "connection": [
+            *("away", "close", "mute", "refuse-connection", "reset", "shutdown"),
+            "stop-reading",
+        ],
+        "tls": [
+            *("abort-handshake", "certificate", "no-close-notify", "no-handshake"),
+            "plaintext-after-ack",
+        ],
+    }
