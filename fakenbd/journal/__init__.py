@@ -1,6 +1,7 @@
 """The memory: what both sides said, what struck, what the client owed; see journal.py.
 
-What is seldom needed (files, captures, transcripts) is imported when it is first named.
+What is seldom needed (files, captures) is imported when it is first named; transcripts are in
+transcript.py.
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ from fakenbd.journal.record import HeardBatch, Record
 if TYPE_CHECKING:
     from fakenbd.journal.jsonl import Header, JsonlSink, load
     from fakenbd.journal.pcap import PcapSink
-    from fakenbd.journal.transcript import transcript, visible
 
 __all__ = [
     "Connected",
@@ -48,8 +48,6 @@ __all__ = [
     "Violated",
     "Waiter",
     "load",
-    "transcript",
-    "visible",
 ]
 
 _LATER = {
@@ -57,8 +55,6 @@ _LATER = {
     "JsonlSink": "jsonl",
     "load": "jsonl",
     "PcapSink": "pcap",
-    "transcript": "transcript",
-    "visible": "transcript",
 }
 
 

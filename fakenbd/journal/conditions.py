@@ -36,7 +36,7 @@ from fakenbd.protocol.constants import (
 )
 from fakenbd.protocol.messages import Chunk, Request
 
-__all__ = ["Conditions", "Kind", "differences", "kind_for", "matches"]
+__all__ = ["Conditions", "Kind", "differences", "kind_for", "matches", "shown"]
 
 Kind: TypeAlias = type[Entry]
 Conditions: TypeAlias = Mapping[str, Any]
@@ -48,6 +48,8 @@ _WORDS: Final[dict[str, tuple[type[IntEnum], ...]]] = {
     "error": (Error, Reply),
     "type": (ChunkType, Reply),
 }
+_TOGETHER: Final = frozenset({"flags", "kinds"})
+_BYTES_SHOWN: Final = 16
 _FLAGS: Final[dict[type, type[IntFlag]]] = {Request: CommandFlag, Chunk: ChunkFlag}
 
 
@@ -78,7 +80,7 @@ def matches(entry: Entry, conditions: Conditions) -> bool:
 def differences(entry: Entry, conditions: Conditions) -> list[str]:
     """One phrase for each condition that `entry` does not meet: "length is 4096, not 512"."""
     return [
-        f"{name} is {_shown(getattr(entry, name, None))}, not {_shown(wanted)}"
+        f"{name} is {shown(name, getattr(entry, name, None))}, not {shown(name, wanted)}"
         for name, wanted in conditions.items()
         if not _meets(entry, name, wanted)
     ]
@@ -86,7 +88,7 @@ def differences(entry: Entry, conditions: Conditions) -> list[str]:
 
 def _meets(entry: Entry, name: str, wanted: Any) -> bool:
     actual = getattr(entry, name, None)
-    if isinstance(wanted, list | tuple | Set) and name not in ("flags", "kinds"):
+    if isinstance(wanted, list | tuple | Set) and name not in _TOGETHER:
         return any(_meets(entry, name, one) for one in wanted)
     if isinstance(wanted, range):
         return isinstance(actual, int) and actual in wanted
@@ -120,15 +122,17 @@ def _has_flags(entry: Entry, actual: int, wanted: Any) -> bool:
     return actual & value == value
 
 
-def _shown(value: Any) -> str:
+def shown(name: str, value: Any) -> str:
+    """A wanted value in words: "4096", "1..9", "read or write", "what len accepts"."""
     if isinstance(value, range) and value.step == 1:
-        return f"in {value.start}..{value.stop}"
-    if isinstance(value, list | tuple | Set) and not isinstance(value, str):
-        return " or ".join(sorted(_shown(one) for one in value)) or "nothing"
+        return f"{value.start}..{value.stop}"
+    if isinstance(value, list | tuple | Set):
+        joint = " and " if name in _TOGETHER else " or "
+        return joint.join(sorted(shown(name, one) for one in value)) or "nothing"
     if callable(value):
         return f"what {getattr(value, '__name__', 'the condition')} accepts"
-    if isinstance(value, bytes) and len(value) > 16:
-        return f"{value[:16]!r}… ({len(value)} bytes)"
+    if isinstance(value, bytes) and len(value) > _BYTES_SHOWN:
+        return f"{value[:_BYTES_SHOWN]!r}… ({len(value)} bytes)"
     if isinstance(value, str):
         return value if value.replace("-", "").isalnum() else repr(value)
     return "absent" if value is None else str(value)

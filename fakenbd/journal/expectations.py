@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 import attrs
 
 from fakenbd.errors import ExpectationError
-from fakenbd.journal.conditions import Conditions, Kind, differences, kind_for, matches
+from fakenbd.journal.conditions import Conditions, Kind, differences, kind_for, matches, shown
 from fakenbd.journal.entries import Entry, Heard
 from fakenbd.protocol.messages import Request
 
@@ -186,22 +186,12 @@ class Waiter:
 
 def describe(wanted: Conditions) -> str:
     """Conditions as people would say them: "read with offset 4096, length 512"."""
-    words = []
-    for name, value in wanted.items():
-        if name == "command":
-            continue
-        if callable(value):
-            words.append(f"{name} that {getattr(value, '__name__', 'a function')} accepts")
-        elif isinstance(value, range):
-            words.append(f"{name} {value.start}..{value.stop}")
-        elif isinstance(value, str | int):
-            words.append(f"{name} {value}")
-        else:
-            words.append(f"{name} {value!r}")
+    words = [f"{name} {shown(name, value)}" for name, value in wanted.items() if name != "command"]
     phrase = ", ".join(words)
     if "command" not in wanted:
         return phrase
-    return f"{wanted['command']} with {phrase}" if phrase else str(wanted["command"])
+    command = shown("command", wanted["command"])
+    return f"{command} with {phrase}" if phrase else command
 
 
 def _wanted(command: str | int | None, conditions: Conditions) -> dict[str, Any]:

@@ -79,7 +79,7 @@ class Totals:
 
 
 # Without on_setattr attrs would run validators at each assignment, five times a record.
-@attrs.define(eq=False, on_setattr=attrs.setters.NO_OP)
+@attrs.define(eq=False, repr=False, on_setattr=attrs.setters.NO_OP)
 class Journal(Expectations):
     """Records what happens; `clock` gives seconds and is read once for each record.
 
@@ -270,6 +270,9 @@ class Journal(Expectations):
 
     def __len__(self) -> int:
         return len(self._ring)
+
+    def __repr__(self) -> str:
+        return f"<Journal of {self._next} entries, {len(self)} of them held>"
 
     def __bool__(self) -> bool:
         return True

@@ -18,7 +18,7 @@ from fakenbd.journal.record import Record
 __all__ = ["Ring"]
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Ring:
     """Holds at most `limit` entries and about `byte_limit` bytes; `whole` forbids forgetting."""
 

@@ -30,7 +30,7 @@ from fakenbd.journal.wording import in_words
 from fakenbd.protocol.messages import MetaContext, OptionReply
 from fakenbd.protocol.text import visible
 
-__all__ = ["phrase", "transcript", "visible"]
+__all__ = ["phrase", "transcript"]
 
 _AROUND: Final = 10
 _SENTENCE: Final = 2000

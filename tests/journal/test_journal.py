@@ -249,6 +249,7 @@ def test_looking() -> None:
     assert not journal().entries()
     assert len(journal()) == 0
     assert journal()
+    assert repr(one) == "<Journal of 34 entries, 34 of them held>"
 
 
 def test_extents_weigh() -> None:
