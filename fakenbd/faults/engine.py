@@ -260,8 +260,8 @@ class Faults:
             self._index = index
             self.touched_commands = index.touched("command")
             self.touched_options = index.touched("option")
-            self.touches_greeting = bool(index.touched("greeting"))
-            self.touches_connect = bool(index.touched("connect"))
+            self.touches_greeting = bool(index.faults["greeting"])
+            self.touches_connect = bool(index.faults["connect"])
             if live == self._all:
                 return
 

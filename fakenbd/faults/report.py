@@ -28,17 +28,19 @@ def why_not(
         event, _, reason = missed
         return begin + f"at {_described(event, events)} {reason}"
     closest: Event | None = None
-    words, distance, number, seen = "", 0, 0, 0
+    words, distance, number = "", 0, 0
+    seen: Counter[int] = Counter()
     for event, occurrence in _numbered(events):
         if event.kind not in fault.events:
             continue
         unmet = fault.when.unmet(event)
-        seen += not unmet
+        scope = event.connection if fault.when.per == "connection" else 0
+        seen[scope] += not unmet
         # Of events that lack the same, the first is told; of those that lack only their turn, the
         # last, for it came closest to it.
         if closest is None or unmet < distance or not unmet:
             closest, distance, number = event, unmet, occurrence
-            words = fault.when.differs(event) or fault.when.waits(seen, 0) or _luck(fault)
+            words = fault.when.differs(event) or fault.when.waits(seen[scope], 0) or _luck(fault)
     if closest is None:
         return begin + "there was no event that it could strike at"
     return begin + f"the closest was {closest.describe(number)} ({words})"
