@@ -10,7 +10,10 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import islice
+from os import sched_yield
+from time import perf_counter
 from typing import Final, Protocol
 
 import attrs
@@ -21,6 +24,8 @@ from fakenbd.protocol.messages import Buffer
 __all__ = ["SocketTransport", "StreamTransport", "Transport"]
 
 _GREED: Final = 16
+_TRIES: Final = 32
+_SHORT: Final = 0.0005
 _IOV_MAX: Final = 1024
 _RESET: Final = struct.pack("ii", 1, 0)
 
@@ -48,25 +53,61 @@ class Transport(Protocol):
 
 
 @attrs.define(eq=False)
+class Patience:
+    """How often it has paid of late to ask a socket again, rather than to sleep until it wakes us.
+
+    To sleep and be woken takes longer than many a client needs for its next request. So the socket
+    is asked a few times more, the processor offered to others in between; where that came to
+    nothing, less and less, so that an idle client costs no more than one that is never asked.
+    """
+
+    tries: int = 0
+
+    def paid(self) -> None:
+        """Asking again was right."""
+        self.tries = _TRIES
+
+    def failed(self) -> None:
+        """It was in vain."""
+        self.tries >>= 1
+
+
+@attrs.define(eq=False)
 class SocketTransport:
     """A connected non-blocking socket."""
 
     sock: socket.socket
     _turns: int = 0
+    _reading: Patience = attrs.field(factory=Patience)
+    _writing: Patience = attrs.field(factory=Patience)
 
     async def receive_into(self, view: memoryview) -> int:
         receive = self.sock.recv_into
+        try:
+            count = receive(view)
+        except BlockingIOError:
+            return await self._receive_later(view)
+        self._turns += 1
+        if self._turns >= _GREED:
+            self._turns = 0
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        return count
+
+    async def _receive_later(self, view: memoryview) -> int:
+        receive = self.sock.recv_into
+        for _ in range(self._reading.tries):
+            sched_yield()
+            with suppress(BlockingIOError):
+                return receive(view)
+        self._reading.failed()
+        self._turns = 0
+        since = perf_counter()
         while True:
-            try:
+            await trio.lowlevel.wait_readable(self.sock)
+            with suppress(BlockingIOError):
                 count = receive(view)
-            except BlockingIOError:
-                self._turns = 0
-                await trio.lowlevel.wait_readable(self.sock)
-            else:
-                self._turns += 1
-                if self._turns >= _GREED:
-                    self._turns = 0
-                    await trio.lowlevel.cancel_shielded_checkpoint()
+                if perf_counter() - since < _SHORT:
+                    self._reading.paid()
                 return count
 
     async def send(self, buffers: Sequence[Buffer]) -> None:
@@ -80,7 +121,7 @@ class SocketTransport:
             await self._send_rest(buffers, sent)
 
     async def _send_rest(self, buffers: Sequence[Buffer], sent: int) -> None:
-        first = 0
+        first = tries = 0
         while True:
             while first < len(buffers) and sent >= len(buffers[first]):
                 sent -= len(buffers[first])
@@ -92,8 +133,13 @@ class SocketTransport:
                 batch[0] = memoryview(batch[0])[sent:]
             try:
                 sent += self.sock.sendmsg(batch)
+                tries = 0
             except BlockingIOError:
-                await trio.lowlevel.wait_writable(self.sock)
+                tries += 1
+                if tries < _TRIES:
+                    sched_yield()
+                else:
+                    await trio.lowlevel.wait_writable(self.sock)
 
     async def finish(self) -> None:
         await trio.lowlevel.checkpoint()
