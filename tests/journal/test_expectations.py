@@ -56,7 +56,7 @@ FOUND: list[tuple[dict[str, Any], list[int]]] = [
 ]
 
 
-@pytest.mark.parametrize(("conditions", "indexes"), FOUND, ids=str)
+@pytest.mark.parametrize(("conditions", "indexes"), FOUND)
 def test_conditions(conditions: dict[str, Any], indexes: list[int]) -> None:
     journal = recorded()
     assert [entry.index for entry in journal.select(**conditions)] == indexes
