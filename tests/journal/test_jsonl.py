@@ -67,7 +67,8 @@ def test_lines_as_they_are() -> None:
 def test_the_file_is_complete_though_the_ring_forgets(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     journal = Journal(lambda: 0.0, limit=100, payload_limit=50_000)
-    journal.attach(JsonlSink(path.open("wb")))
+    sink = JsonlSink(path.open("wb"))
+    journal.attach(sink)
     fill(journal, 640)
     # Not closed: a server that is killed leaves what it wrote.
     _, entries = load(path)
@@ -75,7 +76,7 @@ def test_the_file_is_complete_though_the_ring_forgets(tmp_path: Path) -> None:
     assert len(entries) == 1280 == journal.next_index
     assert entries[-len(journal) :] == journal.entries()
     assert sum(isinstance(entry, Heard) for entry in entries) == journal.totals.requests
-    journal._sinks[0].close()
+    sink.close()
 
 
 def test_half_a_last_line_is_left_by_a_server_that_was_killed(tmp_path: Path) -> None:
