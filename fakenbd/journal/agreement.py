@@ -21,7 +21,7 @@ from fakenbd.protocol.messages import InfoBlockSize
 
 __all__ = ["Agreement", "Phase", "Selection", "is_power_of_two"]
 
-_ALL_OFFERED: Final = 0xFFFF & ~TransmissionFlag.READ_ONLY
+_ALL_OFFERED: Final = 0xFFFF & ~int(TransmissionFlag.READ_ONLY)
 
 
 class Phase(Enum):

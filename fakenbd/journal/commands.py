@@ -26,6 +26,12 @@ __all__ = ["SECTOR", "command_violations", "effect_length", "is_off_preferred"]
 
 SECTOR: Final = 512
 
+# Plain integers: arithmetic with members of IntFlag is ten times as slow.
+_PAYLOAD_LEN: Final = int(CommandFlag.PAYLOAD_LEN)
+_DF: Final = int(CommandFlag.DF)
+_READ_ONLY: Final = int(TransmissionFlag.READ_ONLY)
+_BLOCK_STATUS_PAYLOAD: Final = int(TransmissionFlag.BLOCK_STATUS_PAYLOAD)
+
 
 class _Duty(NamedTuple):
     """What a command needs: a transmission flag, a nonzero length, a range inside the export."""
@@ -41,12 +47,14 @@ _DUTIES: Final[dict[int, _Duty]] = {
     Command.READ: _Duty(empty="C-95"),
     Command.WRITE: _Duty(empty="C-96", writes=True),
     Command.DISC: _Duty(ranged=False),
-    Command.FLUSH: _Duty(TransmissionFlag.SEND_FLUSH, "C-77", ranged=False),
-    Command.TRIM: _Duty(TransmissionFlag.SEND_TRIM, "C-79", "C-97", writes=True),
-    Command.CACHE: _Duty(TransmissionFlag.SEND_CACHE, "C-83"),
-    Command.WRITE_ZEROES: _Duty(TransmissionFlag.SEND_WRITE_ZEROES, "C-80", "C-98", writes=True),
+    Command.FLUSH: _Duty(int(TransmissionFlag.SEND_FLUSH), "C-77", ranged=False),
+    Command.TRIM: _Duty(int(TransmissionFlag.SEND_TRIM), "C-79", "C-97", writes=True),
+    Command.CACHE: _Duty(int(TransmissionFlag.SEND_CACHE), "C-83"),
+    Command.WRITE_ZEROES: _Duty(
+        int(TransmissionFlag.SEND_WRITE_ZEROES), "C-80", "C-98", writes=True
+    ),
     Command.BLOCK_STATUS: _Duty(empty="C-99"),
-    Command.RESIZE: _Duty(TransmissionFlag.SEND_RESIZE, "C-87", ranged=False),
+    Command.RESIZE: _Duty(int(TransmissionFlag.SEND_RESIZE), "C-87", ranged=False),
 }
 
 
@@ -60,17 +68,19 @@ class _FlagDuty(NamedTuple):
 
 
 _FLAG_DUTIES: Final[dict[int, _FlagDuty]] = {
-    CommandFlag.FUA: _FlagDuty(
+    int(CommandFlag.FUA): _FlagDuty(
         frozenset((Command.WRITE, Command.TRIM, Command.WRITE_ZEROES)),
         "C-76",
-        TransmissionFlag.SEND_FUA,
+        int(TransmissionFlag.SEND_FUA),
         "C-75",
     ),
-    CommandFlag.NO_HOLE: _FlagDuty(frozenset((Command.WRITE_ZEROES,)), "C-109"),
-    CommandFlag.DF: _FlagDuty(frozenset((Command.READ,)), "C-82", TransmissionFlag.SEND_DF, "C-82"),
-    CommandFlag.REQ_ONE: _FlagDuty(frozenset((Command.BLOCK_STATUS,)), "C-109"),
-    CommandFlag.FAST_ZERO: _FlagDuty(
-        frozenset((Command.WRITE_ZEROES,)), "C-74", TransmissionFlag.SEND_FAST_ZERO, "C-81"
+    int(CommandFlag.NO_HOLE): _FlagDuty(frozenset((Command.WRITE_ZEROES,)), "C-109"),
+    int(CommandFlag.DF): _FlagDuty(
+        frozenset((Command.READ,)), "C-82", int(TransmissionFlag.SEND_DF), "C-82"
+    ),
+    int(CommandFlag.REQ_ONE): _FlagDuty(frozenset((Command.BLOCK_STATUS,)), "C-109"),
+    int(CommandFlag.FAST_ZERO): _FlagDuty(
+        frozenset((Command.WRITE_ZEROES,)), "C-74", int(TransmissionFlag.SEND_FAST_ZERO), "C-81"
     ),
 }
 _KNOWN_FLAGS: Final = int(sum(CommandFlag))
@@ -80,7 +90,7 @@ def command_violations(request: Request, agreed: Agreement) -> Iterator[Violatio
     """All that is wrong with one request, whatever else is in flight."""
     duty = _DUTIES.get(request.command)
     if duty is None:
-        yield Violation("C-73", f"command {request.command} is not one of NBD's")  # C-73
+        yield Violation("C-73", f"{_name(request)} is not a command that NBD uses")  # C-73
         return
     yield from _command(request, duty, agreed)
     if request.flags:
@@ -102,7 +112,7 @@ def command_violations(request: Request, agreed: Agreement) -> Iterator[Violatio
 
 def effect_length(request: Request) -> int | None:
     """How many bytes of the export the request is about; None where its payload would tell."""
-    if request.command == Command.BLOCK_STATUS and request.flags & CommandFlag.PAYLOAD_LEN:
+    if request.command == Command.BLOCK_STATUS and request.flags & _PAYLOAD_LEN:
         if len(request.payload) < 8:
             return None
         effect: int = struct.unpack_from(">Q", request.payload)[0]
@@ -140,30 +150,33 @@ def _command(request: Request, duty: _Duty, agreed: Agreement) -> Iterator[Viola
             yield Violation(duty.unoffered, f"{sentence}, and with {flags}", "MUST")
         else:
             yield Violation(duty.unoffered, sentence)
-    if duty.writes and agreed.flags & TransmissionFlag.READ_ONLY:  # C-104
+    if duty.writes and agreed.flags & _READ_ONLY:  # C-104
         yield Violation("C-104", f"{_name(request)} was sent to a read-only export")
 
 
 def _flags(request: Request, agreed: Agreement) -> Iterator[Violation]:
-    name = _name(request)
     unknown = request.flags & ~_KNOWN_FLAGS
     if unknown:  # C-74
-        yield Violation("C-74", f"{name} has the command flags {unknown:#x}, which NBD lacks")
+        sentence = f"{_name(request)} has the command flags {unknown:#x}, which NBD lacks"
+        yield Violation("C-74", sentence)
     for flag, duty in _FLAG_DUTIES.items():
         if not request.flags & flag:
             continue
-        word = flag_names(CommandFlag, flag)
         if duty.needs & ~agreed.flags:  # C-75, C-81, C-82
             needed = flag_names(TransmissionFlag, duty.needs)
             yield Violation(
-                duty.unoffered, f"{name} has {word} without {needed} in the transmission flags"
+                duty.unoffered, f"{_has(request, flag)} without {needed} in the transmission flags"
             )
         elif request.command not in duty.commands:  # C-74, C-76, C-82, C-109
-            yield Violation(duty.misplaced, f"{name} has {word}, which is not for that command")
-        elif flag == CommandFlag.DF and not (agreed.structured or agreed.extended):
-            yield _unstructured(f"{name} has {word}", agreed)
-    if request.flags & CommandFlag.PAYLOAD_LEN and not agreed.extended:  # C-105
-        yield Violation("C-105", f"{name} has NBD_CMD_FLAG_PAYLOAD_LEN without extended headers")
+            yield Violation(duty.misplaced, f"{_has(request, flag)}, which is not for that command")
+        elif flag == _DF and not (agreed.structured or agreed.extended):
+            yield _unstructured(_has(request, flag), agreed)
+    if request.flags & _PAYLOAD_LEN and not agreed.extended:  # C-105
+        yield Violation("C-105", f"{_has(request, _PAYLOAD_LEN)} without extended headers")
+
+
+def _has(request: Request, flag: int) -> str:
+    return f"{_name(request)} has {flag_names(CommandFlag, flag)}"
 
 
 def _unstructured(what: str, agreed: Agreement) -> Violation:
@@ -175,7 +188,7 @@ def _unstructured(what: str, agreed: Agreement) -> Violation:
 
 
 def _extended(request: Request, agreed: Agreement) -> Iterator[Violation]:
-    has_payload = bool(request.flags & CommandFlag.PAYLOAD_LEN)
+    has_payload = bool(request.flags & _PAYLOAD_LEN)
     if request.command == Command.WRITE and not has_payload:  # C-106
         yield Violation("C-106", "NBD_CMD_WRITE lacks NBD_CMD_FLAG_PAYLOAD_LEN, which it must have")
     elif has_payload and request.command == Command.BLOCK_STATUS:
@@ -185,11 +198,11 @@ def _extended(request: Request, agreed: Agreement) -> Iterator[Violation]:
             "C-106", f"{_name(request)} has NBD_CMD_FLAG_PAYLOAD_LEN, but no form with a payload"
         )
     if request.command == Command.READ and request.length >= 1 << 32:  # C-108
-        yield Violation("C-108", f"NBD_CMD_READ of {request.length} bytes; 2^32 is too long")
+        yield Violation("C-108", f"{_place(request, request.length)} is longer than 2^32 - 1")
 
 
 def _block_status_payload(request: Request, agreed: Agreement) -> Iterator[Violation]:
-    if not agreed.flags & TransmissionFlag.BLOCK_STATUS_PAYLOAD:  # C-107
+    if not agreed.flags & _BLOCK_STATUS_PAYLOAD:  # C-107
         yield Violation(
             "C-107",
             "NBD_CMD_BLOCK_STATUS has a payload without NBD_FLAG_BLOCK_STATUS_PAYLOAD "
@@ -237,14 +250,15 @@ def _range(request: Request, duty: _Duty, agreed: Agreement) -> Iterator[Violati
     length = effect_length(request)
     if length is None:
         return
-    place = _place(request, length)
     end = request.offset + length
     if not length and duty.empty:  # C-95 to C-99
         yield Violation(duty.empty, f"{_name(request)} at offset {request.offset} has length 0")
     if agreed.size is not None and end > agreed.size:  # C-88
+        place = _place(request, length)
         yield Violation("C-88", f"{place} ends at {end}, past the export's size of {agreed.size}")
     bits = request.offset | length
     if bits & (agreed.minimum - 1):  # C-89
+        place = _place(request, length)
         sentence = f"{place} is not aligned to the minimum block of {agreed.minimum} bytes"
         if agreed.asked_block_size:
             yield Violation("C-89", sentence)
@@ -256,14 +270,14 @@ def _range(request: Request, duty: _Duty, agreed: Agreement) -> Iterator[Violati
 
 
 def _without_block_sizes(request: Request, length: int, agreed: Agreement) -> Iterator[Violation]:
-    place = _place(request, length)
     # Only so can the last bytes of an odd export be reached.
     is_tail = not request.offset % SECTOR and request.offset + length == agreed.size
     if (request.offset | length) % SECTOR and not is_tail:  # C-93
-        yield Violation(
-            "C-93", f"{place} is not a multiple of 512 bytes, and no block size was agreed"
-        )
+        place = _place(request, length)
+        sentence = f"{place} is not a multiple of 512 bytes, and no block size was agreed"
+        yield Violation("C-93", sentence)
     if request.command in (Command.READ, Command.WRITE) and length > MAXIMUM_PAYLOAD:  # C-94
+        place = _place(request, length)
         yield Violation("C-94", f"{place} is longer than 32 MiB, and no block size was agreed")
 
 

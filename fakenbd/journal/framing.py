@@ -68,8 +68,8 @@ def misframed(head: bytes, last_command: int | None, agreed: Agreement) -> list[
 
 
 def wrong_form(extended: bool) -> Violation:
-    came, due = ("compact", "extended") if extended else ("extended", "compact")
-    sentence = f"a request has a {came} header although {due} headers are in use"
+    came, due = ("a compact", "extended") if extended else ("an extended", "compact")
+    sentence = f"a request has {came} header, but {due} headers are in use"
     return Violation("C-71", sentence)  # C-71
 
 

@@ -49,15 +49,10 @@ _IS_ERROR: Final = 1 << 31
 
 @attrs.define(eq=False)
 class Haggling:
-    """The handshake of one connection.
-
-    `pending` is the option whose final reply is still due. `excused` is set by the Watch once the
-    server broke a MUST: then a client that talks out of turn may have been led astray.
-    """
+    """The handshake of one connection; `pending` is the option whose final reply is still due."""
 
     agreed: Agreement
     pending: OptionRequest | None = None
-    excused: bool = False
     shutdown_said: bool = False
     abort_acked: bool = False
     tls_refused: bool = False
@@ -108,7 +103,7 @@ class Haggling:
         name = option_name(option)
         # Leaving is allowed at any time, even while the server is busy or shutting down.
         if option != Option.ABORT:
-            if early and not self.excused:  # C-10
+            if early:  # C-10
                 due = option_name(self._past[-1]) if self._past else "the option before"
                 yield Violation("C-10", f"{name} came before the final reply to {due}")
             if self.shutdown_said:  # C-35
@@ -304,7 +299,7 @@ class Haggling:
 
     def left(self) -> Iterator[Violation]:
         """The client is gone without NBD_OPT_ABORT."""
-        if self.excused or self.tls_refused or not self.agreed.fixed:
+        if self.tls_refused or not self.agreed.fixed:
             return
         if self.shutdown_said:  # C-35
             yield Violation(

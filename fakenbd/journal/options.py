@@ -7,6 +7,7 @@ What depends on earlier options is in the Haggling that calls these.
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
@@ -69,9 +70,11 @@ def data_violations(request: OptionRequest) -> Iterator[Violation]:
 def _string(what: str, text: str, option: str) -> Iterator[Violation]:
     length = len(text.encode("utf-8", "surrogateescape"))
     if length > MAXIMUM_STRING:  # C-12
-        yield Violation("C-12", f"{what} in {option} has {length} bytes; at most 4096 are allowed")
+        yield Violation("C-12", f"{what} in {option} has {length} bytes; it may have 4096")
     elif length > _COMFORTABLE_STRING:  # C-15
-        yield Violation("C-15", f"{what} in {option} has {length} bytes; 256 are enough for all")
+        yield Violation(
+            "C-15", f"{what} in {option} has {length} bytes; it should have 256 at most"
+        )
     if "\0" in text:  # C-13
         yield Violation("C-13", f"{what} in {option} holds a NUL byte: {text!r}")
     if any("\udc80" <= letter <= "\udcff" for letter in text):  # C-14
@@ -79,7 +82,7 @@ def _string(what: str, text: str, option: str) -> Iterator[Violation]:
 
 
 def _infos(body: InfoQuery, option: str) -> Iterator[Violation]:
-    twice = sorted({info for info in body.infos if body.infos.count(info) > 1})
+    twice = sorted(info for info, count in Counter(body.infos).items() if count > 1)
     if twice:  # C-26
         names = ", ".join(spec_name(Info, info) for info in twice)
         yield Violation("C-26", f"{option} asks more than once for {names}")
@@ -112,7 +115,7 @@ def _raw(option: int, data: bytes, stated: int | None) -> Iterator[Violation]:
     name = option_name(option)
     if option in _EMPTY:
         if length:  # C-20 to C-24
-            yield Violation(_EMPTY[option], f"{name} carries {length} bytes of data")
+            yield Violation(_EMPTY[option], f"{name} has data of length {length}; it may have none")
     elif option in (Option.INFO, Option.GO):
         yield _broken_info(data, name)
     elif option in (Option.LIST_META_CONTEXT, Option.SET_META_CONTEXT):

@@ -22,6 +22,7 @@ __all__ = ["InFlight", "Traffic"]
 # So many requests may have been on their way when ESHUTDOWN was said; a client that sends more
 # goes on as if nothing had been.
 _ON_THEIR_WAY: Final = 1024
+_DONE: Final = int(ChunkFlag.DONE)
 
 
 class InFlight(NamedTuple):
@@ -34,11 +35,10 @@ class InFlight(NamedTuple):
 
 @attrs.define(eq=False)
 class Traffic:
-    """The requests of one connection. `excused`: the server broke a MUST on it."""
+    """The requests of one connection."""
 
     agreed: Agreement
     pending: dict[int, InFlight] = attrs.Factory(dict)
-    excused: bool = False
     commanded: bool = False
     last_command: int | None = None
     resizing: tuple[int, int] | None = None
@@ -51,7 +51,7 @@ class Traffic:
 
     def request(self, request: Request) -> Iterator[Violation]:
         name = spec_name(Command, request.command)
-        if request.cookie in self.pending and not self.excused:  # C-72
+        if request.cookie in self.pending:  # C-72
             yield Violation(
                 "C-72", f"{name} has the cookie {request.cookie:#x} of a request still in flight"
             )
@@ -79,8 +79,8 @@ class Traffic:
             error, done = reply.error, True
         else:
             error = reply.body.error if isinstance(reply.body, ErrorChunk) else 0
-            done = bool(reply.flags & ChunkFlag.DONE)
-        if error == Error.ESHUTDOWN:
+            done = bool(reply.flags & _DONE)
+        if error == Error.ESHUTDOWN and len(self._shutdown_cookies) < _ON_THEIR_WAY:
             self._shutdown_cookies.add(reply.cookie)
         request = self.pending.pop(reply.cookie, None) if done else None
         if request is not None and request.command == Command.RESIZE:
@@ -92,8 +92,6 @@ class Traffic:
 
     def left(self, leftover: int) -> Iterator[Violation]:
         """The client is gone without NBD_CMD_DISC, `leftover` bytes into a message."""
-        if self.excused:
-            return
         if leftover >= HEADER_SIZES[self.agreed.extended]:  # C-100
             yield Violation("C-100", "the client left before it had sent the whole payload")
         elif self.shutdown_said:  # C-127
@@ -103,9 +101,9 @@ class Traffic:
             yield Violation("C-128", "the client left transmission without NBD_CMD_DISC")
 
     def _disconnect(self) -> Iterator[Violation]:
-        if self.pending and not self.excused:  # C-131
+        if self.pending:  # C-131
             yield Violation(
-                "C-131", f"NBD_CMD_DISC came with {len(self.pending)} requests unanswered"
+                "C-131", f"NBD_CMD_DISC came with requests unanswered: {len(self.pending)}"
             )
         self.agreed.phase = Phase.DISCONNECTED
 
@@ -118,7 +116,7 @@ class Traffic:
         if busy:  # C-111
             yield Violation(
                 "C-111",
-                f"NBD_CMD_RESIZE came with {busy} requests in flight for the area it changes",
+                f"NBD_CMD_RESIZE came with requests in flight in the area it changes: {busy}",
             )
 
 
