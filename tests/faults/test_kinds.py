@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import tomllib
@@ -70,7 +71,7 @@ def test_a_kind_leaves_alone_what_it_cannot_change(slug: str) -> None:
 
 def documented(kind: type[Kind]) -> dict[str, str]:
     """The parameters that a docstring lists, with their defaults."""
-    lines = re.findall(r"^    (\w+): .*\((required|default .*)\)$", kind.__doc__ or "", re.M)
+    lines = re.findall(r"^(\w+): .*\((required|default .*)\)$", inspect.getdoc(kind) or "", re.M)
     return dict(lines)
 
 
@@ -106,7 +107,7 @@ def test_documentation_names_every_parameter_with_its_default(slug: str) -> None
 
 @pytest.mark.parametrize("slug", KINDS)
 def test_the_example_of_a_kind_is_a_profile_line_that_works(slug: str) -> None:
-    (example,) = re.findall(r"^    Example: do = (.*)$", KINDS[slug].__doc__ or "", re.M)
+    (example,) = re.findall(r"^Example: do = (.*)$", inspect.getdoc(KINDS[slug]) or "", re.M)
     (kind,) = parse_do(written(example))
     assert isinstance(kind, KINDS[slug])
 
