@@ -185,9 +185,8 @@ class Conversation:
         watch = self.teller.watch
         if by == "client" and how in ("EOF", "RST", "TLS close"):
             self.teller.blame(watch.ended(how, "client", self._end - self._start))
-        elif how in ("DISC", "ABORT"):
-            self.teller.blame(watch.ended("EOF", "client", 0))
         else:
+            # After DISC and ABORT too: the server closes first, and never sees how the client would.
             self.teller.blame(watch.ended("EOF", "server", 0))
         self.service.journal.ended(self.connection, by, how, detail)
 
