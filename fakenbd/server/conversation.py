@@ -186,7 +186,7 @@ class Conversation:
         if by == "client" and how in ("EOF", "RST", "TLS close"):
             self.teller.blame(watch.ended(how, "client", self._end - self._start))
         else:
-            # After DISC and ABORT too: the server closes first, and never sees how the client would.
+            # After DISC and ABORT too: the server closes first and never sees how the client would.
             self.teller.blame(watch.ended("EOF", "server", 0))
         self.service.journal.ended(self.connection, by, how, detail)
 
