@@ -109,6 +109,10 @@ class Server:
         """Begin a fault: `server.on("read", nth=2).error("EIO")`."""
         return self.faults.on(event, **conditions)
 
+    def strikes(self) -> int:
+        """How often any fault struck."""
+        return sum(self.journal.totals.strikes.values())
+
     def unfired(self) -> list[str]:
         """A sentence for each fault that never struck: the closest event, and what differed."""
         return self.faults.unfired(_events(self.journal))
@@ -252,6 +256,7 @@ def prepare(
     endpoints: Iterable[Endpoint] | None = None,
     seed: int | None = None,
     faults: Iterable[Fault] = (),
+    every: Iterable[Profile] = (),
     journal: dict[str, Any] | None = None,
     **export: Any,
 ) -> Server:
@@ -260,7 +265,9 @@ def prepare(
     `profile` says what to serve, or the options of an export do: `size="1MiB"`, `content="zeros"`
     and whatever else a profile's [export] has. `tcp` is "HOST:PORT", `unix` a path or "-" for a
     private one; without either it listens on a free port of the loopback address. `journal` are
-    options of the Journal. Raises ServeError or ProfileError.
+    options of the Journal. The first export of each profile in `every` is served too, under the
+    profile's id and with the faults that strike after an export was named. Raises ServeError or
+    ProfileError.
     """
     if profile is None:
         profile = Profile.of(**export)
@@ -275,13 +282,19 @@ def prepare(
         endpoints = [bind_unix(unix)] if unix is not None else [_bind_tcp(tcp)]
     listening = list(endpoints)
     try:
+        exports = {export.name: export for export in profile.open_exports()}
+        faults_of = {}
+        for each in every:
+            exports[each.id] = attrs.evolve(each.exports[0], name=each.id).build()
+            faults_of[each.id] = Faults(each.faults, seed=seed)
         service = Service.of(
-            profile.open_exports(),
+            exports.values(),
             handshake=profile.handshake,
             faults=Faults((*profile.faults, *faults), seed=seed),
             journal=Journal(perf_counter, **(journal or {})),
             clock=perf_counter,
             breaks_must=profile.breaks_must,
+            faults_of=faults_of,
         )
     except BaseException:
         for endpoint in listening:

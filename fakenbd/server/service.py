@@ -48,10 +48,11 @@ class Service:
         journal: Journal,
         clock: Callable[[], float],
         breaks_must: bool | None = None,
+        faults_of: Mapping[str, Faults] | None = None,
     ) -> Service:
         """A service of these exports, each under its own name."""
         catalogue = Catalogue({export.name: export for export in exports}, handshake)
-        return cls(catalogue, faults, journal, clock, breaks_must)
+        return cls(catalogue, faults, journal, clock, breaks_must, faults_of or {})
 
     def faults_for(self, export: str) -> Faults:
         """The faults that strike on the export of that name."""

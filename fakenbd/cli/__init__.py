@@ -1,0 +1,63 @@
+"""The command line: one module for each group of verbs, imported when its verb is called.
+
+Errors are one sentence on standard error and an exit status: 1 failures, 2 usage, 3 trouble with
+the set-up, 5 nothing selected. A traceback means a bug of ours.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError
+
+from fakenbd import __version__
+from fakenbd.errors import FakenbdError, ProfileError, UriError
+
+__all__ = ["app", "main"]
+
+app = App(
+    name="fakenbd",
+    help="A fake NBD server that tells the truth by default and lies on cue.",
+    version=__version__,
+    help_format="plaintext",
+    help_epilogue="A profile is named by its id (see fakenbd profiles list), "
+    "or by the path of a .toml or .py file.",
+)
+app.command("fakenbd.cli.serve:serve", name="serve")
+app.command("fakenbd.cli.run:run", name="run")
+app.command("fakenbd.cli.explain:explain", name="explain")
+
+profiles = App(name="profiles", help="Look at the library of profiles.", help_format="plaintext")
+profiles.command("fakenbd.cli.profiles:list_profiles", name="list")
+profiles.command("fakenbd.cli.profiles:show", name="show")
+profiles.command("fakenbd.cli.profiles:validate", name="validate")
+app.command(profiles)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    try:
+        status = app(
+            arguments,
+            exit_on_error=False,
+            print_error=False,
+            result_action="return_value",
+        )
+    except CycloptsError as error:
+        return _complain(" ".join(str(error).split()), 2)
+    except (ProfileError, UriError) as error:
+        return _complain(str(error), 2)
+    except FakenbdError as error:
+        return _complain(str(error), 3)
+    except BrokenPipeError:
+        # Whoever read our output has seen enough.
+        sys.stderr.close()
+        return 0
+    return status if isinstance(status, int) else 0
+
+
+def _complain(sentence: str, status: int) -> int:
+    for line in sentence.splitlines() or [""]:
+        print(f"fakenbd: {line}", file=sys.stderr)
+    return status

@@ -1,0 +1,34 @@
+"""`fakenbd explain`: a journal on disk as a transcript for people."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+__all__ = ["explain"]
+
+
+def explain(
+    file: Annotated[Path, Parameter(help="A journal written with --journal.")],
+    /,
+    *,
+    colour: Annotated[
+        bool | None, Parameter(help="Colours; by default only on a terminal.")
+    ] = None,
+) -> int:
+    """Show what both sides said, what each fault changed, and what the client owed."""
+    from fakenbd.errors import ServeError
+    from fakenbd.journal.jsonl import load
+    from fakenbd.journal.transcript import transcript
+
+    try:
+        header, entries = load(file)
+    except OSError as error:
+        raise ServeError(f"cannot read {file}: {error.strerror}") from error
+    seed = "" if header.seed is None else f", seed {header.seed}"
+    print(f"profile {header.profile or 'unknown'}{seed}, {len(entries)} entries")
+    print(transcript(entries, colour=sys.stdout.isatty() if colour is None else colour))
+    return 0

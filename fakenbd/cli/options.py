@@ -1,0 +1,122 @@
+"""What `serve` and `run` have in common: which profile, where, and what to keep of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import time
+from typing import IO, Annotated, Any
+
+import attrs
+from cyclopts import Parameter
+
+from fakenbd import __version__
+from fakenbd.errors import ProfileError, ServeError
+from fakenbd.journal import Journal, Sink
+from fakenbd.profile import Profile, find
+from fakenbd.server import Server
+from fakenbd.server.endpoint import Endpoint
+
+__all__ = ["ServerOptions", "die_with_parent"]
+
+
+@Parameter(name="*")
+@attrs.frozen(kw_only=True)
+class ServerOptions:
+    """Options of the server."""
+
+    tcp: Annotated[str | None, Parameter(help="Listen on HOST:PORT; port 0 means any.")] = None
+    unix: Annotated[
+        str | None, Parameter(help='Listen on a Unix socket; "-" makes a private one.')
+    ] = None
+    export: Annotated[str | None, Parameter(help="Serve the first export under this name.")] = None
+    seed: Annotated[
+        int | None, Parameter(help="The seed of everything random; the same seed, the same bytes.")
+    ] = None
+    journal: Annotated[
+        Path | None, Parameter(help="Write everything both sides say to this JSONL file.")
+    ] = None
+    pcap: Annotated[
+        Path | None, Parameter(help="Write the conversation as a capture for Wireshark (pcapng).")
+    ] = None
+    payloads: Annotated[
+        bool, Parameter(help="Keep the data read and written in the journal.", negative="")
+    ] = False
+    journal_limit: Annotated[
+        int, Parameter(help="How many entries the journal holds in memory.")
+    ] = 100_000
+    exit_with_parent: Annotated[
+        bool, Parameter(help="End when the parent process does.", negative="")
+    ] = False
+
+    def chosen(self, name: str) -> Profile:
+        """The profile of that name, with the export renamed as asked."""
+        profile = find(name)
+        if self.export is not None:
+            first, *others = profile.exports
+            renamed = attrs.evolve(first, name=self.export)
+            profile = attrs.evolve(profile, exports=(renamed, *others))
+        return profile
+
+    def server_options(self, endpoint: Endpoint | None = None) -> dict[str, Any]:
+        """The keyword arguments for `open_server`."""
+        if self.tcp is not None and self.unix is not None:
+            raise ProfileError("--tcp and --unix", ["only one of them can be given"])
+        options: dict[str, Any] = {
+            "seed": self.seed,
+            "journal": {
+                "limit": self.journal_limit,
+                "payloads": "whole" if self.payloads else "digest",
+            },
+        }
+        if endpoint is not None:
+            options["endpoints"] = [endpoint]
+        elif self.unix is not None:
+            options["unix"] = self.unix
+        else:
+            options["tcp"] = self.tcp
+        return options
+
+    @contextmanager
+    def recording(self, server: Server) -> Iterator[None]:
+        """Write the journal and the capture as long as the block lasts."""
+        journal = server.journal
+        detach: list[Callable[[], None]] = []
+        try:
+            if self.journal is not None:
+                from fakenbd.journal.jsonl import Header, JsonlSink
+
+                header = Header(__version__, server.profile.id, server.seed, time())
+                whole = journal.payloads == "whole"
+                detach.append(
+                    _attach(journal, self.journal, lambda file: JsonlSink(file, header, whole))
+                )
+            if self.pcap is not None:
+                from fakenbd.journal.pcap import PcapSink
+
+                detach.append(_attach(journal, self.pcap, lambda file: PcapSink(file, time())))
+            yield
+        finally:
+            for each in detach:
+                each()
+
+
+def _attach(journal: Journal, path: Path, make: Callable[[IO[bytes]], Sink]) -> Callable[[], None]:
+    try:
+        return journal.attach(make(path.open("wb")))
+    except OSError as error:
+        raise ServeError(f"cannot write {path}: {error.strerror}") from error
+
+
+def die_with_parent() -> None:
+    """Have the kernel send SIGTERM when the parent ends (Linux only)."""
+    import ctypes
+    import signal
+
+    parent = os.getppid()
+    set_parent_death_signal = 1
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
+    if os.getppid() != parent:
+        raise ServeError("the parent process is gone already")

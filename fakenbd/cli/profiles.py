@@ -1,0 +1,68 @@
+"""`fakenbd profiles`: the library, to look at and to check files against."""
+
+from __future__ import annotations
+
+import json as json_format
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from fakenbd.errors import ProfileError
+from fakenbd.profile import find, find_all, library, select
+
+__all__ = ["list_profiles", "show", "validate"]
+
+_NOTHING_SELECTED = 5
+
+
+def list_profiles(
+    *patterns: Annotated[str, Parameter(help="Only ids like extents/*.")],
+    json: Annotated[bool, Parameter(help="As JSON.", negative="")] = False,
+) -> int:
+    """List the profiles of the library with their summaries."""
+    names = select(patterns) if patterns else list(library())
+    if not names:
+        print(f"fakenbd: no profile is called {' or '.join(patterns)}", file=sys.stderr)
+        return _NOTHING_SELECTED
+    found = [find(name) for name in names]
+    if json:
+        rows = [
+            {
+                "id": each.id,
+                "summary": each.summary,
+                "rules": list(each.rules),
+                "outcome": each.expect.outcome,
+            }
+            for each in found
+        ]
+        print(json_format.dumps(rows, indent=1, ensure_ascii=False))
+        return 0
+    width = max(len(each.id) for each in found)
+    for each in found:
+        print(f"{each.id:<{width}}  {each.summary}")
+    return 0
+
+
+def show(profile: Annotated[str, Parameter(help="The profile.")], /) -> int:
+    """Tell in prose what a profile does, and what a good client makes of it."""
+    from fakenbd.profile.prose import describe
+
+    print(describe(find(profile)))
+    return 0
+
+
+def validate(*files: Annotated[Path, Parameter(help="Profiles to check.")]) -> int:
+    """Check profile files; every mistake is listed. Without files, the whole library."""
+    names = [str(file) for file in files] or list(library())
+    bad = 0
+    for name in names:
+        try:
+            find_all(name)
+        except ProfileError as error:
+            bad += 1
+            print(error, file=sys.stderr)
+    good = len(names) - bad
+    print(f"{good} of {len(names)} valid" if bad else f"{good} valid")
+    return 1 if bad else 0

@@ -1,0 +1,119 @@
+"""`fakenbd run`: a server for one captive client, which is started once the server listens.
+
+The client learns where through its environment and through words in braces in its arguments. Its
+exit status is ours; a client that a signal killed gives 128 and the signal's number, as in a shell.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Annotated
+
+import trio
+from cyclopts import Parameter
+
+from fakenbd.cli.options import ServerOptions, die_with_parent
+from fakenbd.errors import ProfileError, ServeError
+from fakenbd.profile import Profile
+from fakenbd.server import Server, open_server
+
+__all__ = ["run"]
+
+
+def run(
+    profile: Annotated[str, Parameter(help="The profile.")],
+    /,
+    *command: Annotated[
+        str,
+        Parameter(
+            help="The client and its arguments, after --; {uri} and the like are replaced.",
+            allow_leading_hyphen=True,
+        ),
+    ],
+    options: ServerOptions | None = None,
+) -> int:
+    """Serve a profile to one client: fakenbd run PROFILE -- CLIENT ARGUMENTS.
+
+    Replaced in the arguments, and set in the environment as FAKENBD_URI and so on: {uri} {host}
+    {port} {socket} {export} {size} {sha256} {ca} {profile} {seed}.
+    """
+    options = options or ServerOptions()
+    if options.exit_with_parent:
+        die_with_parent()
+    if not command:
+        raise ProfileError("run", ["expected a client to run after --"])
+    return trio.run(_run, options.chosen(profile), command, options)
+
+
+async def _run(profile: Profile, command: tuple[str, ...], options: ServerOptions) -> int:
+    async with open_server(profile, **options.server_options()) as server:
+        with options.recording(server):
+            words = facts(server)
+            status = await _client([_filled(each, words) for each in command], words)
+        for sentence in (*_violations(server), *server.unfired()):
+            print(f"fakenbd: {sentence}", file=sys.stderr)
+        for error in server.errors:
+            print(f"fakenbd: the server failed: {error!r}", file=sys.stderr)
+        return 3 if server.errors else status
+
+
+def facts(server: Server) -> dict[str, str]:
+    """What a captive client may want to know, by the words that stand for it."""
+    export = server.export
+    endpoint = server.endpoint
+    return {
+        "uri": server.uri,
+        "host": endpoint.host,
+        "port": str(endpoint.port or ""),
+        "socket": endpoint.path,
+        "export": export.name,
+        "size": str(export.size),
+        "sha256": export.sha256() or "",
+        "ca": "",
+        "profile": server.profile.id,
+        "seed": str(server.seed),
+    }
+
+
+def _filled(argument: str, words: Mapping[str, str]) -> str:
+    for word, value in words.items():
+        argument = argument.replace("{" + word + "}", value)
+    return argument
+
+
+async def _client(command: list[str], words: Mapping[str, str]) -> int:
+    environment = os.environ | {f"FAKENBD_{word.upper()}": text for word, text in words.items()}
+    environment["NBD_URI"] = words["uri"]
+    try:
+        process = await trio.lowlevel.open_process(command, env=environment)
+    except OSError as error:
+        raise ServeError(f"cannot run {command[0]}: {error.strerror}") from error
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_pass_signals, process)
+        try:
+            status = await process.wait()
+        finally:
+            if process.returncode is None:
+                process.kill()
+        nursery.cancel_scope.cancel()
+    return 128 - status if status < 0 else status
+
+
+async def _pass_signals(process: subprocess.Popen[bytes] | trio.Process) -> None:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for number in signals:
+            process.send_signal(number)
+
+
+def _violations(server: Server) -> list[str]:
+    from fakenbd.journal import Violated
+
+    return [
+        f"the client broke {entry.rule} ({entry.level}): {entry.sentence}"
+        for entry in server.journal
+        if isinstance(entry, Violated)
+    ]

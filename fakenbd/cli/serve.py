@@ -1,0 +1,114 @@
+"""`fakenbd serve`: a server for clients that are started elsewhere.
+
+One line of JSON says where it listens, once it does. A supervisor that hands over a socket
+(LISTEN_FDS) knows where, and gets no line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import trio
+from cyclopts import Parameter
+
+from fakenbd.cli.options import ServerOptions, die_with_parent
+from fakenbd.errors import ProfileError, ServeError
+from fakenbd.profile import Profile, find, library
+from fakenbd.server import Server, open_server
+from fakenbd.server.endpoint import activated
+
+__all__ = ["serve"]
+
+
+def serve(
+    profile: Annotated[
+        str | None, Parameter(help="The profile; without one an honest export of 1 MiB.")
+    ] = None,
+    /,
+    *,
+    every: Annotated[
+        bool,
+        Parameter(
+            name="--all", help="Every profile at once: the export's name picks it.", negative=""
+        ),
+    ] = False,
+    stdio: Annotated[
+        bool, Parameter(help="Serve one client on standard input and output.", negative="")
+    ] = False,
+    ready_file: Annotated[
+        Path | None, Parameter(help="Write the ready line to this file too, when listening.")
+    ] = None,
+    options: ServerOptions | None = None,
+) -> int:
+    """Serve a profile until SIGINT or SIGTERM."""
+    options = options or ServerOptions()
+    if options.exit_with_parent:
+        die_with_parent()
+    if every and profile is not None:
+        raise ProfileError("serve", ["expected either a profile or --all, got both"])
+    chosen = options.chosen(profile) if profile is not None else Profile.of(id="default")
+    trio.run(_serve, chosen, every, stdio, ready_file, options)
+    return 0
+
+
+async def _serve(
+    profile: Profile, every: bool, stdio: bool, ready_file: Path | None, options: ServerOptions
+) -> None:
+    endpoint = activated()
+    settings = options.server_options(endpoint)
+    if every:
+        settings["every"] = [find(name) for name in library()]
+    if stdio:
+        settings |= {"endpoints": []}
+        for unused in ("tcp", "unix"):
+            settings.pop(unused, None)
+    async with open_server(profile, **settings) as server, trio.open_nursery() as nursery:
+        with options.recording(server):
+            nursery.start_soon(_end_on_signal, nursery.cancel_scope)
+            if stdio:
+                await server.serve_stream(_standard_stream())
+                nursery.cancel_scope.cancel()
+            else:
+                if endpoint is None:
+                    _announce(server, ready_file)
+                await trio.sleep_forever()
+
+
+def _announce(server: Server, ready_file: Path | None) -> None:
+    line = json.dumps(
+        {
+            "uri": server.uri,
+            "profile": server.profile.id,
+            "seed": server.seed,
+            "pid": os.getpid(),
+        }
+    )
+    if ready_file is not None:
+        # By rename: whoever waits for the file never reads half of it.
+        beside = ready_file.with_name(f".{ready_file.name}.{os.getpid()}")
+        try:
+            beside.write_text(line + "\n")
+            beside.replace(ready_file)
+        except OSError as error:
+            raise ServeError(f"cannot write {ready_file}: {error.strerror}") from error
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        # Nobody reads our output; the server serves all the same.
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (as long as the process lives)
+
+
+async def _end_on_signal(scope: trio.CancelScope) -> None:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for _ in signals:
+            scope.cancel()
+            return
+
+
+def _standard_stream() -> trio.abc.Stream:
+    return trio.StapledStream(trio.lowlevel.FdStream(os.dup(1)), trio.lowlevel.FdStream(os.dup(0)))
