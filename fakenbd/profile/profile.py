@@ -27,11 +27,11 @@ TLS: TypeAlias = Literal["off", "optional", "required"]
 Outcome: TypeAlias = Literal["succeeds", "fails", "either"]
 Session: TypeAlias = Literal["continues", "disconnects", "soft-disconnects", "reconnects"]
 Operation: TypeAlias = Literal[
-    "info", "list", "read", "write", "copy", "map", "zero", "trim", "flush", "reconnect"
+    "info", "list", "read", "write", "copy", "map", "zero", "trim", "flush", "cache", "reconnect"
 ]
 OPERATIONS: Final[tuple[Operation, ...]] = (
     *("info", "list", "read", "write", "copy"),
-    *("map", "zero", "trim", "flush", "reconnect"),
+    *("map", "zero", "trim", "flush", "cache", "reconnect"),
 )
 
 
