@@ -76,9 +76,10 @@ class Paced:
 
 @attrs.frozen
 class Forever:
-    """The same bytes again and again, as fast as the client takes them."""
+    """The same bytes again and again: as fast as the client takes them, or `seconds` apart."""
 
     data: bytes
+    seconds: float = 0.0
 
 
 @attrs.frozen

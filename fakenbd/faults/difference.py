@@ -53,16 +53,23 @@ def difference(before: Answer, after: Answer) -> str:
     said = [step for step in new if carries_bytes(step)]
     unsaid = [step for step in old if carries_bytes(step)]
     ends = [step for step in aside if isinstance(step, (End, Stall))]
-    parts = [words for step in aside if (words := _told(step))]
+    parts = _counted(words for step in aside if (words := _told(step)))
     if ends and _begins(said, unsaid) and after[-1] is ends[-1]:
         return "; ".join([*parts, _cut(ends[-1], left + length(said), length(before))])
     if any(isinstance(step, (Paced, Push)) for step in new):
         parts += _pacing(said, new)
-    elif said or unsaid:
+    elif said != unsaid:
         parts.append(_content(unsaid, said, left))
     parts += [_ended(end) for end in ends]
     parts += _undone(old, new)
     return "; ".join(parts)
+
+
+def _counted(words: Iterable[str]) -> list[str]:
+    """Each of the words once, in order, with how often it came."""
+    return [
+        told if times == 1 else f"{told}, {times} times" for told, times in Counter(words).items()
+    ]
 
 
 def _parted(before: Answer, after: Answer) -> tuple[Answer, Answer, int]:
@@ -158,7 +165,8 @@ def _pacing(said: Sequence[Step], new: Sequence[Step]) -> list[str]:
 def _content(old: Sequence[Step], new: Sequence[Step], left: int) -> str:
     endless = [step for step in new if isinstance(step, Forever)]
     if endless:
-        return f"repeated {_count(len(endless[0].data), 'byte')} for ever"
+        apart = f", {endless[0].seconds:g} s apart" if endless[0].seconds else ""
+        return f"repeated {_count(len(endless[0].data), 'byte')} for ever{apart}"
     if not new:
         return f"dropped {_listed(old)}"
     if not old:

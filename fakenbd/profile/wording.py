@@ -291,10 +291,16 @@ def _dribble(kind: Any) -> str:
     return f"{words}, {kind.seconds:g} s apart" if kind.seconds else words
 
 
+def _delay(kind: Any) -> str:
+    most = f" to {kind.seconds + kind.jitter:g} s" if kind.jitter else ""
+    where = "first" if kind.at is None else f"before {_messages(kind.at)}"
+    return f"lets {kind.seconds:g} s{most} pass {where}"
+
+
 def _hold(kind: Any) -> str:
     if kind.replies is None:
-        return "keeps the answer back until nothing else is left to say"
-    return f"keeps the answer back until {count(kind.replies, 'other answer')} went first"
+        return f"keeps {_messages(kind.at)} back until nothing else is left to say"
+    return f"keeps {_messages(kind.at)} back until {count(kind.replies, 'other answer')} went first"
 
 
 def _away(kind: Any) -> str:
@@ -308,7 +314,8 @@ def _away(kind: Any) -> str:
 
 def _repeat(kind: Any) -> str:
     many = "without end" if kind.times is None else count(kind.times, "time")
-    return f"says {_messages(kind.at)} again, {many}"
+    apart = f", {kind.seconds:g} s apart" if kind.seconds else ""
+    return f"says {_messages(kind.at)} again, {many}{apart}"
 
 
 _WORDS: Final[Mapping[str, Callable[[Any], str]]] = {
@@ -328,10 +335,7 @@ _WORDS: Final[Mapping[str, Callable[[Any], str]]] = {
     "cut": lambda kind: f"sends {_first_bytes(kind.after, kind.at)}, then {_ENDINGS[kind.then]}",
     "garble": _garble,
     "dribble": _dribble,
-    "delay": lambda kind: (
-        f"lets {kind.seconds:g} s{f' to {kind.seconds + kind.jitter:g} s' if kind.jitter else ''} "
-        "pass first"
-    ),
+    "delay": _delay,
     "hold": _hold,
     "stall": lambda kind: f"sends {_first_bytes(kind.byte, kind.at)} and falls silent",
     "rate": lambda kind: f"sends {octets(kind.rate)} a second",

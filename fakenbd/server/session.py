@@ -207,6 +207,10 @@ class Session:
             await self._send([step.data[start : start + step.size]])
 
     async def _repeat(self, step: Forever) -> None:
+        if step.seconds:
+            while True:
+                await self._send([step.data])
+                await trio.sleep(step.seconds)
         many = step.data * max(1, (1 << 16) // max(1, len(step.data)))
         while True:
             await self._send([many])

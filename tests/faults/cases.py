@@ -224,6 +224,13 @@ CASES: Final[tuple[Case, ...]] = (
         "repeated 18 bytes for ever",
     ),
     Case(
+        '{ repeat = "forever", seconds = 0.5 }',
+        GREETING,
+        [Greeting(), Forever(bytes.fromhex(GREETING_HEX), 0.5)],
+        GREETING_HEX * 2,
+        "repeated 18 bytes for ever, 0.5 s apart",
+    ),
+    Case(
         '{ insert = { message = "none", flags = 0 }, before = "hole" }',
         CHUNKS,
         [DATA, Chunk(COOKIE, NoneChunk()), HOLE],
@@ -364,6 +371,20 @@ CASES: Final[tuple[Case, ...]] = (
         [Pause(2.478850029582968), *SIMPLE.answer],
         SIMPLE_HEX,
         "delayed by 2.47885 s",
+    ),
+    Case(
+        '{ delay = 2, at = "each" }',
+        CHUNKS,
+        [Pause(2.0), DATA, Pause(2.0), HOLE],
+        DATA_HEX + HOLE_HEX,
+        "delayed by 2 s, 2 times",
+    ),
+    Case(
+        '{ hold = 1, at = "hole" }',
+        CHUNKS,
+        [DATA, Hold(1), HOLE],
+        DATA_HEX + HOLE_HEX,
+        "held until 1 other answer left",
     ),
     Case(
         "{ hold = 2, idle = 0.5 }",

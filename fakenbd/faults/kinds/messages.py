@@ -15,7 +15,7 @@ from fakenbd.faults.registry import Kind, register
 from fakenbd.faults.selection import Selector, optional_selector, selected, selector
 from fakenbd.faults.stream import step_bytes
 from fakenbd.faults.strike import Strike
-from fakenbd.faults.values import TableError, boolean, byte_size, positive, shown
+from fakenbd.faults.values import TableError, boolean, byte_size, duration, positive, shown
 from fakenbd.protocol.constants import ChunkFlag
 from fakenbd.protocol.messages import (
     Ack,
@@ -134,10 +134,12 @@ class Repeat(Kind):
 
     times: how often more, or "forever" (default 1)
     at: which messages (default "last")
+    seconds: pause between two rounds of those that go on for ever (default 0.0)
     """
 
     times: int | None = attrs.field(default=1, converter=_times)
     at: Selector = attrs.field(default="last", converter=selector)
+    seconds: float = attrs.field(default=0.0, converter=duration)
 
     def apply(self, answer: Answer, strike: Strike) -> Answer:
         places = selected(answer, self.at)
@@ -145,7 +147,7 @@ class Repeat(Kind):
             return answer
         again = [answer[place] for place in places]
         if self.times is None:
-            again = [Forever(b"".join(map(step_bytes, again)))]
+            again = [Forever(b"".join(map(step_bytes, again)), self.seconds)]
         else:
             again *= self.times
         after = places[-1] + 1

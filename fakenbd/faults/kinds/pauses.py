@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import attrs
 
-from fakenbd.faults.answer import Answer, Hold, Paced, Pause, Stall
+from fakenbd.faults.answer import Answer, Hold, Paced, Pause, Stall, Step
 from fakenbd.faults.registry import Kind, register
-from fakenbd.faults.selection import Selector, is_message, optional_selector
+from fakenbd.faults.selection import Selector, is_message, optional_selector, selected
 from fakenbd.faults.stream import place_of, split_at, step_bytes
 from fakenbd.faults.strike import Strike
 from fakenbd.faults.values import byte_size, duration, integer, positive, shown
@@ -21,20 +22,42 @@ _WRITES_A_SECOND: Final = 50
 @register("delay", family="time", main="seconds")
 @attrs.frozen
 class Delay(Kind):
-    """Let time pass before the answer leaves.
+    """Let time pass before the answer leaves, or before some of its messages.
+
+    Between two messages other answers go on, so that chunks of several replies interleave.
 
     Example: do = { delay = 2, jitter = 0.5 }
 
     seconds: how long (required)
     jitter: up to so many seconds more, drawn by seed (default 0.0)
+    at: before each of these messages instead of the whole answer (default nothing)
     """
 
     seconds: float = attrs.field(converter=duration)
     jitter: float = attrs.field(default=0.0, converter=duration)
+    at: Selector | None = attrs.field(default=None, converter=optional_selector)
 
     def apply(self, answer: Answer, strike: Strike) -> Answer:
-        more = self.jitter * strike.random().random() if self.jitter else 0.0
-        return [Pause(self.seconds + more), *answer] if self.seconds + more else answer
+        if not self.seconds + self.jitter:
+            return answer
+        random = strike.random()
+
+        def pause() -> Step:
+            more = self.jitter * random.random() if self.jitter else 0.0
+            return Pause(self.seconds + more)
+
+        return _before(answer, self.at, pause)
+
+
+def _before(answer: Answer, at: Selector | None, wait: Callable[[], Step]) -> Answer:
+    """The answer with a wait before it, or before each of the selected messages."""
+    if at is None:
+        return [wait(), *answer]
+    places = set(selected(answer, at))
+    changed: Answer = []
+    for place, step in enumerate(answer):
+        changed += [wait(), step] if place in places else [step]
+    return changed
 
 
 def _replies(value: Any) -> int | None:
@@ -56,13 +79,15 @@ class HoldKind(Kind):
 
     replies: how many other answers go first, or "idle" for all of them (default "idle")
     idle: seconds without any traffic that count as idle (default 0.05)
+    at: before each of these messages instead of the whole answer (default nothing)
     """
 
     replies: int | None = attrs.field(default=None, converter=_replies)
     idle: float = attrs.field(default=0.05, converter=duration)
+    at: Selector | None = attrs.field(default=None, converter=optional_selector)
 
     def apply(self, answer: Answer, strike: Strike) -> Answer:
-        return [Hold(self.replies, self.idle), *answer]
+        return _before(answer, self.at, lambda: Hold(self.replies, self.idle))
 
 
 @register("stall", family="time", main="byte")
