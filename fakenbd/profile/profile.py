@@ -123,10 +123,10 @@ class Profile:
 
     @property
     def breaks_must(self) -> bool | None:
-        """Whether it breaks a MUST of the specification; None where it names no rule to tell."""
+        """Whether it sets its client free to leave; None where it names no rule to tell."""
         if not self.rules:
             return None
-        return any(rule(rule_id).group == "S" and rule(rule_id).must for rule_id in self.rules)
+        return any(rule(rule_id).frees for rule_id in self.rules)
 
     def open_exports(self) -> list[Export]:
         """The exports of one server, built afresh. Raises ServeError for a file that is gone."""

@@ -22,7 +22,7 @@ from fakenbd.errors import ProtocolError
 from fakenbd.faults import refusal_answer
 from fakenbd.faults.answer import Answer, End, StartTLS
 from fakenbd.faults.event import Event
-from fakenbd.journal.obligations import Watch
+from fakenbd.journal.obligations import Violation, Watch
 from fakenbd.protocol.constants import ClientFlag, HandshakeFlag, Option, Reply
 from fakenbd.protocol.decode import decode_client_flags, decode_option_request
 from fakenbd.protocol.messages import (
@@ -189,6 +189,8 @@ class Conversation:
             # After DISC and ABORT too: the server closes first and never sees how the client would.
             self.teller.blame(watch.ended("EOF", "server", 0))
         self.service.journal.ended(self.connection, by, how, detail)
+        self.service.faults.forget(self.connection)
+        self.teller.faults.forget(self.connection)
 
     # --- phases: each takes one thing from the buffer and says whether it could ------------------
 
@@ -221,8 +223,10 @@ class Conversation:
                 self._view[self._start : self._end], limit=_LARGEST_OPTION
             )
         except ProtocolError as error:
-            head = self._view[self._start : min(self._start + 8, self._end)]
-            teller.blame(teller.watch.misframed(head))
+            misframed = teller.watch.misframed(self._head())
+            if not misframed and error.rule:
+                misframed = [Violation(error.rule, str(error))]  # C-12
+            teller.blame(misframed)
             self.end("server", "refused", str(error))
             self.agenda.put([End()])
             return False
@@ -255,7 +259,11 @@ class Conversation:
             extended=terms.extended,
             export=named,
         )
-        answer = teller.tell((event,), (decision := self._decide(request)).answer)
+        decision = self._decide(request)
+        if decision.outcome == "transmit" and self._start < self._end:
+            # What is here already did not wait for the answer that is only made now.  C-110
+            teller.blame(teller.watch.misframed(self._head()))
+        answer = teller.tell((event,), decision.answer)
         if _refused(answer) and not _refused(decision.answer):
             return
         if decision.commit is not None:
@@ -297,8 +305,7 @@ class Conversation:
         return False
 
     def _plaintext(self) -> None:
-        head = self._view[self._start : min(self._start + 8, self._end)]
-        self.teller.blame(self.teller.watch.misframed(head))
+        self.teller.blame(self.teller.watch.misframed(self._head()))
         # Bytes of before must never be taken for bytes that TLS protected.
         self.end("server", "refused", "bytes in clear came behind NBD_OPT_STARTTLS")
         self._leaving = True
@@ -318,6 +325,10 @@ class Conversation:
         return False
 
     # --- below the surface ---------------------------------------------------------------------
+
+    def _head(self) -> memoryview:
+        """The first bytes of what is in the buffer, enough to tell what it is."""
+        return self._view[self._start : min(self._start + 8, self._end)]
 
     def _settle(self) -> None:
         """Close once the client has left and every answer that it is owed has left too."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 import socket as sockets
+import sys
 import traceback
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -35,7 +36,15 @@ from fakenbd.server.transport import SocketTransport, StreamTransport, Transport
 
 __all__ = ["Server", "open_server", "prepare"]
 
-_MEMORY_ADDRESS = "memory"
+
+@attrs.frozen
+class _Peer:
+    """Who connected, over what; `client` tells one client program from another, where known."""
+
+    address: str
+    transport: str
+    local: str = ""
+    client: object = None
 
 
 @attrs.define(eq=False)
@@ -151,12 +160,12 @@ class Server:
         if self._is_away():
             raise ConnectionRefusedError("the server is away")
         ours, theirs = memory_stream_pair()
-        self._serve(StreamTransport(ours), _MEMORY_ADDRESS, "memory", "")
+        self._serve(StreamTransport(ours), _Peer("memory", "memory"))
         return theirs
 
     async def serve_stream(self, stream: trio.abc.Stream, peer: str = "stdio") -> None:
         """Serve one client on a stream that is there already, until it ends."""
-        await self._session(StreamTransport(stream), peer, peer, "").run()
+        await self._session(StreamTransport(stream), _Peer(peer, peer)).run()
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Accept and serve clients until cancelled."""
@@ -198,23 +207,19 @@ class Server:
             if self._is_away():
                 SocketTransport(sock).reset()
                 continue
-            transport = "unix"
-            if sock.family != sockets.AF_UNIX:
-                sock.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY, 1)
-                transport = "tcp"
-            self._serve(SocketTransport(sock), _text(peer), transport, _text(sock.getsockname()))
+            self._serve(SocketTransport(sock), _peer(sock, peer))
 
-    def _serve(self, transport: Transport, peer: str, kind: str, local: str) -> None:
+    def _serve(self, transport: Transport, peer: _Peer) -> None:
         assert self._nursery is not None, "the server is serving"
-        session = self._session(transport, peer, kind, local)
-        self._nursery.start_soon(self._run, session)
+        self._nursery.start_soon(self._run, self._session(transport, peer))
 
-    def _session(self, transport: Transport, peer: str, kind: str, local: str) -> Session:
+    def _session(self, transport: Transport, peer: _Peer) -> Session:
         service = self.service
         service.connections += 1
         number = service.connections
-        service.journal.connected(number, peer, kind, local)
-        return Session(Conversation(service, number), transport, self._secure, self._go_away)
+        service.journal.connected(number, peer.address, peer.transport, peer.local)
+        conversation = Conversation(service, number, peer.client)
+        return Session(conversation, transport, self._secure, self._go_away)
 
     async def _run(self, session: Session) -> None:
         try:
@@ -367,6 +372,16 @@ def _deepest(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
+
+
+def _peer(sock: sockets.socket, address: object) -> _Peer:
+    local = _text(sock.getsockname())
+    if sock.family != sockets.AF_UNIX:
+        sock.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY, 1)
+        # An address does not tell two programs of one host apart.
+        return _Peer(_text(address), "tcp", local)
+    credentials = sock.getsockopt(sockets.SOL_SOCKET, sockets.SO_PEERCRED, 12)
+    return _Peer(_text(address), "unix", local, int.from_bytes(credentials[:4], sys.byteorder))
 
 
 def _text(address: object) -> str:

@@ -34,9 +34,12 @@ from fakenbd.server.terms import Terms
 __all__ = ["Teller"]
 
 _LEGAL_KINDS: Final = frozenset(
-    {"delay", "dribble", "error", "hold", "rate", "refuse", "reverse", "split", "shutdown"}
+    {"delay", "dribble", "error", "rate", "refuse", "reverse", "split", "shutdown"}
 )
 """Kinds of faults that, of themselves, break no MUST."""
+
+_SILENT_KINDS: Final = frozenset({"drop", "hold", "mute", "stall", "stop-reading"})
+"""Kinds that may leave a client waiting for an answer that never comes."""
 
 
 @attrs.define(eq=False)
@@ -86,9 +89,16 @@ class Teller:
             self.service.journal.struck(
                 strike.connection, strike.fault, strike.kinds, strike.occurrence, strike.change
             )
-            breaks = self.service.breaks_must
-            if breaks or (breaks is None and not _LEGAL_KINDS.issuperset(strike.kinds)):
+            if self._frees(strike):
                 self.watch.breached("")
+
+    def _frees(self, strike: Struck) -> bool:
+        """Whether the client may leave as it likes after this strike."""
+        if not _SILENT_KINDS.isdisjoint(strike.kinds):
+            # A client cannot wait for ever, whatever the profile says it shows.
+            return True
+        breaks = self.service.breaks_must
+        return not _LEGAL_KINDS.issuperset(strike.kinds) if breaks is None else breaks
 
     def _said(self, message: ServerMessage, buffers: list[Buffer]) -> None:
         about = self.service.journal.said(self.connection, message, buffers)
