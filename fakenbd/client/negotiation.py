@@ -46,6 +46,7 @@ from fakenbd.protocol import messages
 from fakenbd.protocol.constants import (
     OPTION_REPLY_MAGIC,
     ClientFlag,
+    Command,
     HandshakeFlag,
     Info,
     Option,
@@ -92,6 +93,8 @@ class Negotiation:
     extended: bool = attrs.field(default=False, init=False)
     haggling: bool = attrs.field(default=False, init=False)
     """Whether the session may be left with `abort`, and must be (C-132)."""
+    transmitting: bool = attrs.field(default=False, init=False)
+    """Whether the session may be left with NBD_CMD_DISC, and must be (C-128)."""
 
     # --- the whole handshake -------------------------------------------------------------------
 
@@ -110,6 +113,11 @@ class Negotiation:
             offer = yield from self._export_name()
         self.haggling = False
         return self._session(offer, contexts)
+
+    def disconnect(self) -> bytes:
+        """NBD_CMD_DISC, for a session that began and is not wanted after all."""
+        self.transmitting = False
+        return encode(messages.Request(Command.DISC, extended=self.extended))
 
     def begin(self) -> Handshake[Greeting | OldstyleGreeting]:
         """Greeting, client flags, TLS, and the form of replies."""
@@ -134,6 +142,7 @@ class Negotiation:
         return greeting
 
     def _session(self, offer: Offer, contexts: dict[int, str]) -> Session:
+        self.transmitting = True
         offer, notes = judged(offer, structured=self.structured, extended=self.extended)
         self.notes.add(notes)
         return Session(self.style, offer, self.structured, self.extended, self.tls, contexts)

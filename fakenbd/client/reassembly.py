@@ -16,11 +16,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
 from fakenbd.client.noncompliance import Noncompliance
+from fakenbd.client.recovery import settle
 from fakenbd.errors import CommandError, ProtocolError, ShutdownError
 from fakenbd.protocol.constants import (
     MAXIMUM_STRING,
@@ -49,6 +50,7 @@ __all__ = [
     "ReadReply",
     "Reply",
     "StatusReply",
+    "asked",
     "command_error",
     "error_name",
 ]
@@ -81,7 +83,7 @@ def command_error(
 
     ESHUTDOWN is a ShutdownError; a number outside of the protocol's list counts as EINVAL (C-126).
     """
-    message = f"the server answered {_asked(command, offset, length)} with {error_name(error)}"
+    message = f"the server answered {asked(command, offset, length)} with {error_name(error)}"
     if at is not None:
         message += f" at {at}"
     if text:
@@ -99,7 +101,8 @@ def error_name(error: int) -> str:
     return f"error {error}, taken as NBD_EINVAL"
 
 
-def _asked(command: int, offset: int, length: int) -> str:
+def asked(command: int, offset: int, length: int) -> str:
+    """A request as messages name it: "NBD_CMD_READ of 4096+512"."""
     name = spec_name(Command, command)
     return name if command == Command.FLUSH else f"{name} of {offset}+{length}"
 
@@ -158,8 +161,8 @@ class Reply(ABC):
         """Take one chunk; True when it was the last. Raises ProtocolError for a hard breach."""
         done = bool(chunk.flags & ChunkFlag.DONE)
         body = chunk.body
-        if chunk.request_offset is not None and chunk.request_offset != self.offset:
-            raise self._breach(f"names offset {chunk.request_offset}", "S-145")
+        if chunk.request_offset is not None:
+            self.check_request_offset(chunk.request_offset)
         if isinstance(body, ErrorChunk):
             self._fail(chunk, body)
         elif isinstance(body, NoneChunk):
@@ -171,10 +174,19 @@ class Reply(ABC):
             self._content(chunk)
         return done
 
+    def check_request_offset(self, offset: int) -> None:
+        """Extended chunks repeat the offset of their request (S-145)."""
+        if offset != self.offset:
+            raise self._breach(f"names offset {offset}", "S-145")
+
     def simple(self, error: int) -> None:
         """Take a simple reply, which is always the whole reply."""
         if error:
             self._set_failure(command_error(self.command, self.offset, self.length, error))
+
+    @abstractmethod
+    def finish(self) -> Any:
+        """What the complete reply comes to; raises what the server answered instead."""
 
     @abstractmethod
     def _content(self, chunk: Chunk) -> None:
@@ -217,13 +229,13 @@ class Reply(ABC):
             raise self._breach(f"has a chunk of the unknown type {kind}", "S-140")
         raise self._breach(f"has an {name} chunk with {len(body.data)} bytes that do not fit", rule)
 
-    def _unexpected(self, chunk: Chunk) -> ProtocolError:
-        kind = type(chunk.body).__name__.lower()
+    def unexpected(self, kind: str) -> ProtocolError:
+        """The error for a chunk that replies to this command do not have (S-143)."""
         return self._breach(f"has a chunk of the wrong kind ({kind})", "S-143")
 
     def _breach(self, what: str, rule: str) -> ProtocolError:
-        asked = _asked(self.command, self.offset, self.length)
-        return ProtocolError(f"the reply to {asked} {what}", rule=rule)
+        request = asked(self.command, self.offset, self.length)
+        return ProtocolError(f"the reply to {request} {what}", rule=rule)
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -231,7 +243,7 @@ class PlainReply(Reply):
     """The reply to a command that has success or an error, and no content."""
 
     def _content(self, chunk: Chunk) -> None:
-        raise self._unexpected(chunk)
+        raise self.unexpected(type(chunk.body).__name__.lower())
 
     def finish(self) -> None:
         """Raise what the server answered, if it was not success."""
@@ -290,7 +302,7 @@ class ReadReply(Reply):
                 piece = part[start : start + len(ZEROES)]
                 piece[:] = ZEROES[: len(piece)]
         else:
-            raise self._unexpected(chunk)
+            raise self.unexpected(type(chunk.body).__name__.lower())
 
     def finish(self) -> memoryview:
         """All bytes asked for, or what the server answered instead; ProtocolError for a gap."""
@@ -305,15 +317,18 @@ class ReadReply(Reply):
 
 @attrs.define(eq=False, kw_only=True)
 class StatusReply(Reply):
-    """The extents of a BLOCK_STATUS, for each selected context as they came.
+    """The extents of a BLOCK_STATUS for each selected context, as `recovery` settles them.
 
-    `contexts` are the names of the selected contexts by their ids.
+    `contexts` are the names of the selected contexts by their ids; `minimum` is the minimum block
+    and `size` the size of the export.
     """
 
     command: int = int(Command.BLOCK_STATUS)
     contexts: Mapping[int, str]
     req_one: bool = False
-    extents: dict[str, Sequence[Extent]] = attrs.field(factory=dict, init=False)
+    minimum: int = 1
+    size: int | None = None
+    extents: dict[str, Sequence[tuple[int, int]]] = attrs.field(factory=dict, init=False)
 
     def limit(self, kind: int) -> int:
         """Extents beyond what a server should send are still taken, to four times that (S-210)."""
@@ -323,7 +338,7 @@ class StatusReply(Reply):
     def _content(self, chunk: Chunk) -> None:
         body = chunk.body
         if not isinstance(body, Status):
-            raise self._unexpected(chunk)
+            raise self.unexpected(type(chunk.body).__name__.lower())
         if chunk.type is not None:
             name = spec_name(ChunkType, chunk.type)
             raise self._breach(f"has an {name} chunk under the other header", "S-216")
@@ -334,10 +349,9 @@ class StatusReply(Reply):
             raise self._breach(f"has a second chunk for {quoted(name)}", "S-201")
         if not body.extents:
             raise self._breach(f"has no extent for {quoted(name)}", "S-203")
-        extents = [Extent(*extent) for extent in body.extents]
-        if name.startswith("base:") and any(extent.flags >> 32 for extent in extents):
+        if name.startswith("base:") and any(flags >> 32 for _, flags in body.extents):
             raise self._breach(f"has 64-bit flags for {quoted(name)}", "S-216")
-        self.extents[name] = extents
+        self.extents[name] = body.extents
 
     def _misfit(self, chunk: Chunk, body: RawBody) -> None:
         """Stray bytes behind the one extent asked for are left alone, row 5 of the table."""
@@ -352,7 +366,7 @@ class StatusReply(Reply):
         self._content(attrs.evolve(chunk, type=None, body=Status(context_id, [extent])))
 
     def finish(self) -> Mapping[str, Sequence[Extent]]:
-        """The extents by context; CommandError where a context got none (S-132, S-200).
+        """Usable extents by context; CommandError where a context got none (S-132, S-200).
 
         A success without extents fails this request alone, as a server's own EIO would.
         """
@@ -360,9 +374,19 @@ class StatusReply(Reply):
             raise self.failure
         for name in self.contexts.values():
             if name not in self.extents:
-                asked = _asked(self.command, self.offset, self.length)
-                message = (
-                    f"the server answered {asked} with success and no extent of {quoted(name)}"
-                )
-                raise CommandError(message, error=int(Error.EIO))
-        return self.extents
+                request = asked(self.command, self.offset, self.length)
+                message = f"the server answered {request} with success and no extent of"
+                raise CommandError(f"{message} {quoted(name)}", error=int(Error.EIO))
+        return {name: self._settled(extents) for name, extents in self.extents.items()}
+
+    def _settled(self, extents: Sequence[tuple[int, int]]) -> Sequence[Extent]:
+        settled = settle(
+            extents,
+            offset=self.offset,
+            length=self.length,
+            minimum=self.minimum,
+            req_one=self.req_one,
+            size=self.size,
+        )
+        self.notes += settled.notes
+        return settled.extents

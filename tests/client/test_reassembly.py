@@ -311,8 +311,8 @@ def status_reply(**fields):
 )
 def test_status(chunks):
     assert feed(status_reply(), chunks) == {
-        "base:allocation": [Extent(512, 0), Extent(512, 3)],
-        "qemu:allocation-depth": [Extent(1024, 77)],
+        "base:allocation": (Extent(512, 0), Extent(512, 3)),
+        "qemu:allocation-depth": (Extent(1024, 77),),
     }
 
 
@@ -352,7 +352,7 @@ def test_status_of_depth_may_use_all_64_bits():
         StatusReply(offset=0, length=1024, contexts={1: "qemu:allocation-depth"}),
         [done(StatusBody(1, [(1024, 1 << 40)]))],
     )
-    assert extents == {"qemu:allocation-depth": [Extent(1024, 1 << 40)]}
+    assert extents == {"qemu:allocation-depth": (Extent(1024, 1 << 40),)}
 
 
 @pytest.mark.parametrize("chunks", [[NONE], [done(DEPTH)]], ids=["none", "one of two"])
@@ -374,7 +374,7 @@ def test_status_with_an_error_fails():
 def test_stray_bytes_behind_the_one_extent_asked_for():
     reply = StatusReply(offset=0, length=1024, contexts={7: "base:allocation"}, req_one=True)
     payload = bytes.fromhex("00000007 00000200 00000003 dead")
-    assert feed(reply, [done(RawBody(payload), type=5)]) == {"base:allocation": [Extent(512, 3)]}
+    assert feed(reply, [done(RawBody(payload), type=5)]) == {"base:allocation": (Extent(512, 3),)}
     assert reply.notes == [
         Noncompliance(
             "S-203", "2 stray bytes came behind the extents of 0+1024", "they are ignored"

@@ -1,0 +1,77 @@
+"""Ranges and the blocks under them: where a request must begin and end, and how long it may be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import attrs
+
+from fakenbd.client.session import Offer
+from fakenbd.protocol.constants import MAXIMUM_PAYLOAD
+from fakenbd.protocol.messages import Extent
+
+__all__ = ["Blocks", "cut", "pieces"]
+
+PORTABLE: Final = 512
+"""What a block counts as for reads where the server did not say (C-93)."""
+
+
+@attrs.frozen
+class Blocks:
+    """The geometry of an export. `minimum` is a power of two, `payload` a multiple of it.
+
+    `portable` is the block that reads are widened to: the minimum, or 512 where none was agreed on.
+    """
+
+    size: int
+    minimum: int = 1
+    payload: int = MAXIMUM_PAYLOAD
+    portable: int = PORTABLE
+
+    @classmethod
+    def of(cls, offer: Offer) -> Blocks:
+        """The geometry that a judged offer stands for."""
+        blocks = offer.block_size
+        if blocks is None:
+            return cls(offer.size)
+        payload = min(blocks.maximum, MAXIMUM_PAYLOAD)
+        payload -= payload % blocks.minimum
+        return cls(offer.size, blocks.minimum, payload, blocks.minimum)
+
+    def widened(self, offset: int, length: int, block: int) -> tuple[int, int]:
+        """The whole blocks that hold a range, as far as the export goes: first, past the last."""
+        if not length:  # C-95: nothing is asked for where nothing is wanted
+            return offset, offset
+        end = offset + length
+        return offset - offset % block, min(end + -end % block, self.size)
+
+    def edges(self, offset: int, length: int) -> tuple[range, Sequence[range]]:
+        """A range as its whole blocks, and the parts of blocks at its edges."""
+        end = offset + length
+        start, stop = offset + -offset % self.minimum, end - end % self.minimum
+        if start > stop:
+            return range(offset, offset), (range(offset, end),)
+        return range(start, stop), tuple(filter(len, (range(offset, start), range(stop, end))))
+
+    def half(self, length: int) -> int:
+        """Half of `length`, in whole blocks: how to go on where a request was too long."""
+        half = length // 2
+        return half + -half % self.minimum
+
+
+def pieces(start: int, stop: int, size: int) -> Iterator[tuple[int, int]]:
+    """A range in pieces of at most `size` bytes: the place and the length of each."""
+    while start < stop:
+        yield start, min(size, stop - start)
+        start += size
+
+
+def cut(extents: Sequence[Extent], skip: int, length: int) -> Iterator[Extent]:
+    """Extents without their first `skip` bytes, and `length` bytes of them at most."""
+    for extent in extents:
+        usable = min(extent.length - skip, length)
+        if usable > 0:
+            yield Extent(usable, extent.flags)
+            length -= usable
+        skip = max(skip - extent.length, 0)

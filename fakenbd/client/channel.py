@@ -1,0 +1,152 @@
+"""A stream during the handshake: performs the steps of a negotiation, each under its deadline.
+
+A deadline covers everything from one Send to the next: however many replies a server sends, or
+however slowly their bytes trickle, they do not extend it. Where the negotiation ends in a refusal
+while options may still be asked, the session is left with ABORT, as politely as the server allows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+import attrs
+import trio
+
+from fakenbd.client.negotiation import Negotiation
+from fakenbd.client.option import Handshake, Receive, Send
+from fakenbd.errors import ClientError, DeadlineError, LostError, ProtocolError
+
+__all__ = ["Channel", "Deadlines", "Upgrader"]
+
+CHUNK: Final = 1 << 16
+
+_T = TypeVar("_T")
+
+Upgrader = Callable[[trio.abc.Stream], Awaitable[trio.abc.Stream]]
+
+
+@attrs.frozen
+class Deadlines:
+    """Seconds that each wait may take; there is no wait without one.
+
+    `option` is for all replies to one option and for the TLS handshake; `reply` from a request to
+    the last chunk of its reply, with one more second for each MiB in flight; `stall` for sending
+    while the server takes nothing.
+    """
+
+    connect: float = 15.0
+    greeting: float = 15.0
+    option: float = 15.0
+    reply: float = 30.0
+    stall: float = 30.0
+    close: float = 5.0
+
+    @classmethod
+    def of(cls, seconds: float) -> Deadlines:
+        """The same for each wait, but never more than the default for closing."""
+        return cls(seconds, seconds, seconds, seconds, seconds, min(seconds, cls().close))
+
+    @classmethod
+    def given(cls, timeout: float | Deadlines | None) -> Deadlines:
+        """Deadlines as callers give them: none, one number for each wait, or each by its name."""
+        if timeout is None:
+            return cls()
+        return timeout if isinstance(timeout, Deadlines) else cls.of(timeout)
+
+
+@attrs.define(eq=False)
+class Channel:
+    """The stream under a negotiation, and the bytes that came and are not used yet."""
+
+    stream: trio.abc.Stream
+    deadlines: Deadlines = Deadlines()
+    upgrader: Upgrader | None = None
+    incoming: bytearray = attrs.field(factory=bytearray, init=False)
+
+    async def perform(self, handshake: Handshake[_T], *, seconds: float | None = None) -> _T:
+        """Perform all steps. Raises what the negotiation raises, LostError and DeadlineError.
+
+        `seconds` are for what comes before the first Send (default: the greeting's) and, if given,
+        for each step.
+        """
+        awaiting = "greeting"
+        allowed = self.deadlines.greeting if seconds is None else seconds
+        with trio.move_on_after(allowed) as scope:
+            step = next(handshake)
+            try:
+                while True:
+                    if isinstance(step, Send):
+                        awaiting = step.awaiting
+                        allowed = self.deadlines.option if seconds is None else seconds
+                        scope.deadline = trio.current_time() + allowed
+                        await self._send(step.data)
+                        step = next(handshake)
+                    elif isinstance(step, Receive):
+                        try:
+                            message = await self._receive(step, awaiting)
+                        except (LostError, ProtocolError) as error:
+                            step = handshake.throw(error)
+                        else:
+                            step = handshake.send(message)
+                    else:
+                        awaiting = "end of the TLS handshake"
+                        scope.deadline = trio.current_time() + allowed
+                        await self._upgrade()
+                        step = next(handshake)
+            except StopIteration as end:
+                result: _T = end.value
+                return result
+        raise DeadlineError(f"no {awaiting} came within {allowed:g} s")
+
+    async def leave(self, negotiation: Negotiation, error: BaseException | None = None) -> None:
+        """End a session that is still in haggling, after `error` or because all is said."""
+        polite = error is None or (
+            isinstance(error, ClientError) and not isinstance(error, LostError)
+        )
+        with trio.move_on_after(self.deadlines.close, shield=True) as scope:
+            if polite and negotiation.haggling:
+                with contextlib.suppress(LostError):
+                    await self.perform(negotiation.abort(), seconds=self.deadlines.close)
+            elif polite and negotiation.transmitting:
+                await self._send(negotiation.disconnect())
+            await self.stream.aclose()
+        if scope.cancelled_caught:
+            await trio.aclose_forcefully(self.stream)
+
+    async def _send(self, data: bytes) -> None:
+        try:
+            await self.stream.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            # What the server said before it closed tells more than the send: it is read next.
+            return
+
+    async def _receive(self, step: Receive, awaiting: str) -> object:
+        while True:
+            with memoryview(self.incoming) as view:
+                decoded = step.decode(view)
+            if decoded is not None:
+                message, length = decoded
+                del self.incoming[:length]
+                return message
+            try:
+                data = await self.stream.receive_some(CHUNK)
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                reason = error.__cause__ or error
+                raise LostError(
+                    f"the connection broke while the {awaiting} was due: {reason}"
+                ) from error
+            if not data:
+                raise LostError(f"the server closed the connection while the {awaiting} was due")
+            self.incoming += data
+
+    async def _upgrade(self) -> None:
+        if self.incoming:  # S-105
+            count = len(self.incoming)
+            raise ProtocolError(
+                f"{count} bytes came in clear behind the NBD_REP_ACK to NBD_OPT_STARTTLS",
+                rule="S-105",
+            )
+        assert self.upgrader is not None, "a negotiation that wishes for TLS has an upgrader"
+        self.stream = await self.upgrader(self.stream)

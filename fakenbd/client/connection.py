@@ -1,0 +1,214 @@
+"""One connection in transmission: many requests in flight, replies in any order.
+
+Three tasks serve it. The sender gathers all requests that are ready into one system call, the
+receiver works off every whole reply that has come, and the watchman looks at the oldest request
+and gives the connection up when its reply is overdue.
+A request is a slot in `_in_flight`, filled by the receiver, which wakes the task that waits for it.
+A caller that was cancelled leaves its slot behind: the reply still comes, and is thrown away.
+
+A hard breach, a lost connection and a missed deadline fail every waiting call and all later ones.
+ESHUTDOWN lets the requests in flight finish, then disconnects (C-127).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import attrs
+import outcome
+import trio
+
+from fakenbd.client.channel import Deadlines
+from fakenbd.client.noncompliance import Notes
+from fakenbd.client.pending import Bell, Pending
+from fakenbd.client.reassembly import Reply, asked
+from fakenbd.client.receiver import Receiver
+from fakenbd.client.session import Session
+from fakenbd.client.transport import Transport
+from fakenbd.errors import (
+    ClientError,
+    DeadlineError,
+    FakenbdError,
+    LostError,
+    NoncomplianceError,
+    ProtocolError,
+    ShutdownError,
+)
+from fakenbd.protocol import layout
+from fakenbd.protocol.constants import (
+    EXTENDED_REQUEST_MAGIC,
+    REQUEST_MAGIC,
+    Command,
+    CommandFlag,
+)
+from fakenbd.protocol.messages import Buffer
+
+__all__ = ["Connection"]
+
+RATE: Final = 1 << 20
+"""Bytes in flight for which a reply may take a second longer."""
+
+_DISC: Final = (int(Command.DISC), 0, 0, 0)
+
+
+@attrs.define(eq=False)
+class Connection:
+    """The requests and replies of one session; `run` must be running while it is used."""
+
+    transport: Transport
+    session: Session
+    deadlines: Deadlines
+    notes: Notes
+    leftover: bytes = b""
+    failure: FakenbdError | None = attrs.field(default=None, init=False)
+    """Why no request can be made any more; None while they can."""
+    ended: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _cookie: int = attrs.field(default=0, init=False)
+    _in_flight: dict[int, Pending] = attrs.field(factory=dict, init=False)
+    _bytes_in_flight: int = attrs.field(default=0, init=False)
+    _outgoing: list[Buffer] = attrs.field(factory=list, init=False)
+    _sender: Bell = attrs.field(factory=Bell, init=False)
+    _watchman: Bell = attrs.field(factory=Bell, init=False)
+    _leaving: bool = attrs.field(default=False, init=False)
+    _idle: trio.Event | None = attrs.field(default=None, init=False)
+    _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+
+    # --- requests ------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        command: int,
+        offset: int,
+        length: int,
+        flags: int = 0,
+        *,
+        payload: Buffer | None = None,
+        reply: Reply | None = None,
+        target: memoryview | None = None,
+    ) -> Pending:
+        """Queue one request. Raises what ended the connection, if it has ended."""
+        if self.failure is not None:
+            raise copy.copy(self.failure)
+        self._cookie = cookie = self._cookie + 1
+        self._bytes_in_flight += length
+        deadline = trio.current_time() + self.deadlines.reply + self._bytes_in_flight / RATE
+        pending = Pending(command, offset, length, flags, deadline, reply, target)
+        self._in_flight[cookie] = pending
+        self._outgoing.append(self._header(command, cookie, offset, length, flags))
+        if payload is not None:
+            self._outgoing.append(payload)
+        if self._sender.sleeper is not None:
+            self._sender.ring()
+        if self._watchman.sleeper is not None:
+            self._watchman.ring()
+        return pending
+
+    def _header(self, command: int, cookie: int, offset: int, length: int, flags: int) -> bytes:
+        if self.session.extended:
+            if command == Command.WRITE:
+                flags |= CommandFlag.PAYLOAD_LEN  # C-106
+            return layout.EXTENDED_REQUEST.pack(
+                EXTENDED_REQUEST_MAGIC, flags, command, cookie, offset, length
+            )
+        return layout.COMPACT_REQUEST.pack(REQUEST_MAGIC, flags, command, cookie, offset, length)
+
+    # --- life ----------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Serve the connection until it ends; never raises for what the server does."""
+        receiver = Receiver(
+            self.transport,
+            self._in_flight,
+            self.notes,
+            self._answer,
+            structured=self.session.structured,
+            extended=self.session.extended,
+        )
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._guarded, receiver.run, self.leftover)
+                    nursery.start_soon(self._guarded, self._send)
+                    nursery.start_soon(self._guarded, self._watch)
+        finally:
+            self._fail(LostError("the connection was closed"))
+            with trio.move_on_after(self.deadlines.close, shield=True):
+                await self.transport.aclose()
+            self.ended.set()
+
+    async def close(self) -> None:
+        """Disconnect softly: wait for what is in flight, say NBD_CMD_DISC, end the connection."""
+        with trio.move_on_after(self.deadlines.close, shield=True):
+            if self._in_flight and self.failure is None:
+                self._idle = trio.Event()
+                await self._idle.wait()
+            if not self._leaving and self.failure is None:
+                self._leave(LostError("the connection was closed"))
+            await self.ended.wait()
+        self._scope.cancel()
+
+    async def _guarded(self, task: Callable[..., Awaitable[None]], *arguments: bytes) -> None:
+        """Run one of the tasks; what it meets on the wire ends the connection, not the program."""
+        try:
+            await task(*arguments)
+        except (ProtocolError, LostError, NoncomplianceError) as error:
+            self._fail(error)
+
+    def _fail(self, error: FakenbdError) -> None:
+        """Fail every waiting call, and all that come later, with `error`."""
+        if self.failure is None:
+            self.failure = error
+        for pending in self._in_flight.values():
+            pending.fill(outcome.Error(copy.copy(error)))
+        self._in_flight.clear()
+        if self._idle is not None:
+            self._idle.set()
+        self._scope.cancel()
+
+    def _leave(self, reason: ClientError) -> None:
+        """Send DISC behind all requests; none may follow it."""
+        self.failure = self.failure or reason
+        self._leaving = True
+        command, offset, length, flags = _DISC
+        self._outgoing.append(self._header(command, self._cookie + 1, offset, length, flags))
+        self._sender.ring()
+
+    # --- tasks ---------------------------------------------------------------------------------
+
+    async def _send(self) -> None:
+        while True:
+            while not self._outgoing:
+                if self._leaving:
+                    self._scope.cancel()
+                await self._sender.wait()
+            buffers, self._outgoing = self._outgoing, []
+            await self.transport.send(buffers, stall=self.deadlines.stall)
+
+    async def _watch(self) -> None:
+        while True:
+            if not self._in_flight:
+                await self._watchman.wait()
+                continue
+            oldest = next(iter(self._in_flight.values()))
+            if trio.current_time() < oldest.deadline:
+                await trio.sleep_until(oldest.deadline)
+                continue
+            request = asked(oldest.command, oldest.offset, oldest.length)
+            raise DeadlineError(
+                f"no whole reply to {request} came within {self.deadlines.reply:g} s"
+            )
+
+    def _answer(self, cookie: int, pending: Pending, result: outcome.Outcome[Any]) -> None:
+        """What the receiver does with a request whose reply is complete."""
+        del self._in_flight[cookie]
+        self._bytes_in_flight -= pending.length
+        pending.fill(result)
+        if isinstance(result, outcome.Error) and isinstance(result.error, ShutdownError):
+            self.failure = self.failure or result.error  # C-127: nothing is asked any more
+        if not self._in_flight:
+            if self._idle is not None:
+                self._idle.set()
+            if isinstance(self.failure, ShutdownError) and not self._leaving:
+                self._leave(self.failure)

@@ -1,0 +1,151 @@
+"""From a URI, or a stream that is there already, to a session that both sides agree on."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import TypeAlias
+
+import attrs
+import trio
+
+from fakenbd.client.channel import Channel, Deadlines
+from fakenbd.client.connection import Connection
+from fakenbd.client.negotiation import Negotiation, Wishes
+from fakenbd.client.noncompliance import Notes, Tolerance
+from fakenbd.client.tls import TLS
+from fakenbd.client.transport import transport_of
+from fakenbd.errors import LostError
+from fakenbd.protocol.uri import Uri
+
+__all__ = ["Settings", "Target", "begin", "open_stream", "opened"]
+
+Target: TypeAlias = str | Uri | trio.abc.Stream
+
+
+@attrs.frozen
+class Settings:
+    """How a connection is made: to what, in whose name, how strictly, how patiently, how safely.
+
+    `export` None means the export that the URI names, or the default one.
+    """
+
+    target: Target
+    export: str | None = None
+    contexts: tuple[str, ...] = ()
+    tolerance: Tolerance = "tolerant"
+    deadlines: Deadlines = attrs.field(factory=Deadlines)
+    tls: TLS | None = None
+    structured: bool = True
+    extended: bool = True
+
+    @property
+    def uri(self) -> Uri | None:
+        """The URI to connect to; None where a stream was given instead."""
+        if isinstance(self.target, str):
+            return Uri.parse(self.target)
+        return self.target if isinstance(self.target, Uri) else None
+
+    @property
+    def security(self) -> TLS:
+        """What was said about TLS, or what the URI says of it."""
+        if self.tls is not None:
+            return self.tls
+        uri = self.uri
+        return TLS.of(uri) if uri is not None else TLS(policy="off")
+
+    def wishes(self) -> Wishes:
+        """What the negotiation is to ask for."""
+        uri = self.uri
+        export = self.export
+        if export is None:
+            export = uri.export if uri is not None else ""
+        return Wishes(export, self.contexts, self.security.policy, self.structured, self.extended)
+
+
+async def begin(settings: Settings) -> tuple[Channel, Negotiation]:
+    """Connect; the negotiation that is returned has not begun yet.
+
+    Raises UriError, TLSError (for credentials that cannot be used) and LostError.
+    """
+    uri = settings.uri
+    wishes = settings.wishes()
+    upgrader = None
+    if wishes.tls != "off":
+        upgrader = settings.security.upgrader("" if uri is None else uri.host)
+    if uri is None:
+        assert isinstance(settings.target, trio.abc.Stream), "what else it may be is a URI"
+        stream = settings.target
+    else:
+        stream = await open_stream(uri, settings.deadlines.connect)
+    channel = Channel(stream, settings.deadlines, upgrader)
+    return channel, Negotiation(wishes, Notes(settings.tolerance))
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[tuple[Connection, tuple[str, ...]]]:
+    """A connection in transmission, and the wished-for contexts that were selected."""
+    channel, negotiation = await begin(settings)
+    try:
+        session = await channel.perform(negotiation.open())
+    except BaseException as error:
+        await channel.leave(negotiation, error)
+        raise
+    connection = Connection(
+        transport_of(channel.stream),
+        session,
+        settings.deadlines,
+        negotiation.notes,
+        bytes(channel.incoming),
+    )
+    selected = session.contexts.values()
+    contexts = tuple(name for name in settings.contexts if name in selected)
+    failure = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(connection.run)
+        try:
+            yield connection, contexts
+        except Exception as error:
+            # Raised again outside of the nursery, which would wrap it in a group.
+            failure = error
+        finally:
+            await connection.close()
+    if failure is not None:
+        raise failure
+
+
+async def open_stream(uri: Uri, seconds: float) -> trio.abc.Stream:
+    """A stream to the server that `uri` names; LostError where there is none."""
+    with trio.move_on_after(seconds):
+        try:
+            if uri.transport == "tcp":
+                return await trio.open_tcp_stream(uri.host, uri.port)
+            if uri.transport == "unix":
+                return await _connected(trio.socket.AF_UNIX, uri.socket)
+            return await _connected(trio.socket.AF_VSOCK, (int(uri.host), uri.port))
+        except OSError as error:
+            raise LostError(f"cannot connect to {uri}: {_reason(error)}") from error
+    raise LostError(f"cannot connect to {uri}: no answer within {seconds:g} s")
+
+
+async def _connected(family: int, address: object) -> trio.abc.Stream:
+    socket = trio.socket.socket(family, trio.socket.SOCK_STREAM)
+    try:
+        await socket.connect(address)
+    except BaseException:
+        with suppress(OSError):
+            socket.close()
+        raise
+    return trio.SocketStream(socket)
+
+
+def _reason(error: OSError) -> str:
+    """Why there is no connection; trio wraps the reasons of several attempts in a group."""
+    cause = error.__cause__
+    while isinstance(cause, BaseExceptionGroup):
+        cause = cause.exceptions[0]
+    for candidate in (error, cause):
+        reason = getattr(candidate, "strerror", None)
+        if reason:
+            return str(reason)
+    return str(error)

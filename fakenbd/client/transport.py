@@ -1,0 +1,140 @@
+"""Bytes in and out of a connection, once the handshake is over.
+
+A socket is read and written directly: one system call for as much as there is, and a wait for the
+kernel only where there is nothing. Everything else (TLS, memory streams, a stream of the caller's)
+goes through trio's stream interface. Both say the same of a connection that broke: LostError.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+import attrs
+import trio
+
+from fakenbd.errors import DeadlineError, LostError
+from fakenbd.protocol.messages import Buffer
+
+__all__ = ["SocketTransport", "StreamTransport", "Transport", "transport_of"]
+
+PIECE: Final = 1 << 18
+"""Bytes sent through a stream under one deadline."""
+
+JOINED: Final = 1 << 16
+"""Up to so many bytes, joining buffers is cheaper than handing them to the kernel one by one."""
+
+VECTOR: Final = 1000
+"""Buffers handed to the kernel at once; Linux takes 1024."""
+
+
+class Transport(Protocol):
+    """What a connection needs of its bytes' carrier."""
+
+    async def receive_into(self, view: memoryview) -> int:
+        """Wait for bytes, put them at the start of `view`; their number, 0 at the end."""
+
+    async def send(self, buffers: Sequence[Buffer], *, stall: float) -> None:
+        """Send all buffers in order. DeadlineError where nothing moves for `stall` seconds."""
+
+    async def aclose(self) -> None:
+        """End the connection, with TLS's goodbye where there is one."""
+
+
+@attrs.define(eq=False)
+class SocketTransport:
+    """A connected stream socket, which must not block."""
+
+    socket: socket.socket
+
+    async def receive_into(self, view: memoryview) -> int:
+        # The tasks that the last bytes woke run first: their requests leave before this waits.
+        await trio.lowlevel.checkpoint()
+        while True:
+            try:
+                return self.socket.recv_into(view)
+            except BlockingIOError:
+                await trio.lowlevel.wait_readable(self.socket)
+            except OSError as error:
+                raise _lost(error) from error
+
+    async def send(self, buffers: Sequence[Buffer], *, stall: float) -> None:
+        left = [memoryview(buffer).cast("B") for buffer in _joined(buffers)]
+        while left:
+            try:
+                sent = self.socket.sendmsg(left[:VECTOR])
+            except BlockingIOError:
+                with trio.move_on_after(stall) as scope:
+                    await trio.lowlevel.wait_writable(self.socket)
+                if scope.cancelled_caught:
+                    raise _stalled(stall) from None
+                continue
+            except OSError as error:
+                raise _lost(error) from error
+            done = 0
+            while done < len(left) and sent >= len(left[done]):
+                sent -= len(left[done])
+                done += 1
+            left = left[done:]
+            if sent:
+                left[0] = left[0][sent:]
+
+    async def aclose(self) -> None:
+        self.socket.close()
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+
+@attrs.define(eq=False)
+class StreamTransport:
+    """Any stream of trio's."""
+
+    stream: trio.abc.Stream
+
+    async def receive_into(self, view: memoryview) -> int:
+        try:
+            data = await self.stream.receive_some(min(len(view), PIECE))
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise _lost(error) from error
+        view[: len(data)] = data
+        return len(data)
+
+    async def send(self, buffers: Sequence[Buffer], *, stall: float) -> None:
+        for buffer in _joined(buffers):
+            view = memoryview(buffer).cast("B")
+            for start in range(0, len(view), PIECE):
+                with trio.move_on_after(stall) as scope:
+                    try:
+                        await self.stream.send_all(view[start : start + PIECE])
+                    except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                        raise _lost(error) from error
+                if scope.cancelled_caught:
+                    raise _stalled(stall)
+
+    async def aclose(self) -> None:
+        await self.stream.aclose()
+
+
+def transport_of(stream: trio.abc.Stream) -> Transport:
+    """The fastest carrier over `stream`, which must not be used otherwise from then on."""
+    if isinstance(stream, trio.SocketStream):
+        plain = socket.socket(fileno=stream.socket.detach())
+        plain.setblocking(False)
+        return SocketTransport(plain)
+    return StreamTransport(stream)
+
+
+def _joined(buffers: Sequence[Buffer]) -> Sequence[Buffer]:
+    """The same bytes in fewer buffers where they are few."""
+    if len(buffers) == 1 or sum(map(len, buffers)) > JOINED:
+        return buffers
+    return [b"".join(buffers)]
+
+
+def _lost(error: Exception) -> LostError:
+    reason = getattr(error, "strerror", None) or error.__cause__ or error
+    return LostError(f"the connection broke: {reason}")
+
+
+def _stalled(stall: float) -> DeadlineError:
+    return DeadlineError(f"the server took no bytes for {stall:g} s")
