@@ -22,7 +22,7 @@ _WIDTH: Final = 100
 
 def describe(profile: Profile) -> str:
     """The whole profile as text of at most 100 columns, each line ended."""
-    parts = [f"{profile.id}: {profile.summary}" if profile.summary else profile.id]
+    parts = ["\n".join(part for part in (profile.id, profile.summary) if part)]
     if profile.about.strip():
         parts.append(profile.about.strip())
     parts.append(_section("The server", [*_exports(profile), _speaks(profile.handshake)]))
@@ -76,7 +76,7 @@ def _exports(profile: Profile) -> Iterator[str]:
         name = f'The export "{plan.name}"' if plan.name else "The default export"
         yield f"{name} has {_size(plan)}: {_content(plan.content)}. {_claims(plan)}"
         for context, says in plan.contexts.items():
-            yield f"{context} {_script(script(says, context))}."
+            yield f"{context} {_script(script(says, context), context)}."
         if not plan.contexts:
             yield "It has no metadata contexts."
 
@@ -117,7 +117,7 @@ def _shortened(text: str) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _script(said: Any) -> str:
+def _script(said: Any, context: str) -> str:
     if isinstance(said, Truth):
         return "tells the truth"
     if isinstance(said, Unwritten):
@@ -127,12 +127,12 @@ def _script(said: Any) -> str:
     if isinstance(said, Repeated):
         return f"says {extents(said.extents)}, over and over"
     if isinstance(said, Policy):
-        return _policy(said)
+        return _policy(said, context)
     return "says what a function says"
 
 
-def _policy(policy: Policy) -> str:
-    words = [_script(policy.script) if policy.script is not None else "tells the truth"]
+def _policy(policy: Policy, context: str) -> str:
+    words = [_script(script(policy.script, context), context)]
     if policy.one_extent is not None:
         words.append("one extent at a time" if policy.one_extent else "many extents, asked or not")
     if policy.merge:
@@ -168,7 +168,7 @@ def _speaks(handshake: Handshake) -> str:
 
 
 def _rule(row: Rule) -> str:
-    where = " ".join(part for part in (row.level, row.section or row.basis) if part)
+    where = ", ".join(part for part in (row.level, row.section or row.basis) if part)
     kind = {"C": "for the client", "S": "broken here", "Q": "legal, and unusual"}[row.group]
     sentence = f"{row.id} ({kind}; {where}): {row.text}."
     if row.should:

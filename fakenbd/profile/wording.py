@@ -1,7 +1,7 @@
 """A fault as an English sentence: when it strikes, then what the server does instead.
 
-A kind without words of its own here is told by the first sentence of its documentation and the
-parameters that differ from the defaults, so that a new kind is never left unsaid.
+A kind without words of its own here is told by the first sentence of its documentation, and
+parameters that the words do not speak of are listed behind them: nothing is left unsaid.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from enum import IntEnum, IntFlag
 from typing import Any, Final
+
+import attrs
 
 from fakenbd.faults import Fault, Kind, When
 from fakenbd.faults.condition import ANY, Range
@@ -181,8 +183,13 @@ def _messages(at: Any) -> str:
     return f"each {at} message"
 
 
-def _setting(value: Any) -> str:
+_ENUMERATED: Final = {"error": Error, "option": Option}
+
+
+def _setting(name: str, value: Any) -> str:
     if isinstance(value, Number):
+        if name in _ENUMERATED and not (value.relative or value.swapped):
+            return spec_name(_ENUMERATED[name], value.value)
         if value.swapped:
             return "its bytes in the other order"
         if value.relative:
@@ -202,7 +209,9 @@ def _hyphened(name: str) -> str:
 
 
 def _set(kind: Any) -> str:
-    fields = [f"{_hyphened(name)} to {_setting(value)}" for name, value in kind.fields.items()]
+    fields = [
+        f"{_hyphened(name)} to {_setting(name, value)}" for name, value in kind.fields.items()
+    ]
     return f"sets {listed(fields)} in {_messages(kind.at)}"
 
 
@@ -211,7 +220,7 @@ def _said(message: Any) -> str:
         if not message.settings:
             return f"a message {_quoted(message.word)}"
         fields = [
-            f"{_hyphened(name)} {_setting(value)}" for name, value in message.settings.items()
+            f"{_hyphened(name)} {_setting(name, value)}" for name, value in message.settings.items()
         ]
         return f"a message {_quoted(message.word)} with {listed(fields)}"
     if isinstance(message, Raw):
@@ -349,22 +358,37 @@ _WORDS: Final[Mapping[str, Callable[[Any], str]]] = {
 }
 
 
-def _told_by_documentation(kind: Kind) -> str:
-    first = " ".join((type(kind).__doc__ or kind.slug).split()).partition(". ")[0].rstrip(".")
-    given = [
-        f"{_hyphened(name)} = {getattr(kind, name)}"
-        for name, field in parameters(type(kind)).items()
-        if getattr(kind, name) != field.default
-    ]
-    words = f"does this: {first[0].lower()}{first[1:]}"
-    return f"{words} ({listed(given)})" if given else words
+@attrs.define(eq=False)
+class _Heard:
+    """A kind that remembers which of its parameters were looked at."""
+
+    _kind: Kind
+    looked_at: set[str] = attrs.field(factory=set)
+
+    def __getattr__(self, name: str) -> Any:
+        self.looked_at.add(name)
+        return getattr(self._kind, name)
+
+
+def _documented(kind: Any) -> str:
+    first = " ".join(kind.__doc__.split()).partition(". ")[0].rstrip(".")
+    return f"does this: {first[0].lower()}{first[1:]}"
 
 
 def _change(change: Change) -> str:
     if not isinstance(change, Kind):
         return f"does what the function {kind_name(change)} says"
-    words = _WORDS.get(change.slug)
-    return _told_by_documentation(change) if words is None else words(change)
+    if change.slug not in _WORDS:
+        words, looked_at = _documented(change), set[str]()
+    else:
+        heard = _Heard(change)
+        words, looked_at = _WORDS[change.slug](heard), heard.looked_at
+    unsaid = [
+        f"{_hyphened(name)} = {getattr(change, name)}"
+        for name, field in parameters(type(change)).items()
+        if name not in looked_at and getattr(change, name) != field.default
+    ]
+    return f"{words} ({listed(unsaid)})" if unsaid else words
 
 
 def fault_sentence(fault: Fault) -> str:

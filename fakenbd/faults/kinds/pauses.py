@@ -61,7 +61,7 @@ def _before(answer: Answer, at: Selector | None, wait: Callable[[], Step]) -> An
 
 
 def _replies(value: Any) -> int | None:
-    if value == "idle":
+    if value in (None, "idle"):
         return None
     if isinstance(value, str):
         raise ValueError(f'expected a whole number from 1 or "idle", got {shown(value)}')

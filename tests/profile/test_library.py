@@ -1,0 +1,59 @@
+"""The library that is shipped is in order: every profile loads and says what it has to say."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from fakenbd.profile import exports, find, library, library_folder, loader
+from fakenbd.profile.prose import describe
+from fakenbd.protocol.rules import known, outcomes, rules
+
+IDS = list(library())
+
+
+def test_ids_are_unique_and_say_where_the_file_is():
+    assert len(set(IDS)) == len(IDS) > 50
+    for profile_id in IDS:
+        assert re.fullmatch(r"[a-z]+/[a-z0-9-]+(@[A-Za-z0-9._+,-]+)?", profile_id)
+        assert (library_folder() / f"{profile_id.partition('@')[0]}.toml").is_file()
+
+
+@pytest.mark.parametrize("profile_id", IDS)
+def test_a_profile_is_in_order(profile_id):
+    profile = find(profile_id)
+    assert profile.id == profile_id
+    assert profile.summary == profile.summary.strip()
+    assert 0 < len(profile.summary) <= 90
+    assert not profile.summary.endswith(".")
+    assert "{" not in profile.summary
+    assert profile.about.strip()
+    assert all(map(known, profile.rules))
+    assert profile.expect.outcome in outcomes(profile.rules)
+    assert all(fault.name for fault in profile.faults)
+    assert max(map(len, describe(profile).splitlines())) <= 100
+    for export in profile.open_exports():
+        export.close()
+
+
+def test_every_file_says_what_happens_and_no_rule():
+    for source in library_folder().rglob("*.toml"):
+        assert not re.search(r"(^|-)[csq]-?\d", source.stem)
+
+
+def test_rows_that_no_profile_shows_are_rows_and_are_not_shown():
+    readme = (library_folder() / "README.md").read_text(encoding="utf-8")
+    table = readme.partition("## What no profile shows")[2]
+    rows = re.findall(r"^\| ([CSQ]-\d+) \| (.+) \|$", table, re.MULTILINE)
+    assert rows
+    assert {row for row, _ in rows} <= {row.id for row in rules()}
+    shown = {rule_id for profile_id in IDS for rule_id in find(profile_id).rules}
+    assert not shown & {row for row, _ in rows}
+
+
+def test_every_key_of_a_profile_is_documented():
+    readme = (library_folder() / "README.md").read_text(encoding="utf-8")
+    keys = {*exports._EXPORT, "content", *exports._POLICY, *exports._CONTEXT}
+    keys |= {*loader._HANDSHAKE, *loader._EXPECT, *loader.OPERATIONS}
+    assert [key for key in keys if not re.search(rf"[`\s]{key}[`\s]", readme)] == []
