@@ -229,7 +229,7 @@ async def test_nbd_server(tmp_path):
     """nbd-server serves the socket that it finds as its standard input."""
     path = sparse_file(tmp_path / "image")
     configuration = tmp_path / "configuration"
-    configuration.write_text(f"[generic]\n[disk]\nexportname = {path}\n")
+    configuration.write_text(f"[generic]\n[disk]\nexportname = {path}\nflush = true\n")
     ours, theirs = socket.socketpair()
     with theirs:
         server = await trio.lowlevel.open_process(
