@@ -116,13 +116,17 @@ class StartTLS:
     """Begin the TLS handshake; what stands before it in the answer leaves in clear.
 
     `certificate` is "good", "expired", "wrong-host", "untrusted" or "self-signed". With `abort`
-    the connection is dropped after so many bytes of the server's half of the handshake; with
-    `skip` there is no handshake, and the conversation goes on in clear.
+    the connection is dropped after so many bytes of the server's half of the handshake, or at its
+    end; with `skip` there is no handshake, and the conversation goes on in clear. With `version`
+    the server speaks that version of TLS only; with `keep` it forgets nothing of what was
+    negotiated in clear.
     """
 
     certificate: str = "good"
     abort: int | None = None
     skip: bool = False
+    version: str | None = None
+    keep: bool = False
 
 
 Step: TypeAlias = (

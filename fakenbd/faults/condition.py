@@ -33,6 +33,8 @@ __all__ = ["ANY", "Range", "When", "parse_when"]
 ANY: Final = "any"
 Numbers: TypeAlias = frozenset[int] | Literal["any"]
 
+_OF_COMMANDS: Final = ("offset", "length", "flags", "without")
+
 
 @attrs.frozen
 class Range:
@@ -122,7 +124,8 @@ class When:
     `connection`: numbers of connections, from 1.
     `offset`: where the request starts, or a half-open range of the export that it overlaps (in a
     range, a request of no length counts as one byte). `length`: its length, or a range of lengths,
-    both ends included. `flags`: command flags, all of which must be set.
+    both ends included. `flags`: command flags, all of which must be set; `without`: those none of
+    which may be set.
     `tls`, `structured`: whether that is in force (extended headers count as structured).
     `nth`: only the n-th such event. `after`: only later than so many. `every`: only each n-th (of
     those after `after`). `times`: at most so many strikes. `per`: counted for the whole "server"
@@ -137,6 +140,7 @@ class When:
     offset: int | Range | None = attrs.field(default=None, converter=_span)
     length: int | Range | None = attrs.field(default=None, converter=_span)
     flags: int | None = attrs.field(default=None, converter=_flags)
+    without: int | None = attrs.field(default=None, converter=_flags)
     tls: bool | None = attrs.field(default=None, converter=_boolean)
     structured: bool | None = attrs.field(default=None, converter=_boolean)
     nth: int | None = attrs.field(default=None, converter=_positive)
@@ -156,7 +160,7 @@ class When:
         named = [name for name in EVENT_KINDS if getattr(self, name) not in (None, False)]
         if len(named) > 1:
             raise ValueError(f"expected only one of {' and '.join(named)}")
-        for name in ("offset", "length", "flags"):
+        for name in _OF_COMMANDS:
             if getattr(self, name) is not None and named and named != ["command"]:
                 raise ValueError(f"expected no {name} with {named[0]}, it belongs to commands")
         if self.nth is not None:
@@ -170,7 +174,7 @@ class When:
         for name in EVENT_KINDS:
             if getattr(self, name) not in (None, False):
                 return frozenset((name,))
-        if any(value is not None for value in (self.offset, self.length, self.flags)):
+        if any(getattr(self, name) is not None for name in _OF_COMMANDS):
             return frozenset(("command",))
         return frozenset(name for name in EVENT_KINDS if getattr(self, name) is not False)
 
@@ -264,6 +268,7 @@ _FIXED: Final[dict[str, _Check]] = {
     "flags": lambda value, event: (
         event.request is not None and event.request.flags & value == value
     ),
+    "without": lambda value, event: event.request is not None and not event.request.flags & value,
     "offset": _starts_or_overlaps,
     "connection": lambda value, event: event.connection in value,
 }
@@ -272,7 +277,7 @@ _FIXED: Final[dict[str, _Check]] = {
 def _shown(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    if name == "flags":
+    if name in ("flags", "without"):
         return flag_names(CommandFlag, value)
     if value == ANY:
         return '"any"'

@@ -129,6 +129,7 @@ _DETAILS: Final[dict[str, Callable[[Any], str]]] = {
     "length": lambda value: f"of {_span(value)}",
     "offset": _area,
     "flags": lambda value: f"with {flag_names(CommandFlag, value).replace('|', ' and ')}",
+    "without": lambda value: f"without {flag_names(CommandFlag, value).replace('|', ' and ')}",
     "connection": lambda value: f"on the {listed([_ordinal(n) for n in sorted(value)])} connection",
     "tls": lambda value: _is(value, "with TLS"),
     "structured": lambda value: _is(value, "with structured replies"),

@@ -512,6 +512,20 @@ CASES: Final[tuple[Case, ...]] = (
         "began TLS with abort 100",
     ),
     Case(
+        '{ tls-version = "1.1" }',
+        STARTTLS,
+        [OptionReply(5, Ack()), StartTLS(version="1.1")],
+        TLS_ACK_HEX,
+        "began TLS with version 1.1",
+    ),
+    Case(
+        "{ keep-state = true }",
+        STARTTLS,
+        [OptionReply(5, Ack()), StartTLS(keep=True)],
+        TLS_ACK_HEX,
+        "began TLS with keep True",
+    ),
+    Case(
         "{ no-close-notify = true }",
         ABORT,
         [OptionReply(2, Ack()), End("truncate")],

@@ -70,6 +70,14 @@ CONDITIONS: list[tuple[dict[str, Any], Event, Event, str]] = [
         command(flags=4),
         "wanted flags = NBD_CMD_FLAG_FUA|NBD_CMD_FLAG_DF",
     ),
+    ({"without": "df"}, command(flags=1), command(flags=5), "wanted without = NBD_CMD_FLAG_DF"),
+    ({"without": "df"}, READ, GO, "wanted without = NBD_CMD_FLAG_DF"),
+    (
+        {"without": ["fua", "df"]},
+        command(flags=8),
+        command(flags=1),
+        "wanted without = NBD_CMD_FLAG_FUA|NBD_CMD_FLAG_DF",
+    ),
     ({"tls": True}, command(tls=True), READ, "wanted tls = true"),
     ({"tls": False}, READ, command(tls=True), "wanted tls = false"),
     ({"structured": True}, command(structured=True), READ, "wanted structured = true"),
@@ -160,6 +168,10 @@ def test_occurrences_are_counted_from_one(
             ["when: expected only one of option and command"],
         ),
         (
+            {"greeting": True, "without": "df"},
+            ["when: expected no without with greeting, it belongs to commands"],
+        ),
+        (
             {"option": "go", "offset": 1},
             ["when: expected no offset with option, it belongs to commands"],
         ),
@@ -191,6 +203,7 @@ def test_mistakes_are_listed_with_their_key_path(table: Any, mistakes: list[str]
         ({"option": ["go", "info"]}, {"option"}, "info or go"),
         ({"command": "any"}, {"command"}, "any command"),
         ({"offset": 0}, {"command"}, "command"),
+        ({"without": "df"}, {"command"}, "command"),
     ],
 )
 def test_conditions_tell_what_they_are_about(

@@ -241,7 +241,7 @@ def test_families_are_those_of_the_table_of_kinds() -> None:
             "stop-reading",
         ],
         "tls": [
-            *("abort-handshake", "certificate", "no-close-notify", "no-handshake"),
-            "plaintext-after-ack",
+            *("abort-handshake", "certificate", "keep-state", "no-close-notify", "no-handshake"),
+            *("plaintext-after-ack", "tls-version"),
         ],
     }

@@ -13,14 +13,27 @@ from fakenbd.faults.strike import Strike
 from fakenbd.faults.values import one_of, whole
 from fakenbd.protocol.messages import ServerMessage
 
-__all__ = ["AbortHandshake", "Certificate", "NoCloseNotify", "NoHandshake", "PlaintextAfterAck"]
+__all__ = [
+    "AbortHandshake",
+    "Certificate",
+    "KeepState",
+    "NoCloseNotify",
+    "NoHandshake",
+    "PlaintextAfterAck",
+    "TLSVersion",
+]
 
 _CERTIFICATES: Final = ("expired", "wrong-host", "untrusted", "self-signed")
 _INSTEAD: Final = ("clear", "silence", "close", "reset")
+_VERSIONS: Final = ("1.0", "1.1", "1.2", "1.3")
 
 
 def _certificate(value: Any) -> str:
     return one_of(value, _CERTIFICATES)
+
+
+def _version(value: Any) -> str:
+    return one_of(value, _VERSIONS)
 
 
 def _instead(value: Any) -> str:
@@ -95,6 +108,34 @@ class NoHandshake(Kind):
         return _starting(answer, End("reset" if self.instead == "reset" else "close"))
 
 
+@register("tls-version", family="tls", main="version", events=("option",))
+@attrs.frozen
+class TLSVersion(Kind):
+    """Speak one version of TLS only.
+
+    Example: do = { tls-version = "1.1" }
+
+    version: "1.0", "1.1", "1.2" or "1.3" (required)
+    """
+
+    version: str = attrs.field(converter=_version)
+
+    def apply(self, answer: Answer, strike: Strike) -> Answer:
+        return _starting(answer, version=self.version)
+
+
+@register("keep-state", family="tls", events=("option",))
+@attrs.frozen
+class KeepState(Kind):
+    """Forget nothing at STARTTLS: what was negotiated in clear stays in force.
+
+    Example: do = { keep-state = true }
+    """
+
+    def apply(self, answer: Answer, strike: Strike) -> Answer:
+        return _starting(answer, keep=True)
+
+
 @register("abort-handshake", family="tls", main="after", events=("option",))
 @attrs.frozen
 class AbortHandshake(Kind):
@@ -102,7 +143,7 @@ class AbortHandshake(Kind):
 
     Example: do = { abort-handshake = 100 }
 
-    after: bytes of the handshake that the server sends before (default 0)
+    after: bytes of the handshake that the server sends before, all if it has less (default 0)
     """
 
     after: int = attrs.field(default=0, converter=whole)
