@@ -8,6 +8,7 @@ while options may still be asked, the session is left with ABORT, as politely as
 from __future__ import annotations
 
 import contextlib
+import ssl
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
@@ -16,7 +17,7 @@ import trio
 
 from fakenbd.client.negotiation import Negotiation
 from fakenbd.client.option import Handshake, Receive, Send
-from fakenbd.errors import ClientError, DeadlineError, LostError, ProtocolError
+from fakenbd.errors import ClientError, DeadlineError, LostError, ProtocolError, TLSError
 
 __all__ = ["Channel", "Deadlines", "Upgrader"]
 
@@ -74,8 +75,8 @@ class Channel:
         awaiting = "greeting"
         allowed = self.deadlines.greeting if seconds is None else seconds
         with trio.move_on_after(allowed) as scope:
-            step = next(handshake)
             try:
+                step = next(handshake)
                 while True:
                     if isinstance(step, Send):
                         awaiting = step.awaiting
@@ -134,6 +135,8 @@ class Channel:
                 data = await self.stream.receive_some(CHUNK)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 reason = error.__cause__ or error
+                if isinstance(reason, ssl.SSLError):  # such as: no certificate of the client's
+                    raise TLSError(f"the server ended TLS: {reason.reason or reason}") from error
                 raise LostError(
                     f"the connection broke while the {awaiting} was due: {reason}"
                 ) from error

@@ -1,0 +1,408 @@
+"""The reference client at work: one operation on one server, and an honest account of it.
+
+Each operation is done in several ways, so that faults have something to strike at: reads at the
+start, in the middle and at the end, one after another and several in flight; maps with and without
+REQ_ONE; writes that begin and end where no block does. An error that the server answers is noted
+and the work goes on; what ends the connection ends the operation. All that came is compared with
+the export. Any exception outside of the client's family is a bug, and propagates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Final, TypeAlias, TypeVar
+
+import attrs
+import trio
+
+from fakenbd.check.findings import Facts, Findings, Outcome
+from fakenbd.client import TLS, Client, Deadlines, Target
+from fakenbd.client.channel import Channel
+from fakenbd.client.negotiation import Negotiation
+from fakenbd.client.target import Settings, begin
+from fakenbd.errors import ClientError, CommandError, ProtocolError, RefusedError
+from fakenbd.export import RandomBytes
+from fakenbd.profile.profile import Operation
+from fakenbd.protocol.constants import Error, Reply, State, TransmissionFlag
+from fakenbd.protocol.messages import Extent
+
+__all__ = ["Connect", "exercise"]
+
+Connect: TypeAlias = Callable[[], Awaitable[Target]]
+"""Gives a URI, or a stream that is connected afresh."""
+
+PATIENCE: Final = 900.0
+"""Seconds after which an operation counts as hung; the client's own deadlines are far shorter."""
+
+LARGE: Final = 1 << 18
+SEVERAL: Final = 8
+PIECE: Final = 1 << 22
+WHOLE: Final = 1 << 26
+"""An export up to this size is copied whole, a larger one at both ends."""
+
+MAPPED: Final = 1 << 36
+EXTENTS: Final = 1 << 17
+"""How much is mapped of an export that is too large, and how many extents are enough."""
+
+_T = TypeVar("_T")
+Span: TypeAlias = tuple[int, int]
+
+
+@attrs.define(eq=False)
+class _Work:
+    """One operation: whom to ask, what is known, and what was found."""
+
+    connect: Connect
+    facts: Facts
+    options: dict[str, Any]
+    findings: Findings = attrs.field(factory=Findings)
+
+    @asynccontextmanager
+    async def client(self, *contexts: str) -> AsyncIterator[Client]:
+        target = await self.connect()
+        name = self.facts.export.name
+        async with Client.connect(target, export=name, contexts=contexts, **self.options) as client:
+            yield client
+
+    async def attempt(self, call: Awaitable[_T]) -> _T | None:
+        """What a request comes to; an error that the server answers is noted."""
+        try:
+            return await call
+        except CommandError as error:
+            self.findings.failed(error)
+            return None
+
+    async def check_read(self, client: Client, span: Span, *, df: bool = False) -> None:
+        offset, length = span
+        data = await self.attempt(client.read(offset, length, df=df))
+        if data is not None:
+            self.findings.believed(self.facts.wrong_data(offset, data))
+
+
+async def exercise(
+    operation: Operation,
+    connect: Connect,
+    facts: Facts,
+    *,
+    tls: TLS | None = None,
+    timeout: float | Deadlines | None = None,
+) -> Outcome:
+    """Do one operation with the reference client, over connections that `connect` gives."""
+    work = _Work(connect, facts, {"tls": tls, "timeout": timeout})
+    with trio.move_on_after(PATIENCE) as scope:
+        try:
+            await _OPERATIONS[operation](work)
+        except (ClientError, ProtocolError) as error:
+            work.findings.failed(error)
+    return work.findings.outcome(operation, hung=scope.cancelled_caught)
+
+
+# --- where ---------------------------------------------------------------------------------------
+
+
+def _clipped(size: int, *spans: Span) -> list[Span]:
+    """The spans as far as they lie in an export of that size, none of them empty."""
+    clipped = []
+    for offset, length in spans:
+        start = max(0, min(offset, size))
+        length = min(length, size - start)
+        if length > 0 and (start, length) not in clipped:
+            clipped.append((start, length))
+    return clipped
+
+
+def _places(size: int) -> list[Span]:
+    """At the start, in the middle and at the end; on blocks and off them."""
+    return _clipped(
+        size,
+        (0, LARGE),
+        (512, 512),
+        (size // 2, 4096),
+        (size // 3, 700),
+        (size - 4096, 4096),
+        (size - 1, 1),
+    )
+
+
+def _parts(size: int, count: int, longest: int) -> list[Span]:
+    """So many spans that do not touch, all over the export."""
+    step = max(1, size // count)
+    length = max(1, min(longest, step - 1))
+    return _clipped(size, *((step * part, length) for part in range(count)))
+
+
+def _ends(size: int, most: int) -> list[Span]:
+    """The whole export, or its beginning and its end."""
+    if size <= most:
+        return _clipped(size, (0, size))
+    return [(0, most // 2), (size - most // 2, most // 2)]
+
+
+def _writable(client: Client, *spans: Span) -> list[Span]:
+    """The spans, on whole sectors where no block size was agreed on (C-93)."""
+    if client.block_size is None and client.size % 512 == 0:
+        spans = tuple((start - start % 512, length + -length % 512) for start, length in spans)
+    return _clipped(client.size, *spans)
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+async def _together(works: list[Awaitable[None]]) -> None:
+    """Do all at once. Raises what the first of them met, when all have ended."""
+    failures: list[Exception] = []
+
+    async def guarded(work: Awaitable[None]) -> None:
+        try:
+            await work
+        except (ClientError, ProtocolError) as error:
+            failures.append(error)
+
+    async with trio.open_nursery() as nursery:
+        for work in works:
+            nursery.start_soon(guarded, work)
+    if failures:
+        raise failures[0]
+
+
+async def _read(work: _Work) -> None:
+    async with work.client() as client:
+        await _read_all_over(work, client)
+
+
+async def _read_all_over(work: _Work, client: Client) -> None:
+    size = client.size
+    for span in _places(size):
+        await work.check_read(client, span)
+    await _together([work.check_read(client, span) for span in _parts(size, SEVERAL, 4096)])
+    if client.offers(TransmissionFlag.SEND_DF):
+        for span in _clipped(size, (0, 1 << 16), (size // 2, 1 << 16)):
+            await work.check_read(client, span, df=True)
+    for span in _clipped(size, (size // 4, 1024)):
+        await work.check_read(client, span)
+
+
+async def _cache(work: _Work) -> None:
+    async with work.client() as client:
+        for offset, length in _clipped(client.size, (0, LARGE), (client.size // 2, 4096)):
+            await work.attempt(client.cache(offset, length))
+            await work.check_read(client, (offset, length))
+
+
+async def _copy(work: _Work) -> None:
+    async with work.client(*work.facts.contexts) as client:
+        for offset, length in _ends(client.size, WHOLE):
+            for extent in await _allocated(work, client, offset, length):
+                await _copy_extent(work, client, offset, extent)
+                offset += extent.length
+
+
+async def _allocated(work: _Work, client: Client, offset: int, length: int) -> list[Extent]:
+    """What there is to copy; all of it where the server does not say."""
+    if "base:allocation" not in client.contexts:
+        return [Extent(length, 0)]
+    extents: list[Extent] = []
+    end = offset + length
+    try:
+        async for extent in client.block_status(offset, length, context="base:allocation"):
+            extents.append(extent)
+            offset += extent.length
+            if len(extents) == EXTENTS:
+                break
+    except CommandError:
+        if client.failure is not None:
+            raise
+    return [*extents, Extent(end - offset, 0)] if offset < end else extents
+
+
+async def _copy_extent(work: _Work, client: Client, offset: int, extent: Extent) -> None:
+    if extent.flags & State.ZERO:
+        if work.facts.map:
+            for span in _ends(extent.length, LARGE):
+                zeroes = bytes(span[1])
+                work.findings.believed(work.facts.wrong_data(offset + span[0], zeroes))
+        return
+    pieces = range(offset, offset + extent.length, PIECE)
+    spans = [(start, min(PIECE, offset + extent.length - start)) for start in pieces]
+    await _together([work.check_read(client, span) for span in spans])
+
+
+async def _map(work: _Work) -> None:
+    async with work.client(*work.facts.contexts) as client:
+        for req_one in (False, True):
+            for context in client.contexts:
+                for offset, length in _ends(client.size, MAPPED):
+                    call = _map_span(client, context, offset, length, req_one)
+                    extents = await work.attempt(call)
+                    if extents is not None:
+                        wrong = work.facts.wrong_map(context, offset, extents)
+                        work.findings.believed(wrong)
+
+
+async def _map_span(
+    client: Client, context: str, offset: int, length: int, req_one: bool
+) -> list[Extent]:
+    extents: list[Extent] = []
+    async for extent in client.block_status(offset, length, context=context, req_one=req_one):
+        extents.append(extent)
+        if len(extents) == EXTENTS:
+            break
+    return extents
+
+
+# --- writing -------------------------------------------------------------------------------------
+
+
+async def _write(work: _Work) -> None:
+    async with work.client() as client:
+        size = client.size
+        for offset, length in _clipped(size, (0, LARGE)):
+            await _write_span(work, client, offset, length, "large")
+        await _together(
+            [
+                _write_span(work, client, offset, length, "part")
+                for offset, length in _parts(size, SEVERAL, 4096)
+            ]
+        )
+        if client.offers(TransmissionFlag.SEND_FUA):
+            for offset, length in _writable(client, (size // 2 + 1, 700)):
+                await _write_span(work, client, offset, length, "stable", fua=True)
+        if client.offers(TransmissionFlag.SEND_FLUSH):
+            await work.attempt(client.flush())
+        for span in _places(size):
+            await work.check_read(client, span)
+
+
+async def _write_span(
+    work: _Work, client: Client, offset: int, length: int, seed: str, *, fua: bool = False
+) -> None:
+    """Write bytes that nobody else writes, and look for them in the server's own export."""
+    data = bytes(RandomBytes(seed).read(offset, length))
+    before = work.findings.error
+    await work.attempt(client.write(offset, data, fua=fua))
+    if work.findings.error is before:
+        _check_kept(work, offset, data)
+
+
+def _check_kept(work: _Work, offset: int, data: bytes) -> None:
+    wrong = work.facts.wrong_data(offset, data)
+    if wrong:
+        work.findings.believed(f"what was written is not there: {wrong}")
+
+
+async def _zero(work: _Work) -> None:
+    async with work.client() as client:
+        size = client.size
+        for span in _clipped(size, (0, size)):
+            await _zero_span(work, client, span, hole=True)
+        for offset, length in _clipped(size, (0, LARGE)):
+            await _write_span(work, client, offset, length, "large")
+        for span in _clipped(size, (512, 4096)):
+            await _zero_fast(work, client, span)
+        for span in _writable(client, (8192, 4096), (16385, 700)):
+            await _zero_span(work, client, span, hole=False)
+        for span in _places(size):
+            await work.check_read(client, span)
+
+
+async def _zero_fast(work: _Work, client: Client, span: Span) -> None:
+    """Zeroes by the fast way if there is one, else by any."""
+    if client.offers(TransmissionFlag.SEND_FAST_ZERO):
+        try:
+            await client.zero(*span, fast=True)
+        except CommandError as error:
+            if error.error not in (Error.ENOTSUP, Error.EINVAL):
+                work.findings.failed(error)
+    await _zero_span(work, client, span, hole=True)
+
+
+async def _zero_span(work: _Work, client: Client, span: Span, *, hole: bool) -> None:
+    before = work.findings.error
+    await work.attempt(client.zero(*span, hole=hole))
+    if work.findings.error is before:
+        for start, length in _ends(span[1], LARGE):
+            _check_kept(work, span[0] + start, bytes(length))
+
+
+async def _trim(work: _Work) -> None:
+    async with work.client() as client:
+        size = client.size
+        for offset, length in _writable(client, (0, size), (512, 4096), (size // 2 + 1, 70_000)):
+            await work.attempt(client.trim(offset, length))
+        # What a trimmed range holds is not known, but that it can be read is (C-141).
+        for offset, length in _clipped(size, (0, 4096)):
+            await work.attempt(client.read(offset, length))
+
+
+async def _flush(work: _Work) -> None:
+    async with work.client() as client:
+        writable = not client.offers(TransmissionFlag.READ_ONLY)
+        for offset, length in _clipped(client.size, (0, 512), (512, 4096)):
+            if writable:
+                await _write_span(work, client, offset, length, "flushed")
+            await work.attempt(client.flush())
+
+
+# --- looking ---------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def _haggling(work: _Work) -> AsyncIterator[tuple[Channel, Negotiation]]:
+    """A session that stays in the handshake, and is left with ABORT."""
+    settings = Settings(
+        await work.connect(),
+        work.facts.export.name,
+        deadlines=Deadlines.given(work.options["timeout"]),
+        tls=work.options["tls"],
+    )
+    channel, negotiation = await begin(settings)
+    try:
+        await channel.perform(negotiation.begin())
+        yield channel, negotiation
+    except BaseException as error:
+        await channel.leave(negotiation, error)
+        raise
+    await channel.leave(negotiation)
+
+
+async def _info(work: _Work) -> None:
+    """Ask about the export without opening it; where that is not possible, open it."""
+    async with _haggling(work) as (channel, negotiation):
+        if negotiation.style == "fixed":
+            try:
+                await channel.perform(negotiation.info(work.facts.export.name))
+            except RefusedError as error:
+                if error.reply != Reply.ERR_UNSUP:
+                    raise
+            else:
+                await channel.perform(negotiation.list_contexts(work.facts.export.name))
+                return
+    async with work.client():
+        return
+
+
+async def _list(work: _Work) -> None:
+    async with _haggling(work) as (channel, negotiation):
+        for listed in await channel.perform(negotiation.list_exports()):
+            await channel.perform(negotiation.list_contexts(listed.name))
+
+
+async def _reconnect(work: _Work) -> None:
+    """Read and write over a server that may be gone for a while."""
+    raise NotImplementedError
+
+
+_OPERATIONS: Final[dict[Operation, Callable[[_Work], Awaitable[None]]]] = {
+    "info": _info,
+    "list": _list,
+    "read": _read,
+    "write": _write,
+    "copy": _copy,
+    "map": _map,
+    "zero": _zero,
+    "trim": _trim,
+    "flush": _flush,
+    "cache": _cache,
+    "reconnect": _reconnect,
+}

@@ -1,0 +1,163 @@
+"""What is known of an export, and what came of one operation on it.
+
+`Facts` say how far the answers of a server can be compared with the truth. A lie that no client
+can see through (a flipped bit, a short simple reply) is not held against it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, Literal, TypeAlias
+
+import attrs
+
+from fakenbd.errors import FakenbdError
+from fakenbd.export import Export, Query, Truth
+from fakenbd.faults import Fault, Kind
+from fakenbd.faults.condition import ANY
+from fakenbd.profile import Profile
+from fakenbd.protocol.constants import Command
+from fakenbd.protocol.messages import Buffer, Extent
+
+__all__ = ["Facts", "Findings", "Outcome"]
+
+Result: TypeAlias = Literal["succeeded", "failed", "wrong-data", "hung"]
+
+UNSEEN_DATA: Final = frozenset(("S-128", "S-154", "S-169"))
+UNSEEN_MAP: Final = frozenset(("S-212",))
+"""Rules whose breach shows in the data, or in the map, alone."""
+
+_HARMLESS: Final = frozenset(
+    ("delay", "hold", "dribble", "rate", "close", "reset", "cut", "stall", "error", "shuffle")
+)
+"""Kinds of faults after which extents are the honest ones, or none at all."""
+
+
+@attrs.frozen
+class Outcome:
+    """What one operation came to.
+
+    `failed` has the error of the family that it failed with; `wrong-data` tells in `detail` what
+    the client took for good; `hung` means that it did not end.
+    """
+
+    operation: str
+    result: Result
+    error: FakenbdError | None = None
+    detail: str = ""
+
+    def __str__(self) -> str:
+        why = f": {self.detail or self.error}" if self.detail or self.error else ""
+        kind = f" ({type(self.error).__name__})" if self.error else ""
+        return f"{self.operation} {self.result}{kind}{why}"
+
+
+@attrs.frozen
+class Facts:
+    """The truth about one export, which the client's writes change: the server's own.
+
+    `data` and `map` say whether what the client reads, and maps, can be held against it.
+    """
+
+    export: Export
+    data: bool = True
+    map: bool = True
+
+    @classmethod
+    def of(cls, profile: Profile, export: Export) -> Facts:
+        """What can be known of an export that `profile` lies about."""
+        rules = frozenset(profile.rules)
+        told = not any(map(_changes_extents, profile.faults))
+        return cls(export, not rules & UNSEEN_DATA, told and not rules & UNSEEN_MAP)
+
+    @property
+    def contexts(self) -> tuple[str, ...]:
+        """The metadata contexts to ask for: all that there are, or the usual one."""
+        return tuple(self.export.contexts) or ("base:allocation",)
+
+    def wrong_data(self, offset: int, data: Buffer) -> str:
+        """A clause on the first byte of `data` that is not the export's; "" if all are right."""
+        if not self.data:
+            return ""
+        truth = self.export.read(offset, len(data))
+        return _difference(offset, data, truth)
+
+    def wrong_map(self, context: str, offset: int, extents: Sequence[Extent]) -> str:
+        """A clause on the first extent that says what the export does not; "" if all are right.
+
+        Data is never wrong, where a script tells the map: it is what a client makes of extents
+        that cannot be believed.
+        """
+        script = self.export.contexts.get(context)
+        if not self.map or script is None:
+            return ""
+        size = sum(extent.length for extent in extents)
+        query = Query(context, offset, size, 0, self.export.size, self._segments)
+        honest = isinstance(script, Truth)
+        for place, length, told, meant in _side_by_side(extents, script.runs(query)):
+            if told != meant and (honest or told):
+                return f"the map has flags {told:#x} for {offset + place}+{length}, not {meant:#x}"
+        return ""
+
+    def _segments(self, offset: int, length: int) -> Iterator[Extent]:
+        return iter(self.export.segments(offset, length))
+
+
+def _changes_extents(fault: Fault) -> bool:
+    commands = fault.when.command
+    if "command" not in fault.events or not (
+        commands is None or commands == ANY or Command.BLOCK_STATUS in commands
+    ):
+        return False
+    return any(not isinstance(change, Kind) or change.slug not in _HARMLESS for change in fault.do)
+
+
+def _difference(offset: int, data: Buffer, truth: Buffer) -> str:
+    if bytes(data) == bytes(truth):
+        return ""
+    for place, (got, meant) in enumerate(zip(data, truth, strict=False)):
+        if got != meant:
+            return f"byte {offset + place} is {got:#04x}, not {meant:#04x}"
+    return f"{len(data)} bytes came for {offset}+{len(truth)}"
+
+
+def _side_by_side(
+    left: Iterable[tuple[int, int]], right: Iterable[tuple[int, int]]
+) -> Iterator[tuple[int, int, int, int]]:
+    """Two lists of extents cut at each other's borders: place, length, and the flags of both."""
+    others = iter(right)
+    place = spare = meant = 0
+    for extent, told in left:
+        while extent:
+            while not spare:
+                following = next(others, None)
+                if following is None:
+                    return
+                spare, meant = following
+            length = min(extent, spare)
+            yield place, length, told, meant
+            place, extent, spare = place + length, extent - length, spare - length
+
+
+@attrs.define(eq=False)
+class Findings:
+    """What has come of an operation so far: the first error, and the first thing taken for good."""
+
+    error: FakenbdError | None = None
+    wrong: str = ""
+
+    def failed(self, error: FakenbdError) -> None:
+        """Something that was asked for was not to be had."""
+        self.error = self.error or error
+
+    def believed(self, wrong: str) -> None:
+        """The client gave out something that is not so ("" for nothing)."""
+        self.wrong = self.wrong or wrong
+
+    def outcome(self, operation: str, *, hung: bool) -> Outcome:
+        """All of it in one value; what was wrongly believed outweighs an error."""
+        if hung:
+            return Outcome(operation, "hung", detail="it did not end in time")
+        if self.wrong:
+            return Outcome(operation, "wrong-data", self.error, self.wrong)
+        return Outcome(operation, "failed" if self.error else "succeeded", self.error)

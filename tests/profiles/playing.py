@@ -1,0 +1,102 @@
+"""A profile played to the reference client over connections in memory, where time costs nothing."""
+
+from __future__ import annotations
+
+import attrs
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from fakenbd import open_server
+from fakenbd.check.exercise import exercise
+from fakenbd.check.findings import Facts, Outcome
+from fakenbd.errors import LostError
+from fakenbd.journal import Connected, Ended, Entry, Heard, Struck, Violated
+from fakenbd.journal.transcript import transcript
+from fakenbd.profile import Profile
+
+__all__ = ["Play", "play"]
+
+SHOWN = 60
+
+
+@attrs.frozen
+class Play:
+    """What came of each operation, and what the journal holds of it."""
+
+    profile: Profile
+    outcomes: tuple[Outcome, ...]
+    journal: tuple[Entry, ...]
+    unfired: tuple[str, ...]
+    errors: tuple[BaseException, ...]
+
+    def told(self, complaint: str) -> str:
+        """A complaint with all that one needs to look into it."""
+        lines = [
+            f"{self.profile.id}: {complaint}",
+            *(f"  {outcome}" for outcome in self.outcomes),
+            *(f"  {sentence}" for sentence in self.unfired),
+        ]
+        return "\n".join([*lines, transcript(self.journal, limit=SHOWN)])
+
+    @property
+    def ends(self) -> dict[int, Ended]:
+        """How each connection ended, by its number."""
+        return {
+            entry.connection: entry
+            for entry in self.journal
+            if isinstance(entry, Ended) and entry.connection is not None
+        }
+
+    @property
+    def struck(self) -> set[int]:
+        """The connections on which a fault struck; all of them, where there are no faults."""
+        kind = Struck if self.profile.faults else Connected
+        return {
+            entry.connection
+            for entry in self.journal
+            if isinstance(entry, kind) and entry.connection is not None
+        }
+
+    @property
+    def violations(self) -> list[str]:
+        """What the client owed and did not do, as long as it owed anything."""
+        if self.profile.breaks_must and not self.profile.faults:
+            return []
+        return [
+            f"{entry.rule}: {entry.sentence}"
+            for entry in self.journal
+            if isinstance(entry, Violated) and entry.level == "MUST"
+        ]
+
+    def heard_after(self, connection: int) -> int:
+        """How many messages the client sent on a connection after the last strike there."""
+        count = 0
+        for entry in self.journal:
+            if entry.connection == connection:
+                count = 0 if isinstance(entry, Struck) else count + isinstance(entry, Heard)
+        return count
+
+
+async def play(profile: Profile) -> Play:
+    """Let the reference client do what `profile` wants to be exercised by, one by one."""
+    async with open_server(profile, endpoints=(), seed=1) as server:
+
+        async def connect() -> trio.abc.Stream:
+            try:
+                return server.connect()
+            except ConnectionRefusedError as error:
+                raise LostError(str(error)) from error
+
+        facts = Facts.of(profile, server.export)
+        outcomes = []
+        for operation in profile.expect.exercise:
+            outcomes.append(await exercise(operation, connect, facts))
+            # The server hears of the client's end before the next one begins.
+            await wait_all_tasks_blocked()
+        return Play(
+            profile,
+            tuple(outcomes),
+            tuple(server.journal),
+            tuple(server.unfired()),
+            tuple(server.errors),
+        )
