@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError
 
 from fakenbd import __version__
-from fakenbd.errors import FakenbdError, ProfileError, UriError
+from fakenbd.errors import ClientError, FakenbdError, ProfileError, ProtocolError, UriError
 
 __all__ = ["app", "main"]
 
@@ -26,6 +26,8 @@ app = App(
 )
 app.command("fakenbd.cli.serve:serve", name="serve")
 app.command("fakenbd.cli.run:run", name="run")
+app.command("fakenbd.cli.client:info", name="info")
+app.command("fakenbd.cli.client:show_map", name="map")
 app.command("fakenbd.cli.explain:explain", name="explain")
 
 profiles = App(name="profiles", help="Look at the library of profiles.", help_format="plaintext")
@@ -46,6 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     except CycloptsError as error:
         return _complain(" ".join(str(error).split()), 2)
+    except ClientError as error:
+        return _complain(str(error), 1)
+    except ProtocolError as error:
+        return _complain(f"the server broke the protocol: {error}", 1)
     except (ProfileError, UriError) as error:
         return _complain(str(error), 2)
     except FakenbdError as error:
