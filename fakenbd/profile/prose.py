@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from fakenbd.export import ExtentList, Policy, Repeated, Truth, Unwritten
@@ -23,8 +23,7 @@ _WIDTH: Final = 100
 def describe(profile: Profile) -> str:
     """The whole profile as text of at most 100 columns, each line ended."""
     parts = ["\n".join(part for part in (profile.id, profile.summary) if part)]
-    if profile.about.strip():
-        parts.append(profile.about.strip())
+    parts += _paragraphs(profile.about)
     parts.append(_section("The server", [*_exports(profile), _speaks(profile.handshake)]))
     if profile.faults:
         parts.append(_section("What it does wrong", map(fault_sentence, profile.faults)))
@@ -36,20 +35,29 @@ def describe(profile: Profile) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _section(title: str, items: Any) -> str:
-    lines = [title]
-    for item in items:
-        lines.append(
-            textwrap.fill(
-                item,
-                _WIDTH,
-                initial_indent="  * ",
-                subsequent_indent="    ",
-                break_long_words=False,
-                break_on_hyphens=False,
-            )
-        )
-    return "\n".join(lines)
+def _paragraphs(about: str) -> list[str]:
+    """The text in columns of our own, for the numbers of a family change the length of lines."""
+    paragraphs = [paragraph.strip("\n") for paragraph in re.split(r"\n\s*\n", about)]
+    return [
+        paragraph if re.search(r"^\s", paragraph, re.MULTILINE) else _filled(paragraph)
+        for paragraph in paragraphs
+        if paragraph.strip()
+    ]
+
+
+def _filled(text: str, first: str = "", rest: str = "") -> str:
+    return textwrap.fill(
+        text,
+        _WIDTH,
+        initial_indent=first,
+        subsequent_indent=rest,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _section(title: str, items: Iterable[str]) -> str:
+    return "\n".join([title, *(_filled(item, "  * ", "    ") for item in items)])
 
 
 # --- exports -----------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ def test_a_profile_is_in_order(profile_id):
     profile = find(profile_id)
     assert profile.id == profile_id
     assert profile.summary == profile.summary.strip()
-    assert 0 < len(profile.summary) <= 90
+    assert 0 < len(profile.summary) <= 100
     assert not profile.summary.endswith(".")
     assert "{" not in profile.summary
     assert profile.about.strip()

@@ -15,15 +15,14 @@ quirks/qemu-odd-tail
 The size is rounded up to a sector, the extents are not
 
 A file of 1000 bytes is served as 1024, because the server thinks in sectors of 512 bytes, and it
-advertises that sector as its minimum block. But its extents come from the file system, which
-knows that the data ends at byte 1000: the map says 1000 bytes of data and a hole of 24, and
-neither is a multiple of the minimum. Whoever asks at 512 is told 488 bytes.
+advertises that sector as its minimum block. But its extents come from the file system, which knows
+that the data ends at byte 1000: the map says 1000 bytes of data and a hole of 24, and neither is a
+multiple of the minimum. Whoever asks at 512 is told 488 bytes.
 
-A client may hang up on a server that cannot count, but it loses nothing by going on: an extent
-that reaches past a block boundary is cut back to it, keeping its flags; one that is shorter than
-a block becomes a whole block of data, since data is the answer that is always safe. It must not
-ask at byte 1000, which the server's minimum forbids. Read back, the sector has the data and
-zeroes after it.
+A client may hang up on a server that cannot count, but it loses nothing by going on: an extent that
+reaches past a block boundary is cut back to it, keeping its flags; one that is shorter than a block
+becomes a whole block of data, since data is the answer that is always safe. It must not ask at byte
+1000, which the server's minimum forbids. Read back, the sector has the data and zeroes after it.
 
 The server
   * The default export has 1000 bytes, rounded up to a multiple of 512 bytes: bytes that tell where
@@ -53,6 +52,13 @@ def test_the_seed():
 EVERYTHING = (
     """
 summary = "All at once"
+about = \"\"\"
+One line
+and another.
+
+   indented   lines
+  stay
+\"\"\"
 rules = ["C-27", "Q-37"]
 [[export]]
 content = { text = "x" }
@@ -86,6 +92,11 @@ exercise = ["info", "list", "copy"]
     """\
 x
 All at once
+
+One line and another.
+
+   indented   lines
+  stay
 
 The server
   * The default export has the size of its content: a text. It advertises no block sizes. Its flags
