@@ -22,7 +22,7 @@ from fakenbd.server.server import Server, close, prepare
 __all__ = ["BackgroundServer", "background_server"]
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class BackgroundServer:
     """A server that another thread runs. Whatever Server has is here too; waiting blocks."""
 
@@ -39,6 +39,9 @@ class BackgroundServer:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.server, name)
+
+    def __repr__(self) -> str:
+        return f"<Background{str(self.server)[1:]}"
 
     async def _main(self) -> None:
         self._token = trio.lowlevel.current_trio_token()

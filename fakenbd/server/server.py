@@ -30,8 +30,10 @@ from fakenbd.profile import Profile
 from fakenbd.protocol.messages import OptionRequest, Request
 from fakenbd.server.conversation import Conversation
 from fakenbd.server.endpoint import Endpoint, bind_tcp, bind_unix
+from fakenbd.server.handshake import HandshakeError
 from fakenbd.server.service import Service
 from fakenbd.server.session import Session
+from fakenbd.server.tls import TLS, Security
 from fakenbd.server.transport import SocketTransport, StreamTransport, Transport
 
 __all__ = ["Server", "open_server", "prepare"]
@@ -47,7 +49,7 @@ class _Peer:
     client: object = None
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Server:
     """A fake NBD server and everything it remembers.
 
@@ -58,12 +60,17 @@ class Server:
     endpoints: list[Endpoint]
     profile: Profile
     seed: int
+    security: Security | None = None
     errors: list[BaseException] = attrs.field(factory=list)
     _nursery: trio.Nursery | None = None
     _away: int = 0
     _away_until: float = 0.0
     _listening: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     _suspended: float | None = None
+
+    def __repr__(self) -> str:
+        where = self.uri if self.endpoints else "in memory"
+        return f"<Server of {self.profile.id}, {where}, seed {self.seed}>"
 
     # --- what a test looks at ----------------------------------------------------------------
 
@@ -109,9 +116,14 @@ class Server:
         """The path of the Unix socket, "" for TCP."""
         return self.endpoint.path
 
-    def uri_of(self, export: str) -> str:
-        """The URI of one export."""
+    def uri_of(self, export: str, *, credentials: bool = False) -> str:
+        """The URI of one export, of a scheme with TLS where that is required.
+
+        With `credentials` it names the files that a client needs for TLS, as libnbd reads them.
+        """
         required = self.service.catalogue.handshake.tls == "required"
+        if credentials and self.security is not None:
+            return self.endpoint.uri(export, tls=required, **self.security.parameters())
         return self.endpoint.uri(export, tls=required)
 
     def on(self, event: str | int | None = None, /, **conditions: Any) -> On:
@@ -236,7 +248,12 @@ class Server:
     # --- what faults ask of the server ---------------------------------------------------------
 
     async def _secure(self, transport: Transport, step: StartTLS) -> Transport:
-        raise ValueError("this server has no TLS")
+        assert self.security is not None, "a server without TLS does not agree to it"
+        try:
+            return await self.security.secure(transport, step)
+        except ServeError as error:
+            self.journal.failed(None, f"a fault could not strike: {error}")
+            raise HandshakeError("server", "closed") from error
 
     def _go_away(self, step: Away) -> None:
         if step.attempts is not None:
@@ -263,6 +280,7 @@ def prepare(
     faults: Iterable[Fault] = (),
     every: Iterable[Profile] = (),
     journal: dict[str, Any] | None = None,
+    tls: TLS | None = None,
     **export: Any,
 ) -> Server:
     """A server that listens already but serves nobody yet.
@@ -271,8 +289,9 @@ def prepare(
     and whatever else a profile's [export] has. `tcp` is "HOST:PORT", `unix` a path or "-" for a
     private one; without either it listens on a free port of the loopback address. `journal` are
     options of the Journal. The first export of each profile in `every` is served too, under the
-    profile's id and with the faults that strike after an export was named. Raises ServeError or
-    ProfileError.
+    profile's id and with the faults that strike after an export was named. `tls` says whether TLS
+    is spoken, and with which certificates; without it the profile says whether, and certificates
+    are made. Raises ServeError or ProfileError.
     """
     if profile is None:
         profile = Profile.of(**export)
@@ -286,7 +305,12 @@ def prepare(
     if endpoints is None:
         endpoints = [bind_unix(unix)] if unix is not None else [_bind_tcp(tcp)]
     listening = list(endpoints)
+    security = None
     try:
+        handshake = (tls or TLS()).handshake(profile.handshake)
+        if handshake.tls != "off":
+            security = Security.of(tls or TLS(), [endpoint.host for endpoint in listening])
+            security.check((*profile.faults, *faults))
         exports = {export.name: export for export in profile.open_exports()}
         faults_of = {}
         for each in every:
@@ -294,7 +318,7 @@ def prepare(
             faults_of[each.id] = Faults(each.faults, seed=seed)
         service = Service.of(
             exports.values(),
-            handshake=profile.handshake,
+            handshake=handshake,
             faults=Faults((*profile.faults, *faults), seed=seed),
             journal=Journal(perf_counter, **(journal or {})),
             clock=perf_counter,
@@ -304,8 +328,10 @@ def prepare(
     except BaseException:
         for endpoint in listening:
             endpoint.close()
+        if security is not None:
+            security.close()
         raise
-    return Server(service, listening, profile, seed)
+    return Server(service, listening, profile, seed, security)
 
 
 def _bind_tcp(address: str | None) -> Endpoint:
@@ -344,6 +370,8 @@ def close(server: Server) -> None:
     """Stop listening and give back what the exports needed."""
     for endpoint in server.endpoints:
         endpoint.close()
+    if server.security is not None:
+        server.security.close()
     for export in server.exports.values():
         export.close()
 
