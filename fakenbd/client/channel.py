@@ -134,7 +134,7 @@ class Channel:
             try:
                 data = await self.stream.receive_some(CHUNK)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                reason = error.__cause__ or error
+                reason = error.__cause__ or "the other side closed it"
                 if isinstance(reason, ssl.SSLError):  # such as: no certificate of the client's
                     raise TLSError(f"the server ended TLS: {reason.reason or reason}") from error
                 raise LostError(

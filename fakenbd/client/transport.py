@@ -132,7 +132,7 @@ def _joined(buffers: Sequence[Buffer]) -> Sequence[Buffer]:
 
 
 def _lost(error: Exception) -> LostError:
-    reason = getattr(error, "strerror", None) or error.__cause__ or error
+    reason = getattr(error, "strerror", None) or error.__cause__ or "the other side closed it"
     return LostError(f"the connection broke: {reason}")
 
 

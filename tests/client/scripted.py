@@ -69,9 +69,15 @@ class Script:
         self, *, size=1 << 20, flags=EVERYTHING, blocks=None, structured=True, extended=False
     ):
         """Agree to what is said here, and open the export."""
-        self.extended = extended
         await self.say(Greeting(3))
         await self.hear(decode_client_flags)
+        await self.options(size, flags, blocks, structured, extended)
+
+    async def options(
+        self, size=1 << 20, flags=EVERYTHING, blocks=None, structured=True, extended=False
+    ):
+        """What follows the greeting, up to the export."""
+        self.extended = extended
         while True:
             option = (await self.option()).option
             if (option == 11 and not extended) or (option == 8 and not structured):
