@@ -2,5 +2,6 @@
 
 from fakenbd.server.background import BackgroundServer, background_server
 from fakenbd.server.server import Server, open_server, prepare
+from fakenbd.server.tls import TLS
 
-__all__ = ["BackgroundServer", "Server", "background_server", "open_server", "prepare"]
+__all__ = ["TLS", "BackgroundServer", "Server", "background_server", "open_server", "prepare"]

@@ -20,7 +20,7 @@ import attrs
 
 from fakenbd.errors import ProtocolError
 from fakenbd.faults import refusal_answer
-from fakenbd.faults.answer import Answer, End, StartTLS
+from fakenbd.faults.answer import Answer, End, Stall, StartTLS
 from fakenbd.faults.event import Event
 from fakenbd.journal.obligations import Violation, Watch
 from fakenbd.protocol.constants import ClientFlag, HandshakeFlag, Option, Reply
@@ -47,6 +47,7 @@ _FIRST_BUFFER: Final = 1 << 12
 _LARGE_BUFFER: Final = 1 << 20
 _LARGEST_IDLE_BUFFER: Final = 1 << 22
 _LARGEST_OPTION: Final = 1 << 18
+_LEAVINGS: Final = ("EOF", "RST", "TLS close")
 
 
 @attrs.define(eq=False)
@@ -72,6 +73,7 @@ class Conversation:
     _swallowed: int = 0
     _early: bool = False
     _leaving: bool = False
+    _parting: str = ""
 
     def __attrs_post_init__(self) -> None:
         self._view = memoryview(self._buffer)
@@ -155,16 +157,29 @@ class Conversation:
         self.agenda.advance()
         self._settle()
 
-    def upgraded(self) -> None:
-        """The TLS handshake succeeded: everything said before is void."""
+    def upgraded(self, *, keep: bool = False) -> None:
+        """The TLS handshake succeeded: all said before is void, unless the lie is to `keep` it."""
         self.secure = False
-        self.teller.terms.forget()
+        if keep:
+            self.teller.terms.tls = True
+        else:
+            self.teller.terms.forget()
         self.teller.blame(self.teller.watch.tls_started())
 
-    def not_upgraded(self, reason: str) -> None:
-        """The TLS handshake failed; the connection is of no use any more."""
-        self.teller.blame(self.teller.watch.tls_failed())
-        self.end("client", "TLS failure", reason)
+    def not_upgraded(self, by: str, how: str, detail: str, head: bytes) -> None:
+        """There is no TLS, and the connection is of no use any more.
+
+        `head` are the first bytes that the client sent in place of a handshake, or of one.
+        """
+        watch = self.teller.watch
+        if head:
+            self.teller.blame(watch.misframed(head))  # C-52
+        self.teller.blame(watch.tls_failed())
+        self.end(by, how, detail)
+
+    def parted(self, how: str) -> None:
+        """The client announced its end and then left like that; "" if nobody knows how."""
+        self._parting = how
 
     def swallow(self, end: End) -> None:
         """Take `end.reading` more bytes from the client, then end."""
@@ -183,10 +198,13 @@ class Conversation:
         self.over = True
         by, how, detail = self.ending or ("server", "closed", "")
         watch = self.teller.watch
-        if by == "client" and how in ("EOF", "RST", "TLS close"):
+        if by == "client" and how in _LEAVINGS:
             self.teller.blame(watch.ended(how, "client", self._end - self._start))
+        elif self._parting in _LEAVINGS:
+            self.teller.blame(watch.ended(self._parting, "client", 0))  # C-62
         else:
-            # After DISC and ABORT too: the server closes first and never sees how the client would.
+            # After DISC and ABORT too: without TLS the server closes first and never sees how the
+            # client would.
             self.teller.blame(watch.ended("EOF", "server", 0))
         self.service.journal.ended(self.connection, by, how, detail)
         self.service.faults.forget(self.connection)
@@ -296,6 +314,9 @@ class Conversation:
             self._phase = self._handshake_pending
             if self._start < self._end:
                 self._plaintext()
+        elif decision.outcome == "tls" and any(isinstance(step, Stall) for step in answer):
+            # What the client takes for a handshake must not end the silence.
+            self._phase = self._nothing
 
     def _handshake_pending(self) -> bool:
         if not self.secure:

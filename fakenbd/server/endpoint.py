@@ -11,7 +11,7 @@ import os
 import socket
 import tempfile
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
@@ -39,11 +39,11 @@ class Endpoint:
     folder: tempfile.TemporaryDirectory[str] | None = None
     handed: bool = False
 
-    def uri(self, export: str, *, tls: bool = False) -> str:
-        """The URI of one export here."""
+    def uri(self, export: str, **parameters: Any) -> str:
+        """The URI of one export here; `parameters` are fields of Uri that have to do with TLS."""
         if self.path:
-            return str(Uri(transport="unix", tls=tls, socket=self.path, export=export))
-        return str(Uri(transport="tcp", tls=tls, host=self.host, port=self.port, export=export))
+            return str(Uri("unix", socket=self.path, export=export, **parameters))
+        return str(Uri("tcp", host=self.host, port=self.port, export=export, **parameters))
 
     def suspend(self) -> None:
         """Stop listening for a while: clients are refused."""

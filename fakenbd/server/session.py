@@ -29,6 +29,7 @@ from fakenbd.faults.answer import (
 from fakenbd.protocol.messages import Buffer
 from fakenbd.server.agenda import Departure
 from fakenbd.server.conversation import Conversation
+from fakenbd.server.handshake import HandshakeError
 from fakenbd.server.transport import Transport
 
 __all__ = ["Session"]
@@ -36,12 +37,17 @@ __all__ = ["Session"]
 _CROWD: Final = 1 << 14
 """So many answers may wait before the reader waits with them."""
 
+_FAREWELLS: Final = (("client", "DISC", ""), ("client", "ABORT", ""))
+"""Ends that the client announced: how it then leaves is its affair, and may be a breach."""
+
 _BROKEN: Final = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
 
 
 @attrs.define(eq=False)
 class Session:
-    """`secure(transport, step)` performs a TLS handshake; `away(step)` takes the listeners down."""
+    """`secure(transport, step)` performs a TLS handshake or raises HandshakeError; `away(step)`
+    takes the listeners down.
+    """
 
     conversation: Conversation
     transport: Transport
@@ -66,8 +72,10 @@ class Session:
                     finally:
                         nursery.cancel_scope.cancel()
         finally:
-            self.conversation.closed()
             with trio.CancelScope(shield=True):
+                if self.conversation.ending in _FAREWELLS:
+                    self.conversation.parted(await self.transport.part())
+                self.conversation.closed()
                 await self._close()
 
     async def _close(self) -> None:
@@ -101,10 +109,10 @@ class Session:
             try:
                 count = await receive_into(room())
             except _BROKEN as error:
-                await self._hear_end("RST", str(error))
+                await self._hear_end(error)
                 return
             if count == 0:
-                await self._hear_end("EOF", "")
+                await self._hear_end(None)
                 return
             conversation.received(count)
 
@@ -123,15 +131,13 @@ class Session:
         self._settled = trio.Event()
         await self._settled.wait()
 
-    async def _hear_end(self, how: str, detail: str) -> None:
-        conversation = self.conversation
-        if how == "EOF":
-            if conversation.teller.terms.tls:
-                how = "TLS close"
+    async def _hear_end(self, error: Exception | None) -> None:
+        how, detail = self.transport.fate(error)
+        if error is None:
             # A client may shut down its sending half only: what it is owed still leaves.
             while self._writing:
                 await self._wait_for_writer()
-        conversation.end("client", how, detail)
+        self.conversation.end("client", how, detail)
 
     async def _hand_over(self, nursery: trio.Nursery) -> None:
         agenda = self.conversation.agenda
@@ -227,8 +233,10 @@ class Session:
             except _BROKEN as error:
                 self._stop("client", "RST", str(error))
             return
-        if step.how in ("reset", "truncate"):
+        if step.how == "reset":
             self.transport.reset()
+        elif step.how == "truncate":
+            self.transport.truncate()
         self._stop("server", "fault" if self.conversation.ending is None else "closed")
 
     async def _stop_reading(self, _step: StopReading) -> None:
@@ -240,13 +248,16 @@ class Session:
         await trio.sleep_forever()
 
     async def _start_tls(self, step: StartTLS) -> None:
+        if step.skip:
+            await trio.lowlevel.checkpoint()
+            return
         try:
             self.transport = await self.secure(self.transport, step)
-        except (*_BROKEN, ValueError) as error:
-            self.conversation.not_upgraded(str(error) or type(error).__name__)
+        except HandshakeError as error:
+            self.conversation.not_upgraded(error.by, error.how, error.detail, error.head)
             self._scope.cancel()
         else:
-            self.conversation.upgraded()
+            self.conversation.upgraded(keep=step.keep)
 
     async def _shut_down(self, _step: Shutdown) -> None:
         await trio.lowlevel.checkpoint()

@@ -45,6 +45,21 @@ class Transport(Protocol):
     def reset(self) -> None:
         """End the connection the hard way (RST, where the transport knows it)."""
 
+    def truncate(self) -> None:
+        """End the connection without any goodbye but the transport's own (FIN)."""
+
+    def fate(self, error: Exception | None) -> tuple[str, str]:
+        """How the client ended the connection, in the journal's words, and a detail.
+
+        `error` is what receiving raised, None where it returned 0.
+        """
+
+    async def part(self) -> str:
+        """Say goodbye and wait a little for the client's; how it left, "" if that is not known.
+
+        Only TLS has goodbyes; other transports know nothing, at once.
+        """
+
     async def close(self) -> None:
         """End the connection in an orderly way."""
 
@@ -150,6 +165,15 @@ class SocketTransport:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self._close_now()
 
+    def truncate(self) -> None:
+        self._close_now()
+
+    def fate(self, error: Exception | None) -> tuple[str, str]:
+        return _fate(error)
+
+    async def part(self) -> str:
+        return ""
+
     async def close(self) -> None:
         self._close_now()
         await trio.lowlevel.checkpoint()
@@ -165,7 +189,7 @@ class SocketTransport:
 
 @attrs.define(eq=False)
 class StreamTransport:
-    """Any trio Stream: TLS, a pair of pipes, memory."""
+    """Any trio Stream: a pair of pipes, memory."""
 
     inner: trio.abc.Stream
     broken: bool = False
@@ -187,6 +211,15 @@ class StreamTransport:
     def reset(self) -> None:
         self.broken = True
 
+    def truncate(self) -> None:
+        self.broken = True
+
+    def fate(self, error: Exception | None) -> tuple[str, str]:
+        return _fate(error)
+
+    async def part(self) -> str:
+        return ""
+
     async def close(self) -> None:
         if self.broken:
             await trio.aclose_forcefully(self.inner)
@@ -199,4 +232,8 @@ class StreamTransport:
 
 
 _PATIENCE: Final = 2.0
-"""Seconds that an orderly close (TLS's goodbye) may take."""
+"""Seconds that an orderly close may take."""
+
+
+def _fate(error: Exception | None) -> tuple[str, str]:
+    return ("EOF", "") if error is None else ("RST", str(error))
