@@ -3,7 +3,8 @@
 It holds a content, an overlay for what clients write, and what it advertises. Nothing here checks
 a request against the size or the flags: the server does that, and faults may want it otherwise.
 `read` and `write` are attributes and not methods: each is bound to the shortest way there is, so
-an export nobody wrote to reads straight from its content. Look them up for every request.
+an export nobody wrote to reads straight from its content. Look them up for every request. `write`
+returns its copy of the data, in pieces that never change.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ class Export:
     contexts: dict[str, Script] = attrs.field(init=False)
     sparse: bool = attrs.field(init=False)
     read: Callable[[int, int], Buffer] = attrs.field(init=False, repr=False)
-    write: Callable[[int, Buffer], None] = attrs.field(init=False, repr=False)
+    write: Callable[[int, Buffer], Sequence[bytes]] = attrs.field(init=False, repr=False)
     _overlay: Overlay = attrs.field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
@@ -95,9 +96,9 @@ class Export:
         self.read = self.content.read
         self.write = self._write_first
 
-    def _write_first(self, offset: int, data: Buffer) -> None:
+    def _write_first(self, offset: int, data: Buffer) -> Sequence[bytes]:
         self._read_overlay()
-        self.write(offset, data)
+        return self.write(offset, data)
 
     def _read_overlay(self) -> None:
         self.read = self._overlay.read

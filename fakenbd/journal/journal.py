@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from itertools import chain
 from typing import Literal, Protocol, TypeAlias, overload
 
 import attrs
@@ -32,7 +33,6 @@ from fakenbd.journal.expectations import Expectations
 from fakenbd.journal.payload import fixed_weight, payload_length, wire_length
 from fakenbd.journal.record import Happening, HeardBatch, Record, SaidBatch, Utterance
 from fakenbd.journal.ring import Ring
-from fakenbd.protocol import layout
 from fakenbd.protocol.constants import Command, Option, slug
 from fakenbd.protocol.messages import (
     Buffer,
@@ -143,36 +143,40 @@ class Journal(Expectations):
     def heard_batch(
         self,
         connection: int,
-        raw: Buffer,
+        headers: Buffer,
         count: int,
-        reads: int,
-        writes: int,
+        payloads: Sequence[Sequence[Buffer]] = (),
         *,
         extended: bool,
         structured: bool,
     ) -> HeardBatch:
-        """The client said `count` plain requests, READ and WRITE, whose wire bytes are `raw`."""
+        """The client said `count` plain requests, READ and WRITE, with these headers.
+
+        `payloads` are those of the WRITEs, each in pieces.
+        """
         index = self._next
         self._next = index + count
-        size = len(raw)
-        self._heard += count
-        self._bytes_heard += size
-        if reads:
-            self._commands[Command.READ] += reads
-        fixed = count * (layout.EXTENDED_REQUEST if extended else layout.COMPACT_REQUEST).size
+        fixed = len(headers)
+        bulk = 0
+        writes = len(payloads)
         if writes:
             self._commands[Command.WRITE] += writes
+            bulk = sum(map(len, chain.from_iterable(payloads)))
+        if writes < count:
+            self._commands[Command.READ] += count - writes
+        self._heard += count
+        self._bytes_heard += fixed + bulk
         batch = HeardBatch(
             index,
             self.clock() - self.began,
             connection,
             count,
-            raw,
+            headers,
+            payloads,
             extended,
             structured,
-            reads,
-            writes,
-            size - fixed,
+            count - writes,
+            bulk,
             fixed,
         )
         self._keep(batch)

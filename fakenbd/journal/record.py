@@ -110,76 +110,70 @@ class Utterance:
 
 @attrs.define(eq=False)
 class HeardBatch:
-    """Consecutive plain READ and WRITE requests as they came: `raw` is all their bytes."""
+    """Consecutive plain READ and WRITE requests as they came.
+
+    `headers` are those of all requests; `payloads` those of the WRITEs, each in pieces, and None
+    once they were let go.
+    """
 
     index: int
     time: float
     connection: int
     count: int
-    raw: Buffer
+    headers: Buffer
+    payloads: Sequence[Sequence[Buffer]] | None
     extended: bool
     structured: bool
     reads: int
-    writes: int
     bulk: int = 0
     fixed: int = 0
     outgoing: bool = False
     _entries: Sequence[Heard] | None = None
-    _forgotten: bool = False
 
     def entries(self) -> Sequence[Heard]:
         if self._entries is None:
             self._entries = tuple(
                 Heard(self.index + position, self.time, self.connection, request, payload)
-                for position, (request, payload) in enumerate(self._requests())
+                for position, (request, payload) in enumerate(self._heard())
             )
         return self._entries
 
     def requests(self) -> Iterator[Request]:
         """The requests without their payloads, to pair replies with."""
-        for request, _ in self._requests():
-            yield request
-
-    def _requests(self) -> Iterator[tuple[Request, Payload | None]]:
         header = layout.EXTENDED_REQUEST if self.extended else layout.COMPACT_REQUEST
-        raw = memoryview(self.raw)
-        at = 0
-        for _ in range(self.count):
-            _, flags, command, cookie, offset, length = header.unpack_from(raw, at)
-            at += header.size
+        for _, flags, command, cookie, offset, length in header.iter_unpack(self.headers):
+            yield Request(command, cookie, offset, length, flags, extended=self.extended)
+
+    def _heard(self) -> Iterator[tuple[Request, Payload | None]]:
+        payloads = iter(self.payloads or ())
+        for request in self.requests():
             payload = None
-            if command == Command.WRITE and length:
-                if self._forgotten:
-                    payload = Payload(length)
-                else:
-                    payload = Payload(length, raw[at : at + length])
-                    at += length
-            yield (
-                Request(command, cookie, offset, length, flags, extended=self.extended),
-                payload,
-            )
+            if request.command == Command.WRITE:
+                pieces = next(payloads, None)
+                if request.length:
+                    payload = Payload(request.length, pieces and _joined(pieces))
+            yield request, payload
 
     def wire(self) -> Sequence[Buffer]:
-        return (self.raw,)
+        if not self.payloads:
+            return (self.headers,)
+        view = memoryview(self.headers)
+        size = len(view) // self.count
+        payloads = iter(self.payloads)
+        buffers: list[Buffer] = []
+        for position, request in enumerate(self.requests()):
+            buffers.append(view[position * size : (position + 1) * size])
+            if request.command == Command.WRITE:
+                buffers += next(payloads)
+        return buffers
 
     def forget(self) -> None:
         self.bulk = 0
-        if self._forgotten or not self.writes:
-            return
         if self._entries is not None:
             for entry in self._entries:
                 if entry.payload is not None:
                     entry.payload.forget()
-        header = layout.EXTENDED_REQUEST if self.extended else layout.COMPACT_REQUEST
-        raw = memoryview(self.raw)
-        headers = bytearray()
-        at = 0
-        for _ in range(self.count):
-            _, _, command, _, _, length = header.unpack_from(raw, at)
-            headers += raw[at : at + header.size]
-            at += header.size + (length if command == Command.WRITE else 0)
-        self.raw = bytes(headers)
-        self._forgotten = True
+        self.payloads = None
 
 
 @attrs.define(eq=False)
@@ -274,3 +268,7 @@ def _decode_header(header: Buffer, request: Request) -> tuple[_Reply, int | None
     if decoded is None:
         raise ValueError("a reply of a batch is cut: its header must be whole, its content apart")
     return decoded[0], None
+
+
+def _joined(pieces: Sequence[Buffer]) -> Buffer:
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)

@@ -14,6 +14,7 @@ clock, wait. And it must not answer otherwise than the leisurely way would, whic
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import Final
 
 import attrs
@@ -92,8 +93,10 @@ class Transmission:
         unpack, read, cookies = _REQUEST.unpack_from, export.read, set[int]()
         magic, done, data = _LEAD
         out: list[Buffer] = []
+        payloads: list[Sequence[bytes]] = []
+        headers = bytearray()
         add, cookie_seen = out.append, cookies.add
-        start, total, reads, writes = position, 0, 0, 0
+        start, total = position, 0
         while end - position >= _HEADER and total < _GATHER:
             head, cookie, offset, length = unpack(buffer, position)
             if (
@@ -114,30 +117,26 @@ class Transmission:
                 add(read(offset, length))
                 total += length
                 position += _HEADER
-                reads += 1
             elif head == _PLAIN_WRITE:
                 payload = position + _HEADER
                 if not writing or end - payload < length:
                     break
                 position = payload + length
-                export.write(offset, view[payload:position])
+                # The one copy of what is written: the export keeps it, and so does the journal.
+                payloads.append(export.write(offset, view[payload:position]))
+                headers += view[start:payload]
+                start = position
                 read = export.read
                 add(_SIMPLE(SIMPLE_REPLY_MAGIC, 0, cookie))
-                writes += 1
             else:
                 break
             cookie_seen(cookie)
         if out:
-            count = reads + writes
+            headers += view[start:position]
+            count = len(headers) // _HEADER
             journal = teller.service.journal
             batch = journal.heard_batch(
-                teller.connection,
-                bytes(view[start:position]),
-                count,
-                reads,
-                writes,
-                extended=False,
-                structured=structured,
+                teller.connection, headers, count, payloads, extended=False, structured=structured
             )
             teller.agenda.gathered(out, count)
             journal.said_batch(batch, out)

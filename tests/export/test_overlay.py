@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import gc
-import itertools
+import re
 import tracemalloc
 
 import pytest
@@ -10,14 +10,19 @@ from hypothesis import strategies as st
 
 import fakenbd.export.overlay as overlay_module
 from fakenbd.export.content import Pattern, Stored, Zeros
-from fakenbd.export.overlay import PAGE, Overlay
+from fakenbd.export.overlay import BLOCK, PAGE, Overlay
 from fakenbd.protocol.messages import Extent
 
-SPAN = 4 * PAGE
+SPAN = 2 * BLOCK + 2 * PAGE
 MIB = 1 << 20
 DATA, ZERO, HOLE = 0, 2, 3
 
-edges = st.sampled_from([0, 1, 511, 512, PAGE - 1, PAGE, PAGE + 1, 2 * PAGE, 3 * PAGE - 512, SPAN])
+edges = st.sampled_from(
+    [
+        *(0, 1, 511, 512, PAGE - 1, PAGE, PAGE + 1, 2 * PAGE, 3 * PAGE - 512),
+        *(BLOCK - PAGE, BLOCK - 1, BLOCK, BLOCK + 1, BLOCK + PAGE, 2 * BLOCK, SPAN),
+    ]
+)
 places = st.one_of(edges, st.integers(0, SPAN))
 spans = st.tuples(places, places).map(sorted)
 operations = st.lists(
@@ -30,7 +35,8 @@ contents = st.sampled_from(
 
 
 def run_lengths(states):
-    return [Extent(len(list(group)), state) for state, group in itertools.groupby(states)]
+    runs = re.finditer(rb"(.)\1*", states, re.DOTALL)
+    return [Extent(len(run[0]), run[0][0]) for run in runs]
 
 
 @pytest.mark.parametrize("few", [0, 1024], ids=["runs of pages", "page by page"])
@@ -49,7 +55,8 @@ def test_it_is_a_plain_bytearray(few, content, base, script):
             length = end - start
             if verb == "write":
                 data = bytes([count]) * length
-                overlay.write(base + start, memoryview(bytearray(data)))
+                kept = overlay.write(base + start, memoryview(bytearray(data)))
+                promises.append((b"".join(kept), data))
                 model[start:end] = data
                 states[start:end] = bytes([DATA]) * length
             elif verb in ("zero", "trim"):
@@ -74,6 +81,17 @@ def test_an_aligned_page_is_handed_out_without_a_copy():
     overlay = Overlay(Zeros())
     overlay.write(PAGE, b"x" * PAGE)
     assert overlay.read(PAGE, PAGE) is overlay.read(PAGE, PAGE)
+
+
+def test_an_aligned_block_is_one_piece_until_a_part_of_it_is_written_anew():
+    overlay = Overlay(Zeros())
+    (block,) = overlay.write(BLOCK, b"x" * BLOCK)
+    assert overlay.read(BLOCK, BLOCK) is block
+    (page,) = overlay.write(BLOCK + PAGE, b"y" * PAGE)
+    assert overlay.read(BLOCK + PAGE, PAGE) is page
+    assert overlay.read(BLOCK, BLOCK) == b"x" * PAGE + b"y" * PAGE + b"x" * (BLOCK - 2 * PAGE)
+    (again,) = overlay.write(BLOCK, b"z" * BLOCK)
+    assert overlay.read(BLOCK, BLOCK) is again
 
 
 def test_unwritten_stretches_are_read_from_the_content_in_one_piece():

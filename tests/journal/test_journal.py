@@ -87,6 +87,8 @@ def batch_and_singles(
     extended, structured, reply = FORMS[form]
     requests = [one for one in plain_requests(extended) if only in (None, one.command)]
     raw = b"".join(encode(request) for request in requests)
+    headers = b"".join(encode(attrs.evolve(one, payload=b"")) for one in requests)
+    payloads = [[one.payload[:2], one.payload[2:]] for one in requests if one.command == 1]
     replies = [reply(request) for request in requests]
     buffers: list[Buffer] = []
     for one in replies:
@@ -94,16 +96,10 @@ def batch_and_singles(
         data = one.data if isinstance(one, SimpleReply) else getattr(one.body, "data", b"")
         buffers += [head[: len(head) - len(data)], data] if data else [head]
     whole, single = journal(**options), journal(**options)
-    reads = sum(request.command == Command.READ for request in requests)
     batch = whole.heard_batch(
-        1,
-        raw,
-        len(requests),
-        reads,
-        len(requests) - reads,
-        extended=extended,
-        structured=structured,
+        1, headers, len(requests), payloads, extended=extended, structured=structured
     )
+    assert b"".join(batch.wire()) == raw
     whole.said_batch(batch, buffers)
     view = memoryview(raw)
     while view:
@@ -231,7 +227,7 @@ def test_the_ring_keeps_the_newest_and_the_totals_keep_all() -> None:
 def test_a_batch_larger_than_the_ring_shows_its_end() -> None:
     small = journal(limit=3)
     raw = b"".join(encode(Request(0, cookie, 0, 1)) for cookie in range(5))
-    small.heard_batch(1, raw, 5, 5, 0, extended=False, structured=False)
+    small.heard_batch(1, raw, 5, extended=False, structured=False)
     assert [entry.index for entry in small] == [2, 3, 4]
     assert [entry.index for entry in reversed(small)] == [4, 3, 2]
     assert len(small) == 3
@@ -280,7 +276,7 @@ def fill(target: Journal, requests: int) -> None:
     """4 KiB reads, 64 to a batch, their content a fresh copy each time."""
     for start in range(0, requests, 64):
         raw = b"".join(encode(Request(0, start + i, 4096 * i, 4096)) for i in range(64))
-        batch = target.heard_batch(1, raw, 64, 64, 0, extended=False, structured=False)
+        batch = target.heard_batch(1, raw, 64, extended=False, structured=False)
         buffers: list[Buffer] = []
         for i in range(64):
             buffers += [encode(SimpleReply(start + i)), bytearray(4096)]
@@ -378,7 +374,9 @@ def test_sinks_see_the_bytes_of_the_wire() -> None:
     one.heard(1, request)
     one.said(1, SimpleReply(1))
     one.said(1, SimpleReply(1, 0, b"abcdef"), [b"only ", b"these"])
-    batch = one.heard_batch(1, encode(request), 1, 0, 1, extended=False, structured=False)
+    batch = one.heard_batch(
+        1, encode(request)[:28], 1, [[b"abc"]], extended=False, structured=False
+    )
     one.said_batch(batch, [encode(SimpleReply(1))])
     one.ended(1, "client", "EOF")
     assert disk.wires == [
