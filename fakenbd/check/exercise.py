@@ -344,7 +344,7 @@ async def _flush(work: _Work) -> None:
             await work.attempt(client.flush())
 
 
-# --- looking ---------------------------------------------------------------------------------------
+# --- looking ----------------------------------------------------------------------------------
 
 
 @asynccontextmanager
@@ -384,7 +384,8 @@ async def _info(work: _Work) -> None:
 
 async def _list(work: _Work) -> None:
     async with _haggling(work) as (channel, negotiation):
-        for listed in await channel.perform(negotiation.list_exports()):
+        exports = await channel.perform(negotiation.list_exports())
+        for listed in exports[:SEVERAL]:
             await channel.perform(negotiation.list_contexts(listed.name))
 
 
