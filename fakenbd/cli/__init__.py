@@ -30,6 +30,15 @@ app.command("fakenbd.cli.client:info", name="info")
 app.command("fakenbd.cli.client:show_map", name="map")
 app.command("fakenbd.cli.explain:explain", name="explain")
 
+_STATUSES: dict[type[Exception], int] = {
+    CycloptsError: 2,
+    ProfileError: 2,
+    UriError: 2,
+    ClientError: 1,
+    ProtocolError: 1,
+    FakenbdError: 3,
+}
+
 profiles = App(name="profiles", help="Look at the library of profiles.", help_format="plaintext")
 profiles.command("fakenbd.cli.profiles:list_profiles", name="list")
 profiles.command("fakenbd.cli.profiles:show", name="show")
@@ -46,24 +55,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print_error=False,
             result_action="return_value",
         )
-    except CycloptsError as error:
-        return _complain(" ".join(str(error).split()), 2)
-    except ClientError as error:
-        return _complain(str(error), 1)
-    except ProtocolError as error:
-        return _complain(f"the server broke the protocol: {error}", 1)
-    except (ProfileError, UriError) as error:
-        return _complain(str(error), 2)
-    except FakenbdError as error:
-        return _complain(str(error), 3)
     except BrokenPipeError:
         # Whoever read our output has seen enough.
         sys.stderr.close()
         return 0
+    except Exception as error:
+        reason = _alone(error)
+        for kind, code in _STATUSES.items():
+            if isinstance(reason, kind):
+                return _complain(str(reason), code)
+        raise
     return status if isinstance(status, int) else 0
 
 
-def _complain(sentence: str, status: int) -> int:
-    for line in sentence.splitlines() or [""]:
+def _alone(error: BaseException) -> BaseException:
+    """The one error in a group of one, however deep trio has wrapped it."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+def _complain(text: str, status: int) -> int:
+    for line in text.splitlines():
         print(f"fakenbd: {line}", file=sys.stderr)
     return status

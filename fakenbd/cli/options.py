@@ -29,7 +29,10 @@ class ServerOptions:
 
     tcp: Annotated[str | None, Parameter(help="Listen on HOST:PORT; port 0 means any.")] = None
     unix: Annotated[
-        str | None, Parameter(help='Listen on a Unix socket; "-" makes a private one.')
+        str | None,
+        Parameter(
+            help='Listen on a Unix socket; "-" makes a private one.', allow_leading_hyphen=True
+        ),
     ] = None
     export: Annotated[str | None, Parameter(help="Serve the first export under this name.")] = None
     seed: Annotated[

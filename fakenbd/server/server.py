@@ -12,7 +12,6 @@ import sys
 import traceback
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -355,15 +354,22 @@ async def open_server(profile: Profile | None = None, **options: Any) -> AsyncIt
     # Delays and stalls follow trio's clock, so that a test's clock can jump over them.
     server.service.clock = server.journal.clock = trio.current_time
     server.journal.began = trio.current_time()
+    failure = None
     try:
         async with trio.open_nursery() as nursery:
-            await nursery.start(partial(server.serve))
+            await nursery.start(server.serve)
             try:
                 yield server
-            finally:
-                nursery.cancel_scope.cancel()
+            except trio.Cancelled:
+                raise
+            except BaseException as error:
+                # Raised again outside of the nursery, which would wrap it in a group.
+                failure = error
+            nursery.cancel_scope.cancel()
     finally:
         close(server)
+    if failure is not None:
+        raise failure
 
 
 def close(server: Server) -> None:

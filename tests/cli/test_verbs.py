@@ -1,0 +1,283 @@
+"""Every verb as a user types it: a process, its output in full, its exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FAKENBD = (sys.executable, "-c", "import sys; from fakenbd.cli import main; sys.exit(main())")
+
+NOTED = (
+    "fakenbd: noted: the extent at 0 is 1000 bytes long, not a multiple of 512; "
+    "taken as 512 bytes (S-209)\n"
+    "fakenbd: noted: the extent at 512 is 488 bytes long, not a multiple of 512; "
+    "taken as 512 bytes of data (S-209)\n"
+)
+
+
+def fakenbd(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*FAKENBD, *arguments], capture_output=True, text=True, timeout=60, cwd=cwd
+    )
+
+
+def client(*arguments: str) -> list[str]:
+    """The same program again, as the captive client."""
+    return [*FAKENBD, *arguments]
+
+
+def test_the_main_job() -> None:
+    done = fakenbd("run", "quirks/qemu-odd-tail", "--", *client("map", "--json", "{uri}"))
+    assert (
+        done.stdout == '[{ "start": 0, "length": 1024, "depth": 0, "zero": false, "data": true}]\n'
+    )
+    assert done.stderr == NOTED
+    assert done.returncode == 0
+
+
+def test_a_strict_client_fails_as_before_the_workaround() -> None:
+    done = fakenbd("run", "quirks/qemu-odd-tail", "--", *client("map", "--strict", "{uri}"))
+    assert done.stdout == ""
+    assert done.stderr == (
+        "fakenbd: the extent at 0 is 1000 bytes long, not a multiple of 512 (S-209)\n"
+    )
+    assert done.returncode == 1
+
+
+def test_a_map_for_people() -> None:
+    done = fakenbd("run", "baseline/data-then-hole", "--", *client("map", "{uri}"))
+    assert done.stdout == (
+        "              0             512    0  data\n"
+        "            512           65024    3  hole,zero\n"
+    )
+    assert (done.stderr, done.returncode) == ("", 0)
+
+
+def test_info_for_programs() -> None:
+    done = fakenbd("run", "baseline/read-only", "--", *client("info", "--json", "{uri}"))
+    facts = json.loads(done.stdout)
+    assert (done.stderr, done.returncode) == ("", 0)
+    assert "NBD_FLAG_READ_ONLY" in facts["flags"]
+    assert facts["style"] == "fixed"
+    assert facts["contexts"] == ["base:allocation"]
+
+
+def test_the_exit_status_is_the_client_s() -> None:
+    assert fakenbd("run", "baseline/plain", "--", "sh", "-c", "exit 7").returncode == 7
+    killed = fakenbd("run", "baseline/plain", "--", "sh", "-c", "kill -9 $$")
+    assert killed.returncode == 128 + signal.SIGKILL
+
+
+def test_the_client_is_told_in_its_environment() -> None:
+    script = "import json, os; print(json.dumps(dict(os.environ)))"
+    done = fakenbd(
+        "run", "--unix", "-", "--seed", "7", "baseline/plain", "--", sys.executable, "-c", script
+    )
+    told = json.loads(done.stdout)
+    assert told["NBD_URI"] == told["FAKENBD_URI"]
+    assert told["NBD_URI"].startswith("nbd+unix:///?socket=")
+    assert told["FAKENBD_SOCKET"].endswith("nbd.sock")
+    assert not Path(told["FAKENBD_SOCKET"]).exists()
+    assert told["FAKENBD_SEED"] == "7"
+    assert told["FAKENBD_PROFILE"] == "baseline/plain"
+    assert int(told["FAKENBD_SIZE"]) > 0
+    assert len(told["FAKENBD_SHA256"]) == 64
+
+
+def test_a_fault_that_never_struck_is_reported() -> None:
+    done = fakenbd("run", "reads/gap-before-done", "--", "true")
+    assert done.returncode == 0
+    assert done.stderr.startswith("fakenbd: fault '")
+    assert "never struck" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "sentence"),
+    [
+        (
+            ("serve", "quirks/qemu-odd-tali"),
+            2,
+            "fakenbd: quirks/qemu-odd-tali: no such profile; the nearest is quirks/qemu-odd-tail\n",
+        ),
+        (
+            ("serve", "--tcp", "127.0.0.1:99999"),
+            3,
+            "fakenbd: cannot listen on 127.0.0.1:99999: a port is a number from 0 to 65535\n",
+        ),
+        (
+            ("serve", "--tcp", "::1:nbd"),
+            3,
+            "fakenbd: cannot listen on ::1:nbd: a port is a number from 0 to 65535\n",
+        ),
+        (
+            ("serve", "--unix", "x" * 108),
+            3,
+            f"fakenbd: cannot listen on {'x' * 108}: the path of a Unix socket has at most "
+            "107 bytes, this one has 108\n",
+        ),
+        (
+            ("serve", "--unix", "no/such/folder"),
+            3,
+            "fakenbd: cannot listen on no/such/folder: No such file or directory\n",
+        ),
+        (
+            ("serve", "--journal", "no/such/folder", "baseline/plain"),
+            3,
+            "fakenbd: cannot write no/such/folder: No such file or directory\n",
+        ),
+        (("run", "baseline/plain"), 2, "fakenbd: run: expected a client to run after --\n"),
+        (
+            ("run", "baseline/plain", "--", "no-such-program"),
+            3,
+            "fakenbd: cannot run no-such-program: No such file or directory\n",
+        ),
+        (("explain", "nothing"), 3, "fakenbd: cannot read nothing: No such file or directory\n"),
+        (("profiles", "list", "nothing/*"), 5, "fakenbd: no profile is called nothing/*\n"),
+        (
+            ("map", "http://localhost/"),
+            2,
+            "fakenbd: 'http://localhost/' is not the URI of an NBD export: ",
+        ),
+    ],
+)
+def test_bad_input_gets_one_sentence(
+    arguments: tuple[str, ...], status: int, sentence: str, tmp_path: Path
+) -> None:
+    done = fakenbd(*arguments, cwd=tmp_path)
+    assert done.stdout == ""
+    assert done.stderr.startswith(sentence)
+    assert done.stderr.count("\n") == 1
+    assert done.returncode == status
+
+
+def test_a_port_in_use_is_an_error_at_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = fakenbd("serve", "--tcp", f"127.0.0.1:{port}")
+    assert done.stderr == f"fakenbd: cannot listen on 127.0.0.1:{port}: Address already in use\n"
+    assert done.returncode == 3
+
+
+def test_every_mistake_of_a_profile_is_listed(tmp_path: Path) -> None:
+    (tmp_path / "bad.toml").write_text('summary = 1\n[export]\nsize = "many"\nsise = 4\n')
+    done = fakenbd("profiles", "validate", "bad.toml", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stdout == "0 of 1 valid\n"
+    lines = done.stderr.splitlines()
+    assert len(lines) == 3
+    assert all(line.startswith("bad.toml: ") for line in lines)
+
+
+def test_the_library_is_listed_and_shown() -> None:
+    listed = fakenbd("profiles", "list", "quirks/*")
+    assert listed.returncode == 0
+    assert "quirks/qemu-odd-tail" in listed.stdout
+    shown = fakenbd("profiles", "show", "quirks/qemu-odd-tail")
+    assert shown.returncode == 0
+    assert shown.stdout.startswith("quirks/qemu-odd-tail")
+    assert "S-209" in shown.stdout
+    rows = json.loads(fakenbd("profiles", "list", "--json", "quirks/qemu-odd-tail").stdout)
+    assert rows[0]["rules"] == ["S-209"]
+
+
+def test_the_whole_library_is_valid() -> None:
+    done = fakenbd("profiles", "validate")
+    assert done.stderr == ""
+    assert done.stdout.endswith(" valid\n")
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_serve_announces_itself_and_leaves_nothing(number: signal.Signals, tmp_path: Path) -> None:
+    ready, path = tmp_path / "ready", tmp_path / "nbd.sock"
+    command = [*FAKENBD, "serve", "baseline/plain", "--unix", str(path), "--seed", "3"]
+    with subprocess.Popen(
+        [*command, "--ready-file", str(ready)], stdout=subprocess.PIPE, text=True
+    ) as server:
+        try:
+            assert server.stdout is not None
+            line = server.stdout.readline()
+            assert json.loads(line) == {
+                "uri": f"nbd+unix:///?socket={path}",
+                "profile": "baseline/plain",
+                "seed": 3,
+                "pid": server.pid,
+            }
+            assert ready.read_text() == line
+            assert path.exists()
+            mapped = fakenbd("map", "--json", json.loads(line)["uri"])
+            assert mapped.returncode == 0
+            server.send_signal(number)
+            assert server.wait(timeout=30) == 0
+        finally:
+            server.kill()
+    assert not path.exists()
+
+
+def test_all_profiles_at_once(tmp_path: Path) -> None:
+    command = [*FAKENBD, "serve", "--all", "--unix", str(tmp_path / "s")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            server.stdout.readline()
+            done = fakenbd(
+                "map", "--json", f"nbd+unix:///quirks/qemu-odd-tail?socket={tmp_path / 's'}"
+            )
+        finally:
+            server.terminate()
+            assert server.wait(timeout=30) == 0
+    assert done.stderr == NOTED
+    assert done.returncode == 0
+
+
+def test_a_journal_is_written_and_explained(tmp_path: Path) -> None:
+    journal, capture = tmp_path / "j.jsonl", tmp_path / "c.pcapng"
+    done = fakenbd(
+        "run",
+        "--journal",
+        str(journal),
+        "--pcap",
+        str(capture),
+        "quirks/qemu-odd-tail",
+        "--",
+        *client("map", "{uri}"),
+    )
+    assert done.returncode == 0
+    assert capture.read_bytes()[:4] == b"\x0a\x0d\x0d\x0a"
+    told = fakenbd("explain", str(journal))
+    assert told.returncode == 0
+    assert told.stdout.startswith("profile quirks/qemu-odd-tail, seed ")
+    assert "C> NBD_OPT_GO" in told.stdout
+    assert "-- the client ended the connection: DISC" in told.stdout
+
+
+def test_the_server_ends_with_its_parent() -> None:
+    script = (
+        "import subprocess, sys, json\n"
+        f"server = subprocess.Popen({[*FAKENBD, 'serve', '--exit-with-parent']!r}, "
+        "stdout=subprocess.PIPE)\n"
+        "print(json.loads(server.stdout.readline())['pid'])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, timeout=60
+    )
+    pid = int(done.stdout)
+    # The parent is gone; the kernel has sent SIGTERM and the server needs but a moment.
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        import select
+
+        readable, _, _ = select.select([handle], [], [], 30)
+        assert readable, "the server outlived its parent"
+    finally:
+        os.close(handle)
