@@ -92,7 +92,7 @@ def test_the_client_is_told_in_its_environment() -> None:
 
 
 def test_a_fault_that_never_struck_is_reported() -> None:
-    done = fakenbd("run", "reads/gap-before-done", "--", "true")
+    done = fakenbd("run", "reads/gap-before-done@first", "--", "true")
     assert done.returncode == 0
     assert done.stderr.startswith("fakenbd: fault '")
     assert "never struck" in done.stderr
