@@ -7,6 +7,8 @@ into another. The session then performs the list: it never decides anything.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import repeat
 from typing import Literal, TypeAlias
 
 import attrs
@@ -22,7 +24,6 @@ __all__ = [
     "Hold",
     "Paced",
     "Pause",
-    "Push",
     "Shutdown",
     "Stall",
     "StartTLS",
@@ -61,17 +62,29 @@ class Stall:
 
 
 @attrs.frozen
-class Push:
-    """What came before leaves in a system call (a segment) of its own."""
-
-
-@attrs.frozen
 class Paced:
-    """Bytes that leave `size` at a time, with `seconds` between two writes."""
+    """Bytes that leave `size` at a time, with `seconds` between two writes.
+
+    Several sizes are those of the first writes; the rest is one write. `messages` are what the
+    bytes are, so that the journal can name them; none where they are no whole messages any more.
+    """
 
     data: bytes
-    size: int = 1
+    size: int | tuple[int, ...] = 1
     seconds: float = 0.0
+    messages: tuple[ServerMessage, ...] = attrs.field(default=(), eq=False, repr=False)
+
+    def writes(self) -> Iterator[bytes]:
+        """The bytes of each write."""
+        start = 0
+        sizes = repeat(self.size) if isinstance(self.size, int) else self.size
+        for size in sizes:
+            if start >= len(self.data):
+                return
+            yield self.data[start : start + size]
+            start += size
+        if start < len(self.data):
+            yield self.data[start:]
 
 
 @attrs.frozen
@@ -134,7 +147,6 @@ Step: TypeAlias = (
     | Pause
     | Hold
     | Stall
-    | Push
     | Paced
     | Forever
     | End

@@ -21,7 +21,6 @@ from fakenbd.faults.answer import (
     Hold,
     Paced,
     Pause,
-    Push,
     Shutdown,
     Stall,
     StartTLS,
@@ -56,8 +55,9 @@ def difference(before: Answer, after: Answer) -> str:
     parts = _counted(words for step in aside if (words := _told(step)))
     if ends and _begins(said, unsaid) and after[-1] is ends[-1]:
         return "; ".join([*parts, _cut(ends[-1], left + length(said), length(before))])
-    if any(isinstance(step, (Paced, Push)) for step in new):
-        parts += _pacing(said, new)
+    paced = next((step for step in new if isinstance(step, Paced)), None)
+    if paced is not None:
+        parts.append(_pacing(paced))
     elif said != unsaid:
         parts.append(_content(unsaid, said, left))
     parts += [_ended(end) for end in ends]
@@ -150,13 +150,12 @@ def _undone(old: Iterable[Step], new: Iterable[Step]) -> list[str]:
     return [f"left out: {type(step).__name__}" for step in gone]
 
 
-def _pacing(said: Sequence[Step], new: Sequence[Step]) -> list[str]:
-    paced = next((step for step in said if isinstance(step, Paced)), None)
-    if paced is None:
-        sizes = ", ".join(str(length([step])) for step in said)
-        return [f"sent in writes of {sizes} bytes"]
+def _pacing(paced: Paced) -> str:
     apart = f", {paced.seconds:g} s apart" if paced.seconds else ""
-    return [f"sent {_count(paced.size, 'byte')} a write{apart}"]
+    if isinstance(paced.size, int):
+        return f"sent {_count(paced.size, 'byte')} a write{apart}"
+    sizes = ", ".join(str(len(write)) for write in paced.writes())
+    return f"sent in writes of {sizes} bytes{apart}"
 
 
 # --- messages ----------------------------------------------------------------------------------

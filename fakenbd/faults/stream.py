@@ -87,11 +87,22 @@ def split_at(answer: Answer, position: int) -> tuple[Answer, Answer]:
     return head, []
 
 
+def _left(sizes: tuple[int, ...], position: int) -> tuple[int, ...]:
+    """The sizes of the writes that are still to come at a position."""
+    for index, size in enumerate(sizes):
+        if position < size:
+            return (size - position, *sizes[index + 1 :])
+        position -= size
+    return ()
+
+
 def _parted(step: Step, position: int) -> tuple[Step, Answer]:
     data = step_bytes(step)
     before, after = data[:position], data[position:]
     if isinstance(step, Paced):
-        return attrs.evolve(step, data=before), [attrs.evolve(step, data=after)]
+        size = step.size if isinstance(step.size, int) else _left(step.size, position)
+        paced = attrs.evolve(step, messages=())
+        return attrs.evolve(paced, data=before), [attrs.evolve(paced, data=after, size=size)]
     if isinstance(step, Forever):
         return Raw(before), [Raw(after), step]
     return Raw(before), [Raw(after)]

@@ -1,9 +1,9 @@
 """What is to leave on one connection, and when: answers that wait never keep the others.
 
 An answer is put in whole. Its steps run until one of them has to wait; what is ready goes to
-`ready`, in order, as buffers and as markers that only the session can perform (push, pace, close).
-Waiting answers are due at a time, or held until others have left. Ties are broken by order of
-arrival, never by a scheduler, so that the same conversation gives the same bytes.
+`ready`, in order, as buffers and as markers that only the session can perform (pace, repeat,
+close). Waiting answers are due at a time, or held until others have left. Ties are broken by order
+of arrival, never by a scheduler, so that the same conversation gives the same bytes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from fakenbd.faults.answer import (
     Hold,
     Paced,
     Pause,
-    Push,
     Shutdown,
     Stall,
     StartTLS,
@@ -35,10 +34,10 @@ from fakenbd.protocol.messages import Buffer, Raw, ServerMessage
 
 __all__ = ["Agenda", "Departure", "Marker", "Plan"]
 
-Marker: TypeAlias = Push | Paced | Forever | End | StopReading | StartTLS | Stall | Shutdown | Away
+Marker: TypeAlias = Paced | Forever | Pause | End | StopReading | StartTLS | Stall | Shutdown | Away
 Departure: TypeAlias = Buffer | Marker
 
-_MARKERS: Final = (Push, Paced, Forever, End, StopReading, StartTLS, Shutdown, Away)
+_MARKERS: Final = (Paced, Forever, End, StopReading, StartTLS, Shutdown, Away)
 
 NEVER: Final = float("inf")
 
@@ -109,6 +108,10 @@ class Agenda:
         steps = plan.steps
         while steps:
             step = steps.popleft()
+            if isinstance(step, Pause) and plan.broken:
+                # Nothing else can leave before the rest of the message does.
+                self._mark(step)
+                continue
             if isinstance(step, Pause):
                 self._order += 1
                 heapq.heappush(self._due, (self.clock() + step.seconds, self._order, plan))
@@ -134,7 +137,10 @@ class Agenda:
     def _mark(self, step: Marker) -> None:
         self.marked = True
         self.ready.append(step)
-        if isinstance(step, Paced | Forever):
+        if isinstance(step, Paced) and step.messages:
+            for message in step.messages:
+                self.said(message, encode_buffers(message))
+        elif isinstance(step, Paced | Forever):
             self.said(Raw(step.data), [step.data])
 
     def _depart(self, answers: int) -> None:

@@ -20,7 +20,7 @@ from fakenbd.faults.answer import (
     End,
     Forever,
     Paced,
-    Push,
+    Pause,
     Shutdown,
     Stall,
     StartTLS,
@@ -202,15 +202,14 @@ class Session:
 
     # --- markers -------------------------------------------------------------------------------
 
-    async def _push(self, _step: Push) -> None:
-        # The bytes before have left; on a socket what follows is a segment of its own.
-        await trio.lowlevel.checkpoint()
+    async def _pause(self, step: Pause) -> None:
+        await trio.sleep(step.seconds)
 
     async def _pace(self, step: Paced) -> None:
-        for start in range(0, len(step.data), step.size):
-            if start and step.seconds:
+        for index, data in enumerate(step.writes()):
+            if index and step.seconds:
                 await trio.sleep(step.seconds)
-            await self._send([step.data[start : start + step.size]])
+            await self._send([data])
 
     async def _repeat(self, step: Forever) -> None:
         if step.seconds:
@@ -268,7 +267,7 @@ class Session:
 
 
 _PERFORMANCES: Final[dict[type, Callable[[Session, Any], Awaitable[None]]]] = {
-    Push: Session._push,
+    Pause: Session._pause,
     Paced: Session._pace,
     Forever: Session._repeat,
     End: Session._end,

@@ -14,7 +14,6 @@ from fakenbd.faults.answer import (
     Hold,
     Paced,
     Pause,
-    Push,
     Shutdown,
     Stall,
     StartTLS,
@@ -356,10 +355,7 @@ CASES: Final[tuple[Case, ...]] = (
     Case(
         '{ dribble = [20, 8], at = "data" }',
         CHUNKS,
-        [
-            *(Raw(CHUNKS.wire[:20]), Push(), Raw(CHUNKS.wire[20:28]), Push()),
-            *(Raw(CHUNKS.wire[28:36]), HOLE),
-        ],
+        [Paced(CHUNKS.wire[:36], (20, 8)), HOLE],
         DATA_HEX + HOLE_HEX,
         "sent in writes of 20, 8, 8 bytes",
     ),

@@ -16,7 +16,7 @@ from fakenbd.faults.answer import End, Forever, Paced, Shutdown, Stall
 from fakenbd.faults.difference import difference
 from fakenbd.faults.event import Event
 from fakenbd.faults.registry import parameters
-from fakenbd.faults.stream import step_bytes
+from fakenbd.faults.stream import split_at, step_bytes
 from fakenbd.protocol.messages import Chunk, Data, Greeting, Hole, NoneChunk, Raw
 from tests.faults.cases import CASES, Case
 from tests.faults.truths import (
@@ -218,6 +218,32 @@ def test_paced_bytes_stay_paced_on_both_sides_of_a_cut() -> None:
     strike = Strike(SIMPLE.event)
     paced = make_kind("dribble", 2).apply(SIMPLE.answer, strike)
     assert make_kind("cut", 5).apply(paced, strike) == [Paced(SIMPLE.wire[:5], 2), End()]
+
+
+def test_writes_of_given_sizes_keep_their_borders_on_both_sides_of_a_cut() -> None:
+    paced = Paced(b"0123456789", (4, 3))
+    assert list(paced.writes()) == [b"0123", b"456", b"789"]
+    borders = {
+        0: ([], [b"0123", b"456", b"789"]),
+        2: ([b"01"], [b"23", b"456", b"789"]),
+        4: ([b"0123"], [b"456", b"789"]),
+        8: ([b"0123", b"456", b"7"], [b"89"]),
+    }
+    for position, (before, after) in borders.items():
+        parts = [
+            [write for step in steps if isinstance(step, Paced) for write in step.writes()]
+            for steps in split_at([paced], position)
+        ]
+        assert parts == [before, after]
+
+
+def test_paced_bytes_remember_what_they_are_until_they_are_cut() -> None:
+    strike = Strike(CHUNKS.event)
+    for kind in (make_kind("dribble", 2), make_kind("dribble", [4]), make_kind("rate", 100)):
+        steps = kind.apply(CHUNKS.answer, strike)
+        assert [message for step in steps for message in step.messages] == CHUNKS.answer
+        cut = make_kind("cut", 5).apply(steps, strike)
+        assert [step.messages for step in cut if isinstance(step, Paced)] == [()]
 
 
 def test_shutdown_answers_abort_as_ever_and_export_name_by_closing() -> None:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Final, cast
 
 import attrs
 
-from fakenbd.faults.answer import Answer, End, Ending, Paced, Pause, Push, Stall, Step
+from fakenbd.faults.answer import Answer, End, Ending, Paced, Stall, Step
 from fakenbd.faults.content import hex_bytes
 from fakenbd.faults.registry import Kind, register
 from fakenbd.faults.selection import Selector, is_message, optional_selector, selected
 from fakenbd.faults.stream import carries_bytes, place_of, region, split_at, step_bytes
 from fakenbd.faults.strike import Strike
 from fakenbd.faults.values import duration, integer, one_of, positive
-from fakenbd.protocol.messages import Raw
+from fakenbd.protocol.messages import Raw, ServerMessage
 
 __all__ = ["Cut", "Dribble", "Garble"]
 
@@ -162,28 +161,15 @@ class Dribble(Kind):
     def apply(self, answer: Answer, strike: Strike) -> Answer:
         places = None if self.at is None else set(selected(answer, self.at))
         changed: Answer = []
-        run: list[bytes] = []
+        run: list[ServerMessage] = []
         for place, step in enumerate(answer):
             if is_message(step) and (places is None or place in places):
-                run.append(step_bytes(step))
+                run.append(step)  # type: ignore[arg-type]
                 continue
-            changed += [*self._writes(run), step]
+            changed += [*self._paced(run), step]
             run = []
-        return changed + list(self._writes(run))
+        return changed + self._paced(run)
 
-    def _writes(self, run: list[bytes]) -> Iterator[Step]:
-        data = b"".join(run)
-        if not data:
-            return
-        if isinstance(self.size, int):
-            yield Paced(data, self.size, self.seconds)
-            return
-        for size in self.size:
-            piece, data = data[:size], data[size:]
-            yield Raw(piece)
-            if not data:
-                return
-            yield Push()
-            if self.seconds:
-                yield Pause(self.seconds)
-        yield Raw(data)
+    def _paced(self, run: list[ServerMessage]) -> Answer:
+        data = b"".join(map(step_bytes, run))
+        return [Paced(data, self.size, self.seconds, tuple(run))] if data else []

@@ -134,6 +134,6 @@ class Rate(Kind):
     def apply(self, answer: Answer, strike: Strike) -> Answer:
         size = max(1, self.rate // _WRITES_A_SECOND)
         return [
-            Paced(step_bytes(step), size, size / self.rate) if is_message(step) else step
+            Paced(step_bytes(step), size, size / self.rate, (step,)) if is_message(step) else step  # type: ignore[arg-type]
             for step in answer
         ]

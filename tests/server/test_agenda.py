@@ -1,0 +1,78 @@
+"""What leaves when: waits between messages let others pass, waits within a message let nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+import pytest
+
+from fakenbd.faults.answer import Answer, Forever, Hold, Paced, Pause, Stall
+from fakenbd.protocol.encode import encode
+from fakenbd.protocol.messages import Chunk, NoneChunk, Raw, ServerMessage, SimpleReply
+from fakenbd.server.agenda import Agenda, Departure
+
+A1, A2 = Chunk(1, NoneChunk()), Chunk(1, NoneChunk(), flags=1)
+B1, B2 = Chunk(2, NoneChunk()), Chunk(2, NoneChunk(), flags=1)
+PAUSE = Pause(1.0)
+
+
+@attrs.define(eq=False)
+class Scene:
+    """An agenda, its clock, and what it said."""
+
+    now: float = 0.0
+    said: list[ServerMessage] = attrs.field(factory=list)
+    agenda: Agenda = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.agenda = Agenda(lambda: self.now, lambda message, _: self.said.append(message))
+
+    def play(self, answers: Sequence[Answer]) -> list[Departure]:
+        """Put in all answers at once, then let time pass as long as anything waits."""
+        for answer in answers:
+            self.agenda.put(answer)
+        while self.agenda.waiting:
+            self.now = self.agenda.due()
+            self.agenda.advance()
+        return self.agenda.ready
+
+
+def wire(*messages: ServerMessage) -> list[Departure]:
+    return [encode(message) for message in messages]
+
+
+def joined(departures: list[Departure]) -> list[Departure]:
+    """The departures with neighbouring buffers as they were: one for each message."""
+    return [bytes(each) if not attrs.has(type(each)) else each for each in departures]
+
+
+@pytest.mark.parametrize(
+    ("answers", "leaves"),
+    [
+        ([[A1, A2], [B1, B2]], wire(A1, A2, B1, B2)),
+        ([[PAUSE, A1, A2], [B1, B2]], wire(B1, B2, A1, A2)),
+        ([[PAUSE, A1, PAUSE, A2], [PAUSE, B1, PAUSE, B2]], wire(A1, B1, A2, B2)),
+        ([[A1, Hold(1), A2], [B1, B2]], wire(A1, B1, B2, A2)),
+        ([[A1, Hold(), A2], [PAUSE, B1, B2]], wire(A1, B1, B2, A2)),
+        ([[A1, Stall(), A2], [B1, B2]], wire(A1, B1, B2)),
+        (
+            [[Raw(b"half"), PAUSE, Raw(b"rest")], [B1, B2]],
+            [b"half", PAUSE, b"rest", *wire(B1, B2)],
+        ),
+        ([[Raw(b"half"), Stall()], [B1]], [b"half", Stall(), *wire(B1)]),
+    ],
+)
+def test_waiting_answers_let_others_pass_but_not_into_a_message(
+    answers: list[Answer], leaves: list[Departure]
+) -> None:
+    assert joined(Scene().play(answers)) == leaves
+
+
+def test_what_leaves_piece_by_piece_is_said_as_what_it_is() -> None:
+    scene = Scene()
+    simple = SimpleReply(3)
+    paced = Paced(encode(A1) + encode(A2), 1, 0.0, (A1, A2))
+    cut = Paced(b"half", 1)
+    scene.play([[paced], [cut], [simple, Forever(b"again")]])
+    assert scene.said == [A1, A2, Raw(b"half"), simple, Raw(b"again")]
