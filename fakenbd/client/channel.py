@@ -17,6 +17,7 @@ import trio
 
 from fakenbd.client.negotiation import Negotiation
 from fakenbd.client.option import Handshake, Receive, Send
+from fakenbd.client.transport import broken
 from fakenbd.errors import ClientError, DeadlineError, LostError, ProtocolError, TLSError
 
 __all__ = ["Channel", "Deadlines", "Upgrader"]
@@ -134,9 +135,11 @@ class Channel:
             try:
                 data = await self.stream.receive_some(CHUNK)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                reason = error.__cause__ or "the other side closed it"
-                if isinstance(reason, ssl.SSLError):  # such as: no certificate of the client's
-                    raise TLSError(f"the server ended TLS: {reason.reason or reason}") from error
+                cause = error.__cause__
+                if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
+                    # Such as: it wants a certificate of the client's.
+                    raise TLSError(f"the server ended TLS: {cause.reason or cause}") from error
+                reason = broken(error)
                 raise LostError(
                     f"the connection broke while the {awaiting} was due: {reason}"
                 ) from error

@@ -21,6 +21,7 @@ import trio
 
 from fakenbd.client.blocks import Blocks, cut, pieces
 from fakenbd.client.channel import Deadlines
+from fakenbd.client.commands import Commands
 from fakenbd.client.connection import Connection
 from fakenbd.client.noncompliance import Noncompliance, Tolerance
 from fakenbd.client.pending import Pending
@@ -29,7 +30,6 @@ from fakenbd.client.session import Session
 from fakenbd.client.target import Settings, Target, opened
 from fakenbd.client.tls import TLS
 from fakenbd.errors import ClientError, CommandError, FakenbdError
-from fakenbd.export.blocks import BlockSize
 from fakenbd.protocol.constants import (
     Command,
     CommandFlag,
@@ -52,17 +52,11 @@ READ: Final = int(Command.READ)
 
 
 @attrs.define(eq=False)
-class Client:
-    """One connection to one export. `Client.connect` makes one.
-
-    All methods may be called from several tasks at once. They raise CommandError for an error that
-    the server answers, ClientError for what the export or the server does not allow, and what
-    ended the connection: ProtocolError, LostError, DeadlineError, ShutdownError.
-    """
+class Client(Commands):
+    """One connection to one export. `Client.connect` makes one."""
 
     _connection: Connection
-    contexts: tuple[str, ...]
-    """The metadata contexts that were asked for and selected."""
+    _contexts: tuple[str, ...]
     _blocks: Blocks = attrs.field(init=False)
     _edges: trio.Lock = attrs.field(factory=trio.Lock, init=False)
 
@@ -106,57 +100,14 @@ class Client:
 
     @property
     def session(self) -> Session:
-        """All that both sides agreed on."""
         return self._connection.session
 
     @property
-    def size(self) -> int:
-        """The size of the export in bytes, as far as whole blocks reach."""
-        return self.session.offer.size
-
-    @property
-    def flags(self) -> int:
-        """The transmission flags (TransmissionFlag) that make sense for this session."""
-        return self.session.offer.flags
-
-    @property
-    def block_size(self) -> BlockSize | None:
-        """What the server said about block sizes, if anything."""
-        return self.session.offer.block_size
-
-    @property
-    def structured(self) -> bool:
-        """Whether structured replies were agreed on."""
-        return self.session.structured
-
-    @property
-    def extended(self) -> bool:
-        """Whether extended headers were agreed on."""
-        return self.session.extended
-
-    @property
-    def tls(self) -> bool:
-        """Whether the connection is protected by TLS."""
-        return self.session.tls
-
-    @property
-    def export(self) -> str:
-        """The name that was asked for."""
-        return self.session.offer.name
-
-    @property
-    def canonical_name(self) -> str | None:
-        """What the server calls the export, if it said."""
-        return self.session.offer.canonical_name
-
-    @property
-    def description(self) -> str | None:
-        """What the server says about the export, if anything."""
-        return self.session.offer.description
+    def contexts(self) -> tuple[str, ...]:
+        return self._contexts
 
     @property
     def notes(self) -> Sequence[Noncompliance]:
-        """The breaches that were tolerated so far."""
         return self._connection.notes.kept
 
     @property
@@ -164,14 +115,9 @@ class Client:
         """Why the connection ended; None while it lasts."""
         return self._connection.failure
 
-    def offers(self, flag: TransmissionFlag) -> bool:
-        """Whether the server set a transmission flag."""
-        return bool(self.flags & flag)
-
     # --- reading -------------------------------------------------------------------------------
 
     async def read(self, offset: int, length: int, *, df: bool = False) -> bytes:
-        """Exactly `length` bytes from `offset`. `df` asks for them in one chunk, where offered."""
         flags = CommandFlag.DF if df and self.offers(TransmissionFlag.SEND_DF) else 0
         blocks = self._blocks
         aligned = not (offset | length) & (blocks.portable - 1)
@@ -227,7 +173,6 @@ class Client:
     # --- writing -------------------------------------------------------------------------------
 
     async def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
-        """Write `data` at `offset`; with `fua` it is stable when this returns."""
         view = memoryview(data).cast("B")
         self._check_write(offset, len(view))
         flags = self._fua_flag(fua)
@@ -262,7 +207,6 @@ class Client:
         fast: bool = False,
         fua: bool = False,
     ) -> None:
-        """Make a range read as zeroes. `hole` may unmap it; `fast` fails rather than write."""
         self._check_write(offset, length)
         offered = self.offers(TransmissionFlag.SEND_WRITE_ZEROES)
         if fast and not self.offers(TransmissionFlag.SEND_FAST_ZERO):
@@ -301,7 +245,6 @@ class Client:
         )
 
     async def trim(self, offset: int, length: int, *, fua: bool = False) -> None:
-        """Tell the server that a range is not needed any more; blocks at its edges are spared."""
         self._check_write(offset, length)
         self._check_offered(TransmissionFlag.SEND_TRIM, Command.TRIM)
         flags = self._fua_flag(fua)
@@ -311,7 +254,6 @@ class Client:
         await self._without_fua(fua)
 
     async def cache(self, offset: int, length: int) -> None:
-        """Tell the server that a range will be read soon."""
         self._check_range(offset, length)
         self._check_offered(TransmissionFlag.SEND_CACHE, Command.CACHE)
         low, high = self._blocks.widened(offset, length, self._blocks.minimum)
@@ -319,34 +261,14 @@ class Client:
             await self._connection.submit(Command.CACHE, place, size).wait()
 
     async def flush(self) -> None:
-        """Make everything stable that was written, zeroed or trimmed before."""
         self._check_offered(TransmissionFlag.SEND_FLUSH, Command.FLUSH)
         await self._connection.submit(Command.FLUSH, 0, 0).wait()
 
     # --- block status --------------------------------------------------------------------------
 
-    async def block_status(
-        self, offset: int, length: int, *, context: str | None = None, req_one: bool = False
-    ) -> AsyncIterator[Extent]:
-        """The extents of a range in one context, from request to request until it is covered.
-
-        `context` None means the first one selected. `req_one` asks for one extent at a time.
-        """
-        name = self._context(context)
-        end = offset + length
-        while offset < end:
-            statuses = await self.statuses(offset, end - offset, req_one=req_one)
-            for extent in statuses[name]:
-                yield extent
-                offset += extent.length
-
     async def statuses(
         self, offset: int, length: int, *, req_one: bool = False
     ) -> Mapping[str, Sequence[Extent]]:
-        """What one request tells of a range: for each context at least one extent from `offset`.
-
-        The extents may cover less than the range, differently in each context, but never more.
-        """
         self._check_range(offset, length)
         self._context(None)
         if not length:
@@ -366,15 +288,6 @@ class Client:
         pending = self._connection.submit(Command.BLOCK_STATUS, low, high - low, flags, reply=reply)
         found: Mapping[str, Sequence[Extent]] = await pending.wait()
         return {name: tuple(cut(found[name], offset - low, length)) for name in self.contexts}
-
-    def _context(self, name: str | None) -> str:
-        if not self.contexts:
-            raise ClientError("the server selected no metadata context, so it has no block status")
-        if name is None:
-            return self.contexts[0]
-        if name not in self.contexts:
-            raise ClientError(f"the metadata context {quoted(name)} is not selected")
-        return name
 
     # --- the end -------------------------------------------------------------------------------
 

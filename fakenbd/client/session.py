@@ -16,13 +16,24 @@ import attrs
 from fakenbd.client.noncompliance import Noncompliance
 from fakenbd.errors import ProtocolError
 from fakenbd.export.blocks import BlockSize
-from fakenbd.protocol.constants import MAXIMUM_STRING, TransmissionFlag
+from fakenbd.protocol.constants import MAXIMUM_STRING, TransmissionFlag, spec_name
+from fakenbd.protocol.text import quoted
 
-__all__ = ["Listed", "Offer", "Session", "Style", "judged", "well_formed"]
+__all__ = ["Listed", "Offer", "Session", "Style", "changes", "judged", "well_formed"]
 
 Style: TypeAlias = Literal["oldstyle", "newstyle", "fixed"]
 
-UNLIMITED: Final = 0xFFFFFFFF
+RELIED_ON: Final = (
+    TransmissionFlag.SEND_FLUSH,
+    TransmissionFlag.SEND_FUA,
+    TransmissionFlag.SEND_TRIM,
+    TransmissionFlag.SEND_WRITE_ZEROES,
+    TransmissionFlag.SEND_DF,
+    TransmissionFlag.CAN_MULTI_CONN,
+    TransmissionFlag.SEND_CACHE,
+    TransmissionFlag.SEND_FAST_ZERO,
+)
+"""Flags that a caller may count on in a session that goes on over another connection."""
 
 
 @attrs.frozen
@@ -134,3 +145,26 @@ def _check_block_size(block_size: BlockSize) -> None:
 
 def _power_of_two(number: int) -> bool:
     return number > 0 and not number & (number - 1)
+
+
+def changes(before: Session, after: Session) -> list[str]:
+    """What `after` offers less than `before`, one sentence each; nothing where it is as good."""
+    old, new = before.offer, after.offer
+    found = []
+    if new.size < old.size:
+        found.append(f"the export shrank from {old.size} to {new.size} bytes")
+    found += [
+        f"{spec_name(TransmissionFlag, flag)} is gone"
+        for flag in RELIED_ON
+        if old.flags & flag and not new.flags & flag
+    ]
+    if new.flags & ~old.flags & TransmissionFlag.READ_ONLY:
+        found.append("the export is read-only now")
+    lost = set(before.contexts.values()) - set(after.contexts.values())
+    found += [f"the metadata context {quoted(name)} is gone" for name in sorted(lost)]
+    least, larger = (offer.block_size.minimum if offer.block_size else 1 for offer in (old, new))
+    if larger > least:
+        found.append(f"the minimum block grew from {least} to {larger} bytes")
+    if before.tls and not after.tls:
+        found.append("the connection is not protected by TLS any more")
+    return found

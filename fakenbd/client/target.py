@@ -18,7 +18,7 @@ from fakenbd.client.transport import transport_of
 from fakenbd.errors import LostError
 from fakenbd.protocol.uri import Uri
 
-__all__ = ["Settings", "Target", "begin", "open_stream", "opened"]
+__all__ = ["Settings", "Target", "background", "begin", "open_stream", "opened"]
 
 Target: TypeAlias = str | Uri | trio.abc.Stream
 
@@ -100,16 +100,23 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[Connection, tuple[st
     )
     selected = session.contexts.values()
     contexts = tuple(name for name in settings.contexts if name in selected)
-    failure = None
-    async with trio.open_nursery() as nursery:
+    async with background() as nursery:
         nursery.start_soon(connection.run)
         try:
             yield connection, contexts
-        except Exception as error:
-            # Raised again outside of the nursery, which would wrap it in a group.
-            failure = error
         finally:
             await connection.close()
+
+
+@asynccontextmanager
+async def background() -> AsyncIterator[trio.Nursery]:
+    """A nursery whose block raises what it raises: not a group with that in it."""
+    failure = None
+    async with trio.open_nursery() as nursery:
+        try:
+            yield nursery
+        except Exception as error:
+            failure = error
     if failure is not None:
         raise failure
 

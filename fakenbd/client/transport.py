@@ -8,6 +8,7 @@ goes through trio's stream interface. Both say the same of a connection that bro
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Sequence
 from typing import Final, Protocol
 
@@ -17,7 +18,7 @@ import trio
 from fakenbd.errors import DeadlineError, LostError
 from fakenbd.protocol.messages import Buffer
 
-__all__ = ["SocketTransport", "StreamTransport", "Transport", "transport_of"]
+__all__ = ["SocketTransport", "StreamTransport", "Transport", "broken", "transport_of"]
 
 PIECE: Final = 1 << 18
 """Bytes sent through a stream under one deadline."""
@@ -131,9 +132,16 @@ def _joined(buffers: Sequence[Buffer]) -> Sequence[Buffer]:
     return [b"".join(buffers)]
 
 
+def broken(error: Exception) -> str:
+    """Why a connection broke, as far as the system or TLS says it."""
+    cause = error.__cause__ or error
+    if isinstance(cause, (trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLEOFError)):
+        return "the other side closed it"
+    return str(getattr(cause, "strerror", None) or cause)
+
+
 def _lost(error: Exception) -> LostError:
-    reason = getattr(error, "strerror", None) or error.__cause__ or "the other side closed it"
-    return LostError(f"the connection broke: {reason}")
+    return LostError(f"the connection broke: {broken(error)}")
 
 
 def _stalled(stall: float) -> DeadlineError:

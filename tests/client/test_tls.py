@@ -236,7 +236,7 @@ async def test_truncated_content_is_not_taken_for_whole():
         await server.stream.aclose()
 
     async def use(client):
-        with pytest.raises(LostError, match="in the middle of a reply, with 1 requests"):
+        with pytest.raises(LostError, match=r"in the middle of a reply|the other side closed it"):
             await client.read(4096, 512)
 
     await conversation(script, use, TLS(verify=False))

@@ -1,0 +1,160 @@
+"""What one can ask of an export, over one connection, over several, or over one that comes back."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Mapping, Sequence
+
+from fakenbd.client.noncompliance import Noncompliance
+from fakenbd.client.session import Session
+from fakenbd.errors import ClientError
+from fakenbd.export.blocks import BlockSize
+from fakenbd.protocol.constants import TransmissionFlag
+from fakenbd.protocol.messages import Buffer, Extent
+from fakenbd.protocol.text import quoted
+
+__all__ = ["Commands"]
+
+
+class Commands(ABC):
+    """An export to read, write and ask about.
+
+    All methods may be called from several tasks at once. They raise CommandError for an error that
+    the server answers, ClientError for what the export or the server does not allow, and what
+    ended the connection: ProtocolError, LostError, DeadlineError, ShutdownError.
+    """
+
+    __slots__ = ()
+
+    # --- what the server offers ----------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def session(self) -> Session:
+        """All that both sides agreed on."""
+
+    @property
+    @abstractmethod
+    def notes(self) -> Sequence[Noncompliance]:
+        """The breaches that were tolerated so far."""
+
+    @property
+    @abstractmethod
+    def contexts(self) -> tuple[str, ...]:
+        """The metadata contexts that were asked for and selected."""
+
+    @property
+    def size(self) -> int:
+        """The size of the export in bytes, as far as whole blocks reach."""
+        return self.session.offer.size
+
+    @property
+    def flags(self) -> int:
+        """The transmission flags (TransmissionFlag) that make sense for this session."""
+        return self.session.offer.flags
+
+    @property
+    def block_size(self) -> BlockSize | None:
+        """What the server said about block sizes, if anything."""
+        return self.session.offer.block_size
+
+    @property
+    def structured(self) -> bool:
+        """Whether structured replies were agreed on."""
+        return self.session.structured
+
+    @property
+    def extended(self) -> bool:
+        """Whether extended headers were agreed on."""
+        return self.session.extended
+
+    @property
+    def tls(self) -> bool:
+        """Whether the connection is protected by TLS."""
+        return self.session.tls
+
+    @property
+    def export(self) -> str:
+        """The name that was asked for."""
+        return self.session.offer.name
+
+    @property
+    def canonical_name(self) -> str | None:
+        """What the server calls the export, if it said."""
+        return self.session.offer.canonical_name
+
+    @property
+    def description(self) -> str | None:
+        """What the server says about the export, if anything."""
+        return self.session.offer.description
+
+    def offers(self, flag: TransmissionFlag) -> bool:
+        """Whether the server set a transmission flag."""
+        return bool(self.flags & flag)
+
+    # --- commands ------------------------------------------------------------------------------
+
+    @abstractmethod
+    async def read(self, offset: int, length: int, *, df: bool = False) -> bytes:
+        """Exactly `length` bytes from `offset`. `df` asks for them in one chunk, where offered."""
+
+    @abstractmethod
+    async def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
+        """Write `data` at `offset`; with `fua` it is stable when this returns."""
+
+    @abstractmethod
+    async def zero(
+        self,
+        offset: int,
+        length: int,
+        *,
+        hole: bool = True,
+        fast: bool = False,
+        fua: bool = False,
+    ) -> None:
+        """Make a range read as zeroes. `hole` may unmap it; `fast` fails rather than write."""
+
+    @abstractmethod
+    async def trim(self, offset: int, length: int, *, fua: bool = False) -> None:
+        """Tell the server that a range is not needed any more; blocks at its edges are spared."""
+
+    @abstractmethod
+    async def cache(self, offset: int, length: int) -> None:
+        """Tell the server that a range will be read soon."""
+
+    @abstractmethod
+    async def flush(self) -> None:
+        """Make everything stable that was written, zeroed or trimmed before."""
+
+    @abstractmethod
+    async def statuses(
+        self, offset: int, length: int, *, req_one: bool = False
+    ) -> Mapping[str, Sequence[Extent]]:
+        """What one request tells of a range: for each context at least one extent from `offset`.
+
+        The extents may cover less than the range, differently in each context, but never more.
+        """
+
+    async def block_status(
+        self, offset: int, length: int, *, context: str | None = None, req_one: bool = False
+    ) -> AsyncIterator[Extent]:
+        """The extents of a range in one context, from request to request until it is covered.
+
+        `context` None means the first one selected. `req_one` asks for one extent at a time.
+        """
+        name = self._context(context)
+        end = offset + length
+        while offset < end:
+            statuses = await self.statuses(offset, end - offset, req_one=req_one)
+            for extent in statuses[name]:
+                yield extent
+                offset += extent.length
+
+    def _context(self, name: str | None) -> str:
+        if not self.contexts:
+            raise ClientError("the server selected no metadata context, so it has no block status")
+        if name is None:
+            return self.contexts[0]
+        if name not in self.contexts:
+            raise ClientError(f"the metadata context {quoted(name)} is not selected")
+        return name

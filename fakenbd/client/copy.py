@@ -1,0 +1,222 @@
+"""Copying an export or a file to an export or a file, several pieces at a time.
+
+The source says where it has data, the pieces of that are read and written by a few workers, and
+the rest is made to read as zeroes, which costs no transfer. Data that turns out to be zeroes is
+treated alike. Whatever fails ends the copy with its error: a copy is whole, or it is an exception.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from functools import partial
+from os import PathLike
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import attrs
+import trio
+
+from fakenbd.client.commands import Commands
+from fakenbd.client.file import FileEnd
+from fakenbd.client.pool import Pool
+from fakenbd.client.resilient import Policy, ResilientClient
+from fakenbd.errors import ClientError
+from fakenbd.protocol.constants import State, TransmissionFlag
+from fakenbd.protocol.messages import Buffer
+from fakenbd.protocol.uri import Uri
+
+__all__ = ["Copied", "Place", "Progress", "copy"]
+
+PIECE: Final = 1 << 20
+ZEROES: Final = bytes(PIECE)
+
+Place: TypeAlias = str | Uri | PathLike[str]
+"""A URI, or the path of a file. A string with "://" in it is a URI."""
+
+Progress: TypeAlias = Callable[[int, int], None]
+"""Called with the bytes done and the bytes in all."""
+
+
+@attrs.frozen
+class Copied:
+    """What a copy came to, in bytes: all, and those that were transferred rather than zeroed."""
+
+    size: int
+    transferred: int
+
+
+class _Piece(NamedTuple):
+    offset: int
+    length: int
+    zero: bool
+
+
+@attrs.define(eq=False)
+class ExportEnd:
+    """An export as one end of a copy."""
+
+    client: Commands
+
+    @property
+    def size(self) -> int:
+        return self.client.size
+
+    async def extents(self) -> AsyncIterator[tuple[int, bool]]:
+        """Lengths that add up to the size, and whether each reads as zeroes."""
+        if "base:allocation" not in self.client.contexts:
+            yield self.size, False
+            return
+        extents = self.client.block_status(0, self.size, context="base:allocation")
+        async for length, flags in extents:
+            yield length, bool(flags & State.ZERO)
+
+    async def read(self, offset: int, length: int) -> Buffer:
+        return await self.client.read(offset, length)
+
+    async def write(self, offset: int, data: Buffer) -> None:
+        await self.client.write(offset, data)
+
+    async def zero(self, offset: int, length: int) -> None:
+        await self.client.zero(offset, length)
+
+    async def finish(self) -> None:
+        """Make all of it stable, where the server can."""
+        if self.client.offers(TransmissionFlag.SEND_FLUSH):
+            await self.client.flush()
+
+
+_End: TypeAlias = ExportEnd | FileEnd
+
+
+async def copy(
+    source: Place,
+    destination: Place,
+    *,
+    verify: bool = False,
+    in_flight: int = 8,
+    sparse: bool = True,
+    connections: int = 4,
+    policy: Policy | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Copied:
+    """Copy all of `source` to `destination`; a file is created or replaced.
+
+    `verify` reads both once more and compares. `sparse` off transfers zeroes as data. With a
+    `policy` a lost connection is made again, without one `connections` share the work where the
+    server allows that. `options` are those of `Client.connect`.
+    """
+    async with AsyncExitStack() as stack:
+        connect = partial(_connected, stack, policy, connections, options)
+        reading = await _end(stack, connect, source, None)
+        writing = await _end(stack, connect, destination, reading.size)
+        if writing.size < reading.size:
+            raise ClientError(
+                f"{destination} holds {writing.size} bytes, fewer than the {reading.size}"
+                f" of {source}"
+            )
+        total = reading.size * (2 if verify else 1)
+        work = _Work(reading, writing, sparse, total, progress)
+        await work.each(work.transfer, in_flight)
+        await writing.finish()
+        if verify:
+            await work.each(work.compare, in_flight)
+        return Copied(reading.size, work.transferred)
+
+
+async def _end(
+    stack: AsyncExitStack,
+    connect: Callable[[str | Uri], Awaitable[Commands]],
+    place: Place,
+    size: int | None,
+) -> _End:
+    """One end of the copy; `size` is what the destination must hold, None for the source."""
+    if isinstance(place, Uri) or "://" in str(place):
+        return ExportEnd(await connect(place if isinstance(place, Uri) else str(place)))
+    return stack.enter_context(FileEnd.opened(str(place), size))
+
+
+async def _connected(
+    stack: AsyncExitStack,
+    policy: Policy | None,
+    connections: int,
+    options: dict[str, Any],
+    target: str | Uri,
+) -> Commands:
+    if policy is not None:
+        resilient = ResilientClient.connect(target, policy=policy, **options)
+        return await stack.enter_async_context(resilient)
+    pool = Pool.connect(target, connections=connections, **options)
+    return await stack.enter_async_context(pool)
+
+
+@attrs.define(eq=False)
+class _Work:
+    """The pieces of a copy, and how far it has come."""
+
+    reading: _End
+    writing: _End
+    sparse: bool
+    total: int
+    progress: Progress | None
+    done: int = 0
+    transferred: int = 0
+
+    async def each(self, task: Callable[[_Piece], Any], workers: int) -> None:
+        """Do `task` for each piece, so many at a time. Raises what the first one to fail met."""
+        sending, receiving = trio.open_memory_channel[_Piece](0)
+        failures: list[Exception] = []
+
+        async def worker() -> None:
+            async for piece in receiving:
+                await task(piece)
+                self.done += piece.length
+                if self.progress is not None:
+                    self.progress(self.done, self.total)
+
+        async def feeder() -> None:
+            async with sending:
+                offset = 0
+                async for length, zero in self.reading.extents():
+                    for start in range(0, length, PIECE):
+                        part = min(PIECE, length - start)
+                        await sending.send(_Piece(offset + start, part, zero and self.sparse))
+                    offset += length
+
+        async def guarded(job: Callable[[], Any]) -> None:
+            try:
+                await job()
+            except Exception as error:
+                failures.append(error)
+                nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(guarded, feeder)
+            for _ in range(workers):
+                nursery.start_soon(guarded, worker)
+        if failures:
+            raise failures[0]
+
+    async def transfer(self, piece: _Piece) -> None:
+        """Copy one piece."""
+        offset, length, zero = piece
+        if not zero:
+            data = await self.reading.read(offset, length)
+            zero = self.sparse and data == ZEROES[:length]
+            if not zero:
+                await self.writing.write(offset, data)
+                self.transferred += length
+        if zero:
+            await self.writing.zero(offset, length)
+
+    async def compare(self, piece: _Piece) -> None:
+        """Compare one piece of the copy with the source."""
+        offset, length, _ = piece
+        ours = bytes(await self.reading.read(offset, length))
+        theirs = bytes(await self.writing.read(offset, length))
+        if ours != theirs:
+            place = next(place for place in range(length) if ours[place] != theirs[place])
+            raise ClientError(
+                f"the copy differs from the source at byte {offset + place}: it has"
+                f" {theirs[place]:#04x}, not {ours[place]:#04x}"
+            )

@@ -1,0 +1,69 @@
+"""The allocation of an export as runs, and as the JSON that `qemu-img map` prints."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from fakenbd.client.commands import Commands
+from fakenbd.protocol.constants import State
+
+__all__ = ["Run", "allocation", "map_export", "qemu_json"]
+
+
+class Run(NamedTuple):
+    """`length` bytes from `start` that share `flags`; its neighbours have others."""
+
+    start: int
+    length: int
+    flags: int
+
+
+async def map_export(
+    client: Commands, *, context: str | None = None, req_one: bool = False
+) -> list[Run]:
+    """All runs of an export in one metadata context, None for the first one selected."""
+    runs: list[Run] = []
+    start = 0
+    extents = client.block_status(0, client.size, context=context, req_one=req_one)
+    async for length, flags in extents:
+        if runs and runs[-1].flags == flags:
+            before = runs[-1]
+            runs[-1] = Run(before.start, before.length + length, flags)
+        else:
+            runs.append(Run(start, length, flags))
+        start += length
+    return runs
+
+
+def allocation(runs: Iterable[Run]) -> list[Run]:
+    """Runs of `base:allocation` without the bits that have no meaning there (C-136)."""
+    known = State.HOLE | State.ZERO
+    merged: list[Run] = []
+    for start, length, flags in runs:
+        if merged and merged[-1].flags == flags & known:
+            before = merged[-1]
+            merged[-1] = Run(before.start, before.length + length, before.flags)
+        else:
+            merged.append(Run(start, length, flags & known))
+    return merged
+
+
+def qemu_json(runs: Iterable[Run]) -> str:
+    """Runs of `base:allocation` as `qemu-img map --output=json` prints them."""
+    lines = ",\n".join(
+        json.dumps(
+            {
+                "start": run.start,
+                "length": run.length,
+                "depth": 0,
+                "present": True,
+                "zero": bool(run.flags & State.ZERO),
+                "data": not run.flags & State.HOLE,
+                "offset": run.start,
+            }
+        ).replace("{", "{ ", 1)
+        for run in allocation(runs)
+    )
+    return f"[{lines}]\n"

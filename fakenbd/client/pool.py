@@ -1,0 +1,150 @@
+"""Several connections to one export, where the server says that they see the same (CAN_MULTI_CONN).
+
+Every call goes to the connection whose turn it is. A FLUSH is sent when all writes that were under
+way when it was asked for have been answered, on whichever connection (C-103). A connection beyond
+the first that cannot be had is done without, and one that offers something else is not used. When
+a connection is lost, its calls are sent again, whole, on those that are left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from typing import Any, TypeVar
+
+import attrs
+import trio
+
+from fakenbd.client.client import Client
+from fakenbd.client.commands import Commands
+from fakenbd.client.noncompliance import Noncompliance
+from fakenbd.client.session import Session, changes
+from fakenbd.client.target import Target
+from fakenbd.errors import ClientError, LostError, ProtocolError
+from fakenbd.protocol.constants import TransmissionFlag
+from fakenbd.protocol.messages import Buffer, Extent
+
+__all__ = ["Pool"]
+
+_T = TypeVar("_T")
+
+
+@attrs.define(eq=False)
+class Pool(Commands):
+    """An export over several connections. `Pool.connect` makes one."""
+
+    _clients: Sequence[Client]
+    _turn: int = 0
+    _writes: set[trio.Event] = attrs.field(factory=set)
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(
+        cls,
+        source: Target | Callable[[], Awaitable[Target]],
+        *,
+        connections: int = 4,
+        **options: Any,
+    ) -> AsyncIterator[Pool]:
+        """Connect as `Client.connect` does (`options` are for that), up to `connections` times."""
+
+        async def target() -> Target:
+            return await source() if callable(source) else source
+
+        async with AsyncExitStack() as stack:
+            first = await stack.enter_async_context(Client.connect(await target(), **options))
+            clients = [first]
+            several = first.offers(TransmissionFlag.CAN_MULTI_CONN)  # C-102
+            while several and len(clients) < connections:
+                other = Client.connect(await target(), **options)
+                try:
+                    client = await stack.enter_async_context(other)
+                except (ClientError, ProtocolError):
+                    break
+                if changes(first.session, client.session):  # S-220
+                    await client.close()
+                    break
+                clients.append(client)
+            yield cls(clients)
+
+    @property
+    def connections(self) -> int:
+        """How many connections there still are."""
+        return sum(client.failure is None for client in self._clients)
+
+    @property
+    def session(self) -> Session:
+        return self._clients[0].session
+
+    @property
+    def contexts(self) -> tuple[str, ...]:
+        return self._clients[0].contexts
+
+    @property
+    def notes(self) -> Sequence[Noncompliance]:
+        return [note for client in self._clients for note in client.notes]
+
+    async def _on_any(self, call: Callable[[Client], Awaitable[_T]]) -> _T:
+        """Make a call on the connection whose turn it is, or on another if that is lost."""
+        while True:
+            client = self._next()
+            try:
+                return await call(client)
+            except LostError:
+                if not self.connections:
+                    raise
+
+    def _next(self) -> Client:
+        living = [client for client in self._clients if client.failure is None]
+        if not living:
+            return self._clients[0]  # which says how it ended
+        self._turn += 1
+        return living[self._turn % len(living)]
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        answered = trio.Event()
+        self._writes.add(answered)
+        try:
+            yield
+        finally:
+            self._writes.remove(answered)
+            answered.set()
+
+    async def read(self, offset: int, length: int, *, df: bool = False) -> bytes:
+        return await self._on_any(lambda client: client.read(offset, length, df=df))
+
+    async def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
+        with self._writing():
+            await self._on_any(lambda client: client.write(offset, data, fua=fua))
+
+    async def zero(
+        self,
+        offset: int,
+        length: int,
+        *,
+        hole: bool = True,
+        fast: bool = False,
+        fua: bool = False,
+    ) -> None:
+        with self._writing():
+            await self._on_any(
+                lambda client: client.zero(offset, length, hole=hole, fast=fast, fua=fua)
+            )
+
+    async def trim(self, offset: int, length: int, *, fua: bool = False) -> None:
+        with self._writing():
+            await self._on_any(lambda client: client.trim(offset, length, fua=fua))
+
+    async def cache(self, offset: int, length: int) -> None:
+        await self._on_any(lambda client: client.cache(offset, length))
+
+    async def flush(self) -> None:
+        for answered in tuple(self._writes):
+            await answered.wait()
+        await self._on_any(lambda client: client.flush())
+
+    async def statuses(
+        self, offset: int, length: int, *, req_one: bool = False
+    ) -> Mapping[str, Sequence[Extent]]:
+        return await self._on_any(lambda client: client.statuses(offset, length, req_one=req_one))

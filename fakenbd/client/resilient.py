@@ -1,0 +1,223 @@
+"""A client that comes back: a lost connection is made again, and what was asked is asked again.
+
+A call is sent whole each time, at most as often as the policy allows: reads, writes, zeroes, trims
+and flushes may be repeated, since doing them twice is doing them once. All that is waited for
+stays bounded: the attempts, the pauses between them (longer each time, with jitter that is
+addressed by seed and attempt, so that two runs pause alike), and the time for one call in all.
+
+A new connection begins from nothing: TLS, replies and contexts are negotiated again. Before it is
+used it is compared with the first one; a server that came back with less than the caller relies on
+is a SessionChangedError, never a surprise. Not repeated are breaches of the protocol (a server that
+lies once lies again), refusals, errors that the server answers, and ESHUTDOWN.
+
+What a server forgot of writes that it had acknowledged and not flushed, nobody can tell; the caller
+who must know flushes before the connection is lost.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from random import Random
+from typing import Any, TypeAlias, TypeVar
+
+import attrs
+import trio
+
+from fakenbd.client.channel import Deadlines
+from fakenbd.client.client import Client
+from fakenbd.client.commands import Commands
+from fakenbd.client.noncompliance import LIMIT, Noncompliance
+from fakenbd.client.session import Session, changes
+from fakenbd.client.target import Target, background
+from fakenbd.errors import DeadlineError, LostError, SessionChangedError
+from fakenbd.protocol.messages import Buffer, Extent
+
+__all__ = ["Policy", "ResilientClient", "Source"]
+
+Source: TypeAlias = Target | Callable[[], Awaitable[Target]]
+"""A URI; or, where there is none, a function that gives a stream that is connected afresh."""
+
+_T = TypeVar("_T")
+
+
+@attrs.frozen
+class Policy:
+    """How long to go on trying. `attempts` counts the first one; times are in seconds.
+
+    `deadline` is for one call in all. The pause before attempt n is `pause` times `factor` to the
+    power of n - 2, at most `longest`, and a random part of it, at least half, is really waited.
+    """
+
+    attempts: int = attrs.field(default=8, validator=attrs.validators.ge(1))
+    deadline: float = attrs.field(default=300.0, validator=attrs.validators.gt(0))
+    pause: float = attrs.field(default=0.1, validator=attrs.validators.ge(0))
+    factor: float = attrs.field(default=2.0, validator=attrs.validators.ge(1))
+    longest: float = attrs.field(default=10.0, validator=attrs.validators.ge(0))
+    seed: int = 0
+
+    def before(self, attempt: int) -> float:
+        """Seconds to wait before an attempt, counted from 1."""
+        if attempt < 2:
+            return 0.0
+        # The exponent is bounded: a float does not hold 2 to the power of a million attempts.
+        whole = min(self.pause * self.factor ** min(attempt - 2, 64), self.longest)
+        return whole * Random(f"{self.seed}/{attempt}").uniform(0.5, 1.0)
+
+
+@attrs.define(eq=False)
+class ResilientClient(Commands):
+    """An export over connections that may be lost. `ResilientClient.connect` makes one."""
+
+    policy: Policy
+    _connect: Callable[[], Any]
+    _nursery: trio.Nursery
+    _first: Session | None = None
+    _contexts: tuple[str, ...] = ()
+    _current: Client | None = None
+    _lock: trio.Lock = attrs.field(factory=trio.Lock)
+    _notes: list[Noncompliance] = attrs.field(factory=list)
+    _rounds: int = 0
+    _unreachable: LostError | None = None
+    reconnections: int = attrs.field(default=0, init=False)
+    """How many connections there were beyond the first."""
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(
+        cls, source: Source, *, policy: Policy | None = None, **options: Any
+    ) -> AsyncIterator[ResilientClient]:
+        """Connect as `Client.connect` does (`options` are for that), and again when needed."""
+        options["timeout"] = Deadlines.given(options.get("timeout"))
+
+        async def target() -> Target:
+            return await source() if callable(source) else source
+
+        @asynccontextmanager
+        async def client() -> AsyncIterator[Client]:
+            async with Client.connect(await target(), **options) as connected:
+                yield connected
+
+        async with background() as nursery:
+            resilient = cls(policy or Policy(), client, nursery)
+            try:
+                await resilient._persist(_nothing)
+                yield resilient
+            finally:
+                if resilient._current is not None:
+                    await resilient._current.close()
+                nursery.cancel_scope.cancel()
+
+    # --- connections ---------------------------------------------------------------------------
+
+    async def _persist(self, call: Callable[[Client], Awaitable[_T]]) -> _T:
+        """Make a call, on as many connections as it takes and the policy allows."""
+        last: LostError | None = None
+        with trio.move_on_after(self.policy.deadline):
+            for attempt in range(1, self.policy.attempts + 1):
+                await trio.sleep(self.policy.before(attempt))
+                try:
+                    return await call(await self._connected())
+                except LostError as error:
+                    last = error
+            assert last is not None, "only a lost connection ends an attempt"
+            raise last
+        message = f"the call was given up after {self.policy.deadline:g} s"
+        raise DeadlineError(f"{message}: {last}" if last is not None else message)
+
+    async def _connected(self) -> Client:
+        """The connection, or a new one where it was lost; one task makes it for all."""
+        round_seen = self._rounds
+        async with self._lock:
+            current = self._current
+            if current is not None:
+                failure = current.failure
+                if failure is None:
+                    return current
+                if not isinstance(failure, LostError):
+                    raise copy.copy(failure)
+                self._current = None
+            if self._rounds != round_seen and self._unreachable is not None:
+                # Another task tried while this one waited: one attempt counts for both.
+                raise copy.copy(self._unreachable)
+            self._rounds += 1
+            self._unreachable = None
+            try:
+                client: Client = await self._nursery.start(self._serve)
+            except LostError as error:
+                self._unreachable = error
+                raise
+            self._compare(client)
+            self._current = client
+            return client
+
+    async def _serve(self, *, task_status: trio.TaskStatus[Client]) -> None:
+        async with self._connect() as client:
+            task_status.started(client)
+            await client.wait_closed()
+            self._notes += client.notes[: LIMIT - len(self._notes)]
+
+    def _compare(self, client: Client) -> None:
+        if self._first is None:
+            self._first, self._contexts = client.session, client.contexts
+            return
+        self.reconnections += 1
+        found = changes(self._first, client.session)
+        if found:
+            self._nursery.start_soon(client.close)
+            raise SessionChangedError(found)
+
+    # --- what there is to ask ------------------------------------------------------------------
+
+    @property
+    def session(self) -> Session:
+        assert self._first is not None, "connect() returns when there was a session"
+        return self._first
+
+    @property
+    def contexts(self) -> tuple[str, ...]:
+        return self._contexts
+
+    @property
+    def notes(self) -> Sequence[Noncompliance]:
+        current = self._current
+        lasting = current is not None and current.failure is None
+        return [*self._notes, *(current.notes if current is not None and lasting else ())]
+
+    async def read(self, offset: int, length: int, *, df: bool = False) -> bytes:
+        return await self._persist(lambda client: client.read(offset, length, df=df))
+
+    async def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
+        await self._persist(lambda client: client.write(offset, data, fua=fua))
+
+    async def zero(
+        self,
+        offset: int,
+        length: int,
+        *,
+        hole: bool = True,
+        fast: bool = False,
+        fua: bool = False,
+    ) -> None:
+        await self._persist(
+            lambda client: client.zero(offset, length, hole=hole, fast=fast, fua=fua)
+        )
+
+    async def trim(self, offset: int, length: int, *, fua: bool = False) -> None:
+        await self._persist(lambda client: client.trim(offset, length, fua=fua))
+
+    async def cache(self, offset: int, length: int) -> None:
+        await self._persist(lambda client: client.cache(offset, length))
+
+    async def flush(self) -> None:
+        await self._persist(lambda client: client.flush())
+
+    async def statuses(
+        self, offset: int, length: int, *, req_one: bool = False
+    ) -> Mapping[str, Sequence[Extent]]:
+        return await self._persist(lambda client: client.statuses(offset, length, req_one=req_one))
+
+
+async def _nothing(client: Client) -> None:
+    """The call that only wants a connection."""
