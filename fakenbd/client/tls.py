@@ -17,6 +17,7 @@ import trio
 
 from fakenbd.client.negotiation import TLSPolicy
 from fakenbd.errors import TLSError
+from fakenbd.protocol.messages import Buffer
 from fakenbd.protocol.text import quoted
 from fakenbd.protocol.uri import Uri
 
@@ -27,6 +28,33 @@ __all__ = ["TLS"]
 
 # Pre-shared keys of TLS 1.2 need no certificate; 1.3 has no callback for them before OpenSSL 3.
 PSK_CIPHERS: Final = "PSK:@SECLEVEL=0"
+
+
+@attrs.define(eq=False)
+class _Protected(trio.abc.Stream):
+    """TLS that says goodbye (C-62), to a server that need not.
+
+    NBD's own lengths tell a truncation from an end.
+    """
+
+    inner: trio.SSLStream[Any]
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        try:
+            return await self.inner.receive_some(max_bytes)
+        except trio.BrokenResourceError as error:
+            if isinstance(error.__cause__, ssl.SSLEOFError):
+                return b""
+            raise
+
+    async def send_all(self, data: Buffer) -> None:
+        await self.inner.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self.inner.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        await self.inner.aclose()
 
 
 @attrs.frozen
@@ -71,15 +99,14 @@ class TLS:
             context.check_hostname = False
 
         async def upgrade(stream: trio.abc.Stream) -> trio.abc.Stream:
-            # Servers close without a goodbye; NBD's own lengths tell a truncation from an end.
             protected: trio.SSLStream[Any] = trio.SSLStream(
-                stream, context, server_hostname=hostname, https_compatible=True
+                stream, context, server_hostname=hostname
             )
             try:
                 await protected.do_handshake()
             except trio.BrokenResourceError as error:
                 raise TLSError(f"the TLS handshake failed: {_reason(error)}") from error
-            return protected
+            return _Protected(protected)
 
         return upgrade
 

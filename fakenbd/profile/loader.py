@@ -73,6 +73,7 @@ _EXPECT: Final[Mapping[str, Reader]] = {
     "outcome": word("succeeds", "fails", "either"),
     "session": word("continues", "disconnects", "soft-disconnects", "reconnects"),
     "exercise": _exercise,
+    "tls": word("off", "allow", "require"),
 }
 
 

@@ -20,10 +20,20 @@ from fakenbd.profile.plan import ExportPlan
 from fakenbd.profile.reading import nested, outermost
 from fakenbd.protocol.rules import rule
 
-__all__ = ["OPERATIONS", "Expect", "Handshake", "Operation", "Outcome", "Profile", "Session"]
+__all__ = [
+    "OPERATIONS",
+    "Expect",
+    "Handshake",
+    "Operation",
+    "Outcome",
+    "Profile",
+    "Session",
+    "TLSPolicy",
+]
 
 Style: TypeAlias = Literal["fixed", "newstyle", "oldstyle"]
 TLS: TypeAlias = Literal["off", "optional", "required"]
+TLSPolicy: TypeAlias = Literal["off", "allow", "require"]
 Outcome: TypeAlias = Literal["succeeds", "fails", "either"]
 Session: TypeAlias = Literal["continues", "disconnects", "soft-disconnects", "reconnects"]
 Operation: TypeAlias = Literal[
@@ -33,6 +43,13 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     *("info", "list", "read", "write", "copy"),
     *("map", "zero", "trim", "flush", "cache", "reconnect"),
 )
+
+
+_POLICIES: Final[dict[TLS, TLSPolicy]] = {
+    "off": "off",
+    "optional": "allow",
+    "required": "require",
+}
 
 
 @attrs.frozen
@@ -51,12 +68,14 @@ class Expect:
     """What a good client makes of a profile when it does the operations of `exercise`.
 
     It never crashes, hangs, or takes wrong data for good. `session` None leaves open how the
-    connection goes on.
+    connection goes on. `tls` is what the client is told about TLS, if it does not follow from the
+    handshake.
     """
 
     outcome: Outcome = "succeeds"
     session: Session | None = None
     exercise: tuple[Operation, ...] = ("info", "read")
+    tls: TLSPolicy | None = None
 
 
 @attrs.frozen
@@ -127,6 +146,11 @@ class Profile:
         if not self.rules:
             return None
         return any(rule(rule_id).frees for rule_id in self.rules)
+
+    @property
+    def tls_policy(self) -> TLSPolicy:
+        """Whether a client is told to do without TLS, to ask for it, or to insist on it."""
+        return self.expect.tls or _POLICIES[self.handshake.tls]
 
     def open_exports(self) -> list[Export]:
         """The exports of one server, built afresh. Raises ServeError for a file that is gone."""

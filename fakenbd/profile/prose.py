@@ -216,9 +216,18 @@ _SESSIONS: Final = {
 }
 
 
+_POLICIES: Final = {
+    None: "",
+    "off": " without TLS",
+    "allow": ", with TLS if there is any,",
+    "require": " with TLS",
+}
+
+
 def _expectation(profile: Profile) -> str:
     expect = profile.expect
     return (
-        f"When asked to {listed(list(expect.exercise))} it {_OUTCOMES[expect.outcome]}"
-        f"{_SESSIONS[expect.session]}; it never crashes, hangs, or takes wrong data for good."
+        f"When asked to {listed(list(expect.exercise))}{_POLICIES[expect.tls]} it "
+        f"{_OUTCOMES[expect.outcome]}{_SESSIONS[expect.session]}; "
+        "it never crashes, hangs, or takes wrong data for good."
     )

@@ -242,8 +242,8 @@ class Conversation:
             )
         except ProtocolError as error:
             misframed = teller.watch.misframed(self._head())
-            if not misframed and error.rule:
-                misframed = [Violation(error.rule, str(error))]  # C-12
+            if not misframed and error.rule == "C-12":
+                misframed = [Violation(error.rule, str(error))]
             teller.blame(misframed)
             self.end("server", "refused", str(error))
             self.agenda.put([End()])

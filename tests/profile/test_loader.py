@@ -62,6 +62,10 @@ PROFILES = {
         DEFAULT, expect=Expect("fails", session="soft-disconnects", exercise=("map", "cache"))
     ),
     """
+    [expect]
+    tls = "allow"
+    """: attrs.evolve(DEFAULT, expect=Expect(tls="allow")),
+    """
     [[fault]]
     name = "second read fails"
     when = { command = "read", nth = 2, per = "server" }
@@ -299,7 +303,7 @@ BROKEN = {
         '"reconnects", got ""',
         'expect.exercise[0]: expected one of "info", "list", "read", "write", "copy", "map", '
         '"zero", "trim", "flush", "cache", "reconnect", got "raed"',
-        'expect: unknown key "verdict"; known are outcome, session, exercise',
+        'expect: unknown key "verdict"; known are outcome, session, exercise, tls',
     ],
     "export = []\nfault = [1]\n[expect]\nexercise = []": [
         "export: expected at least one export, got an empty list",

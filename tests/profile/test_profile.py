@@ -98,6 +98,21 @@ def test_the_rest_of_a_profile():
     )
 
 
+@pytest.mark.parametrize(
+    ("spoken", "told", "policy"),
+    [
+        ("off", None, "off"),
+        ("optional", None, "allow"),
+        ("required", None, "require"),
+        ("required", "off", "off"),
+        ("off", "require", "require"),
+    ],
+)
+def test_what_a_client_is_told_about_tls(spoken, told, policy):
+    profile = Profile.of(handshake=Handshake(tls=spoken), expect=Expect(tls=told))
+    assert profile.tls_policy == policy
+
+
 def test_every_mistake_is_told():
     with pytest.raises(ProfileError) as caught:
         Profile.of(siz=1, size=True, block_size={"minimum": "x"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fakenbd.faults import KINDS, Fault, parse_fault
-from fakenbd.profile import find
+from fakenbd.profile import Expect, Profile, find
 from fakenbd.profile.prose import describe
 from fakenbd.profile.wording import count, extents, fault_sentence, octets
 from fakenbd.protocol.messages import Extent
@@ -325,6 +325,20 @@ def test_faults_that_stack_and_functions_are_told():
     assert fault_sentence(scripted) == (
         "On each NBD_CMD_READ it does what the function double says."
     )
+
+
+@pytest.mark.parametrize(
+    ("policy", "words"),
+    [
+        (None, "When asked to read it succeeds;"),
+        ("off", "When asked to read without TLS it succeeds;"),
+        ("allow", "When asked to read, with TLS if there is any, it succeeds;"),
+        ("require", "When asked to read with TLS it succeeds;"),
+    ],
+)
+def test_what_the_client_is_told_about_tls(policy, words):
+    profile = Profile.of(expect=Expect(exercise=("read",), tls=policy))
+    assert words in describe(profile)
 
 
 @pytest.mark.parametrize(

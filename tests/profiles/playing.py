@@ -9,6 +9,7 @@ from trio.testing import wait_all_tasks_blocked
 from fakenbd import open_server
 from fakenbd.check.exercise import exercise
 from fakenbd.check.findings import Facts, Outcome
+from fakenbd.client import TLS
 from fakenbd.errors import LostError
 from fakenbd.journal import Connected, Ended, Entry, Heard, Struck, Violated
 from fakenbd.journal.transcript import transcript
@@ -87,10 +88,14 @@ async def play(profile: Profile) -> Play:
             except ConnectionRefusedError as error:
                 raise LostError(str(error)) from error
 
+        tls = None
+        if server.security is not None and profile.tls_policy != "off":
+            authority = server.security.ca_file
+            tls = TLS(profile.tls_policy, authority, hostname="localhost")
         facts = Facts.of(profile, server.export)
         outcomes = []
         for operation in profile.expect.exercise:
-            outcomes.append(await exercise(operation, connect, facts))
+            outcomes.append(await exercise(operation, connect, facts, tls=tls))
             # The server hears of the client's end before the next one begins.
             await wait_all_tasks_blocked()
         return Play(
