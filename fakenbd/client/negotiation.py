@@ -279,10 +279,11 @@ class Negotiation:
                 came = f"an impossible {spec_name(Info, kind)} came: {quoted(reply.text)}"
                 self.notes.add([Noncompliance("S-70", came, "it is ignored")])
                 continue
-            first = found.setdefault(kind, reply)
-            if first != reply and kind in (Info.EXPORT, Info.BLOCK_SIZE):
-                name = spec_name(Info, kind)
-                raise ProtocolError(f"the server sent {name} twice, differently", rule="S-52")
+            before = found.get(kind, reply)
+            if before != reply and kind in (Info.EXPORT, Info.BLOCK_SIZE):
+                came = f"{spec_name(Info, kind)} came twice, differently"
+                self.notes.add([Noncompliance("S-52", came, "the last one is believed")])
+            found[kind] = reply
         about = found.get(Info.EXPORT)
         if about is None:
             raise ProtocolError(
