@@ -1,0 +1,244 @@
+"""Clients as data: for each operation a command, and how to tell whether its result is right.
+
+    summary   = "qemu-img and qemu-io"
+    transport = "unix"                                     # unix | tcp
+    [operations.map]
+    command = ["qemu-img", "map", "--output=json", "-f", "raw", "{uri}"]
+    check   = "qemu-map"                                   # see CHECKS
+    [operations.reconnect]
+    cannot  = "its block driver has no command for it"
+
+`large` is for exports that are too large to be taken whole: it uses {offset} and {length}. `tls` is
+for servers that require TLS: it uses {tls-uri}, {ca} or {ca-dir}. `probe` is a command that must
+succeed for the operation to be possible on this machine.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tomllib
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias, cast
+
+import attrs
+
+from fakenbd.errors import ProfileError
+from fakenbd.faults.values import TableError, text, unknown
+from fakenbd.profile.profile import OPERATIONS
+from fakenbd.profile.reading import Reader, list_of, outermost, read_table, word
+
+__all__ = [
+    "BUNDLED",
+    "CHECKS",
+    "PLACEHOLDERS",
+    "Adapter",
+    "Check",
+    "Deed",
+    "bundled",
+    "one_command",
+]
+
+Check: TypeAlias = Literal["status", "file", "qemu-map", "nbdinfo-map", "input", "zeros", "trim"]
+
+CHECKS: Final[Mapping[Check, str]] = {
+    "status": "the exit status says it all",
+    "file": "{output} holds the export's bytes from {offset} on",
+    "qemu-map": "the standard output is the map, as qemu-img writes it in JSON",
+    "nbdinfo-map": "the standard output is the map, as nbdinfo writes it in JSON",
+    "input": "the export holds the bytes of {input} from {offset} on, and nothing else has changed",
+    "zeros": "the export reads as zeros for {length} bytes from {offset} on, all else unchanged",
+    "trim": "all but {length} bytes from {offset} on is unchanged",
+}
+PLACEHOLDERS: Final = (
+    *("uri", "tls-uri", "socket", "host", "port", "export", "size", "offset", "length"),
+    *("input", "output", "ca", "ca-dir", "sha256", "profile", "seed"),
+)
+BUNDLED: Final = ("reference", "libnbd", "qemu", "nbd-client", "fio")
+
+_CLIENTS: Final = Path(__file__).parent / "clients"
+_PROBE_SECONDS: Final = 30
+_EITHER_WILL_DO: Final = {"read": "copy", "copy": "read"}
+
+
+@attrs.frozen
+class Deed:
+    """How a client performs one operation, or why it cannot."""
+
+    command: tuple[str, ...] = ()
+    check: Check = "status"
+    large: tuple[str, ...] = ()
+    tls: tuple[str, ...] = ()
+    probe: tuple[str, ...] = ()
+    cannot: str = ""
+
+    def missing(self) -> str:
+        """Why it cannot be performed on this machine; "" if it can."""
+        return (
+            self.cannot or _missing(self.command[0]) or (_probe(self.probe) if self.probe else "")
+        )
+
+
+@attrs.frozen
+class Adapter:
+    """A client: its operations, or `built_in`, the reference client, which needs no command."""
+
+    name: str
+    summary: str = ""
+    transport: Literal["unix", "tcp"] = "unix"
+    built_in: bool = False
+    operations: Mapping[str, Deed] = attrs.field(factory=dict)
+
+    def deed(self, operation: str) -> Deed:
+        """How it performs an operation."""
+        for name in (operation, _EITHER_WILL_DO.get(operation, operation)):
+            if name in self.operations:
+                return self.operations[name]
+        return Deed(cannot=f"{self.name} has no command for it")
+
+
+# --- where adapters come from ------------------------------------------------------------------
+
+
+def bundled(name: str) -> Adapter:
+    """The bundled client of that name, or the one in the TOML file at that path.
+
+    Raises ProfileError, one sentence for each mistake.
+    """
+    path = Path(name)
+    if name in BUNDLED:
+        path = _CLIENTS / f"{name}.toml"
+    elif path.suffix != ".toml":
+        raise ProfileError("--client", [unknown("client", name, BUNDLED) + ", or a .toml file"])
+    return _read(path)
+
+
+def one_command(argv: Sequence[str]) -> Adapter:
+    """The client that `fakenbd check -- CMD …` names: one command, for one operation.
+
+    It writes if it takes an {input}, it reads if it leaves an {output}, and does what it likes if
+    it has neither: then only its exit status and what it said are judged, in every case.
+    """
+    mistakes = _unknown_placeholders(argv)
+    if mistakes:
+        raise ProfileError("the command", mistakes)
+    words = " ".join(argv)
+    name = Path(argv[0]).name
+    if "{input}" in words:
+        operations = {"write": Deed(tuple(argv), "input")}
+    elif "{output}" in words:
+        operations = {"read": Deed(tuple(argv), "file")}
+    else:
+        operations = {operation: Deed(tuple(argv)) for operation in OPERATIONS}
+    return Adapter(name, transport="tcp", operations=operations)
+
+
+def _read(path: Path) -> Adapter:
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ProfileError(str(path), [f"cannot be read: {error.strerror}"]) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ProfileError(str(path), [f"is no TOML: {error}"]) from None
+    try:
+        return _adapter(path.stem, tables)
+    except ValueError as error:
+        raise ProfileError(str(path), outermost(error)) from None
+
+
+def _adapter(name: str, tables: Mapping[str, Any]) -> Adapter:
+    given = read_table(tables, _ADAPTER)
+    operations = given.get("operations", {})
+    built_in = given.get("built-in", False)
+    if not operations and not built_in:
+        raise TableError(["operations: expected at least one operation, got none"])
+    return Adapter(
+        name, given.get("summary", ""), given.get("transport", "unix"), built_in, operations
+    )
+
+
+# --- reading -----------------------------------------------------------------------------------
+
+
+def _unknown_placeholders(argv: Sequence[str]) -> list[str]:
+    """What looks like a placeholder and is none; braces may mean anything else to a client."""
+    mistakes = []
+    for word_ in argv:
+        for piece in word_.split("{")[1:]:
+            inner, closed, _ = piece.partition("}")
+            if closed and inner.replace("-", "").isalpha() and inner not in PLACEHOLDERS:
+                mistakes.append(unknown("placeholder", inner, PLACEHOLDERS))
+    return mistakes
+
+
+def _command(value: Any) -> tuple[str, ...]:
+    argv = cast(tuple[str, ...], list_of(text)(value))
+    if not argv or not argv[0]:
+        raise ValueError("expected a program and its arguments, got an empty list")
+    mistakes = _unknown_placeholders(argv)
+    if mistakes:
+        raise ValueError("; ".join(mistakes))
+    return argv
+
+
+_DEED: Final[Mapping[str, Reader]] = {
+    "command": _command,
+    "check": word(*CHECKS),
+    "large": _command,
+    "tls": _command,
+    "probe": _command,
+    "cannot": text,
+}
+
+
+def _deed(value: Any) -> Deed:
+    given = read_table(value, _DEED)
+    if ("command" in given) == ("cannot" in given):
+        raise TableError([": expected either a command, or what it cannot do"])
+    return Deed(**given)
+
+
+def _operations(value: Any) -> dict[str, Deed]:
+    return read_table(value, dict.fromkeys(OPERATIONS, _deed))
+
+
+def _built_in(value: Any) -> bool:
+    if value is not True:
+        raise ValueError("expected true, or nothing")
+    return True
+
+
+_ADAPTER: Final[Mapping[str, Reader]] = {
+    "summary": text,
+    "transport": word("unix", "tcp"),
+    "built-in": _built_in,
+    "operations": _operations,
+}
+
+
+# --- this machine ------------------------------------------------------------------------------
+
+
+def _missing(program: str) -> str:
+    if shutil.which(program) is None:
+        return f"{program} is not installed"
+    return ""
+
+
+@cache
+def _probe(argv: tuple[str, ...]) -> str:
+    missing = _missing(argv[0])
+    if missing:
+        return missing
+    try:
+        done = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=_PROBE_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"{argv[0]} does not run here: {error}"
+    if done.returncode:
+        lines = done.stderr.decode(errors="replace").strip().splitlines() or ["it fails"]
+        return f"{argv[0]} does not run here: {lines[-1]}"
+    return ""

@@ -1,0 +1,312 @@
+"""Cases as pytest's items, so that selection, order, reports and exit codes are pytest's own.
+
+Every profile that pytest finds in a .toml file is a case. An item runs it while it is set up, so
+that trouble of ours is an `error` and not a failure of the client, and tells the verdict when it is
+called. The result travels with the report, from a worker if need be.
+
+A client that fails on an honest server proves nothing by failing on a liar. So an honest server
+comes first and last; if that fails, the run ends with exit status 3.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Generator, Iterable, Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import pytest
+
+from fakenbd.check.adapters import Adapter, bundled, one_command
+from fakenbd.check.case import PLAIN, CaseResult, plain, run_case
+from fakenbd.check.console import failure, headline, status
+from fakenbd.check.known import Known, read_known, stale, weigh
+from fakenbd.check.options import shard
+from fakenbd.check.process import Limits
+from fakenbd.check.record import record
+from fakenbd.check.verdicts import Verdict
+from fakenbd.errors import ProfileError
+from fakenbd.profile import Profile, find_all, library
+from fakenbd.profile.profile import OPERATIONS, Operation
+
+__all__ = ["install"]
+
+_NAME: Final = "fakenbd-check"
+_HARNESS: Final = 3
+_NOTHING: Final = int(pytest.ExitCode.NO_TESTS_COLLECTED)
+_MIB: Final = 1 << 20
+
+
+class FailureError(Exception):
+    """The client failed the case."""
+
+
+class TroubleError(Exception):
+    """The case could not be run; that is not the client's fault."""
+
+
+@attrs.frozen
+class Setup:
+    """What all cases of a session have in common; `words` name the client on the command line."""
+
+    adapter: Adapter
+    words: tuple[str, ...]
+    seed: int
+    limits: Limits
+    known: tuple[Known, ...] = ()
+    select: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+    part: tuple[int, int] = (1, 1)
+    report: Path | None = None
+
+    @classmethod
+    def of(cls, config: pytest.Config) -> Setup:
+        """Read the options. Raises UsageError with every mistake in the file that has some."""
+        option = config.option
+        if option.fakenbd_seed is None:
+            # Here, before any worker starts: they all get this one.
+            option.fakenbd_seed = secrets.randbelow(1 << 31)
+        try:
+            if option.fakenbd_command:
+                command = [str(word) for word in json.loads(option.fakenbd_command)]
+                adapter, words = one_command(command), ("--", *command)
+            else:
+                adapter = bundled(option.fakenbd_client)
+                words = () if adapter.built_in else ("--client", option.fakenbd_client)
+            return cls(
+                adapter,
+                words,
+                option.fakenbd_seed,
+                Limits(option.fakenbd_timeout, option.fakenbd_memory * _MIB),
+                read_known(Path(option.fakenbd_known)) if option.fakenbd_known else (),
+                tuple(option.fakenbd_select),
+                tuple(option.fakenbd_skip),
+                shard(option.fakenbd_shard) if option.fakenbd_shard else (1, 1),
+                Path(option.fakenbd_report) if option.fakenbd_report else None,
+            )
+        except (ProfileError, ValueError) as error:
+            raise pytest.UsageError(str(error)) from None
+
+    def wants(self, case: str) -> bool:
+        """Whether a case is selected; a family's id stands for all of its members."""
+        names = {case, case.partition("@")[0]}
+        if self.select and not _any_matches(names, self.select):
+            return False
+        return not _any_matches(names, self.skip)
+
+    def run(self, profile: Profile) -> CaseResult:
+        """Run one case."""
+        return run_case(profile, self.adapter, seed=self.seed, limits=self.limits)
+
+
+def _any_matches(names: Iterable[str], patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns for name in names)
+
+
+def install(config: pytest.Config) -> None:
+    """Make a session collect profiles; once, however many plugins ask for it."""
+    if not config.pluginmanager.has_plugin(_NAME):
+        config.pluginmanager.register(Cases(Setup.of(config), config), _NAME)
+
+
+# --- items -------------------------------------------------------------------------------------
+
+
+class ProfileFile(pytest.File):
+    """A file with one profile, or a family of them."""
+
+    setup_: Setup
+
+    def collect(self) -> Iterator[pytest.Item]:
+        for profile in find_all(str(self.path)):
+            if self.setup_.wants(profile.id):
+                client = self.setup_.adapter.name
+                case: Case = Case.from_parent(
+                    self, name=profile.id, nodeid=f"{client}::{profile.id}"
+                )
+                case.profile, case.setup_ = profile, self.setup_
+                yield case
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException]) -> Any:  # type: ignore[override]
+        if isinstance(excinfo.value, ProfileError):
+            return str(excinfo.value)
+        return super().repr_failure(excinfo)
+
+
+class Case(pytest.Item):
+    """One profile, against the client of the session."""
+
+    profile: Profile
+    setup_: Setup
+    result: CaseResult | None = None
+    verdict: Verdict | None = None
+    record: dict[str, Any] | None = None
+
+    def setup(self) -> None:
+        setup = self.setup_
+        self.result = result = setup.run(self.profile)
+        self.verdict = weigh(result.verdict, setup.known, result.id, setup.adapter.name)
+        self.record = record(result, self.verdict, setup.words)
+        if self.verdict.name == "error":
+            raise TroubleError(self.verdict.reason)
+
+    def runtest(self) -> None:
+        assert self.verdict is not None, "the case has been run"
+        if self.verdict.name == "not-exercised":
+            pytest.skip(self.verdict.reason)
+        if self.verdict.name == "xfail":
+            pytest.xfail(self.verdict.reason)
+        if self.verdict.bad:
+            raise FailureError(self.verdict.reason)
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        if isinstance(excinfo.value, FailureError | TroubleError) and self.record is not None:
+            return failure(self.record)
+        return super().repr_failure(excinfo, style)
+
+    def reportinfo(self) -> tuple[Path, None, str]:
+        return self.path, None, self.name
+
+
+# --- the session -------------------------------------------------------------------------------
+
+
+@attrs.define(eq=False)
+class Cases:
+    """The plugin of a session that was told of a client."""
+
+    setup: Setup
+    config: pytest.Config
+    results: dict[str, dict[str, Any]] = attrs.field(factory=dict)
+    trouble: str = ""
+
+    @pytest.hookimpl
+    def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> Any:
+        named = parent.session.isinitpath(file_path)
+        if file_path.suffix == ".toml" or (file_path.suffix == ".py" and named):
+            collector: ProfileFile = ProfileFile.from_parent(parent, path=file_path)
+            collector.setup_ = self.setup
+            return collector
+        return None
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        part, parts = self.setup.part
+        if parts > 1:
+            gone = [item for index, item in enumerate(items) if index % parts != part - 1]
+            items[:] = items[part - 1 :: parts]
+            self.config.hook.pytest_deselected(items=gone)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, Any, Any]:
+        if self._is_worker or session.config.option.collectonly or self._is_idle(session):
+            return (yield)
+        self._check_plainly("first")
+        done = yield
+        self._check_plainly("last")
+        return done
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, Any, Any]:
+        report = yield
+        if isinstance(item, Case) and item.record is not None:
+            told_at = "setup" if item.record["verdict"] == "error" else "call"
+            if report.when == told_at:
+                report.fakenbd = item.record
+        return report
+
+    @pytest.hookimpl
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        case = getattr(report, "fakenbd", None)
+        if case is not None:
+            self.results[case["id"]] = case
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_report_teststatus(self, report: pytest.TestReport) -> Any:
+        case = getattr(report, "fakenbd", None)
+        return status(case) if case is not None else None
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self._is_worker:
+            return
+        cases = self.results.values()
+        if self.trouble or any(case["verdict"] == "error" for case in cases):
+            session.exitstatus = _HARNESS
+        elif session.exitstatus == pytest.ExitCode.OK:
+            if self._stale():
+                session.exitstatus = pytest.ExitCode.TESTS_FAILED
+            elif cases and all(case["verdict"] == "not-exercised" for case in cases):
+                session.exitstatus = _NOTHING
+        if self.setup.report is not None:
+            from fakenbd.check.report import write
+
+            write(self.setup.report, list(cases))
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionstart(self) -> None:
+        adapter = self.setup.adapter
+        summary = f" ({adapter.summary})" if adapter.summary else ""
+        self._say(f"client: {adapter.name}{summary}, seed: {self.setup.seed}")
+
+    @pytest.hookimpl
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        for name in ("not-exercised", "warn", "xfail", "xpass", "error", "fail"):
+            cases = [case for case in self.results.values() if case["verdict"] == name]
+            if cases:
+                terminalreporter.section(name)
+            for case in cases:
+                terminalreporter.write_line(headline(case))
+        for sentence in self._stale():
+            terminalreporter.write_line(sentence, red=True)
+        if self.setup.report is not None:
+            terminalreporter.write_line(f"report: {self.setup.report / 'index.html'}")
+
+    # --- below the surface ---------------------------------------------------------------------
+
+    @property
+    def _is_worker(self) -> bool:
+        return hasattr(self.config, "workerinput")
+
+    def _is_idle(self, session: pytest.Session) -> bool:
+        """Whether there is nothing to run; with workers, only they know."""
+        return not session.items and not getattr(self.config.option, "numprocesses", None)
+
+    def _say(self, line: str) -> None:
+        reporter = self.config.pluginmanager.getplugin("terminalreporter")
+        if reporter is not None and not self._is_worker and reporter.verbosity > 0:
+            reporter.ensure_newline()
+            reporter.write_line(line)
+
+    def _stale(self) -> list[str]:
+        if not self.setup.known:
+            return []
+        return stale(self.setup.known, [*self.results, *library()], self.setup.adapter.name)
+
+    def _check_plainly(self, when: str) -> None:
+        result = self.setup.run(plain(_operations(self.setup.adapter)))
+        verdict = result.verdict
+        if verdict.name in ("pass", "warn"):
+            self._say(f"{self.setup.adapter.name}::{PLAIN} ({when}) OK")
+            return
+        self.trouble = (
+            f"{self.setup.adapter.name} fails on an honest server, so the client or the set-up is "
+            f"broken, not the cases: {verdict}, {verdict.operation or 'all'}: {verdict.reason}"
+        )
+        raise pytest.exit.Exception(self.trouble, returncode=_HARNESS)
+
+
+def _operations(adapter: Adapter) -> tuple[Operation, ...]:
+    """What a client can be asked to do; twice the same command would tell nothing new."""
+    # An honest server gives no reason to connect again.
+    honest = [operation for operation in OPERATIONS if operation != "reconnect"]
+    if adapter.built_in:
+        return tuple(honest)
+    first: dict[tuple[str, ...], Operation] = {}
+    for operation in honest:
+        if operation in adapter.operations:
+            first.setdefault(adapter.operations[operation].command, operation)
+    return tuple(first.values())

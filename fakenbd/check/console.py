@@ -1,0 +1,104 @@
+"""A case for people at a terminal: the word for its verdict, and what a failure reads like.
+
+requirement  what the rules say
+expected     what a good client makes of it
+actual       what this one made of it
+transcript   what was said, before and after the strike
+reproduce    the one command that does it again
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from fakenbd.protocol.text import visible
+
+__all__ = ["failure", "headline", "status"]
+
+_WIDTH: Final = 100
+_LABEL: Final = 14
+_SAID: Final = 12
+
+_STATUS: Final[dict[str, tuple[str, str, str]]] = {
+    "pass": ("passed", ".", "PASS"),
+    "warn": ("warn", "w", "WARN"),
+    "fail": ("failed", "F", "FAIL"),
+    "not-exercised": ("not-exercised", "n", "NOT-EXERCISED"),
+    "xfail": ("xfailed", "x", "XFAIL"),
+    "xpass": ("failed", "X", "XPASS"),
+    "error": ("error", "E", "ERROR"),
+}
+_COLOURS: Final = {"passed": "green", "failed": "red", "error": "red"}
+
+
+def status(case: Mapping[str, Any]) -> tuple[str, str, tuple[str, dict[str, bool]]]:
+    """Category, letter and word for a verdict, as pytest wants them."""
+    category, letter, name = _STATUS[case["verdict"]]
+    if case["cause"] and case["verdict"] == "fail":
+        name = f"{name} ({case['cause']})"
+    return category, letter, (name, {_COLOURS.get(category, "yellow"): True})
+
+
+def headline(case: Mapping[str, Any]) -> str:
+    """The case and what became of it, in one line."""
+    return visible(f"{case['id']}: {_actual(case)}", limit=1000)
+
+
+def failure(case: Mapping[str, Any]) -> str:
+    """Why a case failed, and how to see it fail again."""
+    return "\n".join(_lines(case))
+
+
+def _lines(case: Mapping[str, Any]) -> Iterator[str]:
+    for rule in case["rules"]:
+        level = f" ({rule['level']})" if rule["level"] else ""
+        yield from _paragraph("requirement", f"{rule['id']}{level}: {rule['text']}")
+    if not case["rules"]:
+        yield from _paragraph("requirement", case["summary"])
+    yield from _paragraph("expected", case["expected"])
+    yield from _paragraph("actual", _actual(case))
+    for finding in case["also"]:
+        rule = f" ({finding['rule']})" if finding["rule"] else ""
+        yield from _paragraph("also", f"{finding['cause']}: {finding['reason']}{rule}")
+    operation = _decisive(case)
+    if operation is not None:
+        if operation["command"]:
+            yield from _paragraph("command", operation["command"])
+        yield from _block("transcript", operation["transcript"].splitlines())
+        said = (operation["errors"] or operation["output"]).splitlines()
+        yield from _block("it said", said[-_SAID:])
+    yield from _paragraph("reproduce", case["reproduce"])
+
+
+def _actual(case: Mapping[str, Any]) -> str:
+    cause = f"{case['cause']}: " if case["cause"] else ""
+    where = f" [{case['operation']}]" if case["operation"] else ""
+    rule = f" ({case['rule']})" if case["rule"] else ""
+    return f"{cause}{case['reason']}{rule}{where}"
+
+
+def _decisive(case: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    operations: list[Mapping[str, Any]] = case["operations"]
+    for operation in operations:
+        if operation["operation"] == case["operation"]:
+            return operation
+    return operations[0] if operations else None
+
+
+def _paragraph(label: str, words: str) -> Iterator[str]:
+    # Commands must stay whole, to be copied; and paths, which a break would ruin.
+    wrapped = textwrap.wrap(
+        visible(words, limit=4000), _WIDTH - _LABEL, break_long_words=False, break_on_hyphens=False
+    )
+    if label in ("reproduce", "command"):
+        wrapped = [visible(words, limit=4000)]
+    for index, line in enumerate(wrapped):
+        yield f"{label if not index else '':<{_LABEL}}{line}"
+
+
+def _block(label: str, lines: list[str]) -> Iterator[str]:
+    if lines:
+        yield label
+        yield from (f"  {visible(line, limit=400)}" for line in lines)

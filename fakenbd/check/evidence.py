@@ -1,0 +1,161 @@
+"""Whether what a client left behind is what it must be: its output, its map, the export itself.
+
+Each check takes the truth, and what the client made of it, and returns the first thing that is
+wrong in one clause; "" if all is right.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from fakenbd.check.adapters import Check
+from fakenbd.check.findings import Facts
+from fakenbd.protocol.constants import State
+from fakenbd.protocol.messages import Extent
+
+__all__ = ["Job", "wrong"]
+
+_PIECE: Final = 1 << 20
+
+
+@attrs.frozen
+class Job:
+    """One operation on `length` bytes from `offset` on; the folder has its input and its output.
+
+    `before` is what the export held there when it began.
+    """
+
+    facts: Facts
+    offset: int
+    length: int
+    input: Path
+    output: Path
+    before: bytes = attrs.field(default=b"", repr=False)
+
+
+def wrong(check: Check, job: Job, said: str) -> str:
+    """What is wrong with the result of a client that claims success and wrote `said`."""
+    return _CHECKS[check](job, said)
+
+
+# --- bytes -------------------------------------------------------------------------------------
+
+
+def _file(job: Job, said: str) -> str:
+    try:
+        size = job.output.stat().st_size
+    except FileNotFoundError:
+        return "it left no output"
+    if not job.facts.data:
+        return ""
+    lengths = _honest_lengths(job)
+    if size not in lengths:
+        return f"its output has {size} bytes, not {job.length}"
+    with job.output.open("rb") as file:
+        place = job.offset
+        while data := file.read(_PIECE):
+            found = job.facts.wrong_data(place, data)
+            if found:
+                return f"in its output, {found}"
+            place += len(data)
+    return ""
+
+
+def _honest_lengths(job: Job) -> tuple[int, ...]:
+    """The length, and what is left of it where the last block is not whole: none may be read."""
+    blocks = job.facts.export.block_size
+    minimum = blocks.minimum if blocks is not None else 1
+    return job.length, job.length - (job.offset + job.length) % max(1, minimum)
+
+
+def _input(job: Job, said: str) -> str:
+    if not job.facts.data:
+        return ""
+    with job.input.open("rb") as file:
+        place = job.offset
+        while data := file.read(_PIECE):
+            found = _differing(job, place, data)
+            if found:
+                return f"in the export, {found}"
+            place += len(data)
+    return ""
+
+
+def _zeros(job: Job, said: str) -> str:
+    if not job.facts.data:
+        return ""
+    for place in range(job.offset, job.offset + job.length, _PIECE):
+        size = min(_PIECE, job.offset + job.length - place)
+        found = _differing(job, place, bytes(size))
+        if found:
+            return f"in the export, {found}"
+    return ""
+
+
+def _trim(job: Job, said: str) -> str:
+    now = bytes(job.facts.export.read(job.offset, job.length))
+    for place, (byte, before) in enumerate(zip(now, job.before, strict=False)):
+        if byte not in (0, before):
+            return f"in the export, byte {job.offset + place} is neither trimmed nor as it was"
+    return ""
+
+
+def _differing(job: Job, place: int, wanted: bytes) -> str:
+    """Where the server's own content is not what the client was to make of it."""
+    now = bytes(job.facts.export.read(place, len(wanted)))
+    if now == wanted:
+        return ""
+    for index, (byte, meant) in enumerate(zip(now, wanted, strict=True)):
+        if byte != meant:
+            return f"byte {place + index} is {byte:#04x}, not {meant:#04x}"
+    return ""
+
+
+# --- maps --------------------------------------------------------------------------------------
+
+_HOLE: Final = int(State.HOLE)
+_ZERO: Final = int(State.ZERO)
+
+
+def _qemu_flags(row: Mapping[str, Any]) -> int:
+    return (0 if row["data"] else _HOLE) | (_ZERO if row["zero"] else 0)
+
+
+def _nbdinfo_flags(row: Mapping[str, Any]) -> int:
+    return int(row["type"]) & (_HOLE | _ZERO)
+
+
+def _map(said: str, job: Job, start: str, flags: Callable[[Mapping[str, Any]], int]) -> str:
+    try:
+        rows: Sequence[Mapping[str, Any]] = json.loads(said)
+        extents = [(int(row[start]), int(row["length"]), flags(row)) for row in rows]
+    except (ValueError, TypeError, KeyError) as error:
+        return f"it wrote no map that can be read ({type(error).__name__}: {error})"
+    place = 0
+    for offset, length, _ in extents:
+        if offset != place:
+            return f"its map goes on at {offset}, where {place} was next"
+        if length <= 0:
+            return f"its map has {length} bytes at {offset}"
+        place += length
+    if place not in _honest_lengths(job):
+        return f"its map is of {place} bytes, not {job.length}"
+    return job.facts.wrong_map(
+        "base:allocation", 0, [Extent(length, flags_) for _, length, flags_ in extents]
+    )
+
+
+_CHECKS: Final[Mapping[Check, Callable[[Job, str], str]]] = {
+    "status": lambda job, said: "",
+    "file": _file,
+    "qemu-map": lambda job, said: _map(said, job, "start", _qemu_flags),
+    "nbdinfo-map": lambda job, said: _map(said, job, "offset", _nbdinfo_flags),
+    "input": _input,
+    "zeros": _zeros,
+    "trim": _trim,
+}

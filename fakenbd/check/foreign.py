@@ -1,0 +1,199 @@
+"""One operation of a foreign client: a server of its own, the client's process, and the account.
+
+Each operation gets a fresh server, so that what a fault counts does not depend on what was done
+before, and a scratch folder that goes away with all the client has left there.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from fakenbd.check.account import Account, excerpt
+from fakenbd.check.adapters import PLACEHOLDERS, Adapter, Deed
+from fakenbd.check.conduct import conduct
+from fakenbd.check.evidence import Job, wrong
+from fakenbd.check.findings import Facts
+from fakenbd.check.process import Completed, Limits, run
+from fakenbd.check.verdicts import Performance
+from fakenbd.check.witness import Witness
+from fakenbd.errors import ServeError
+from fakenbd.export import Export, RandomBytes
+from fakenbd.profile import Profile
+from fakenbd.protocol.uri import Uri
+from fakenbd.server import BackgroundServer, background_server
+
+__all__ = ["perform"]
+
+WHOLE: Final = 1 << 26
+"""An export up to this size is taken whole."""
+
+MAPPED: Final = 1 << 36
+"""An export up to this size is mapped; a larger one takes too many requests of at most 4 GiB."""
+
+PART: Final = 1 << 16
+"""So much of it is zeroed or trimmed, and so much is read of a larger one."""
+
+_WHOLE_OPERATIONS: Final = frozenset(("read", "copy", "write", "map", "reconnect"))
+_SETTLE: Final = 0.3
+"""Seconds that the server has to notice that the client is gone."""
+
+
+def perform(
+    profile: Profile, adapter: Adapter, operation: str, *, seed: int, limits: Limits
+) -> Account:
+    """Have a client perform one operation against a server that plays the profile."""
+    deed = adapter.deed(operation)
+    incapable = deed.missing()
+    if incapable:
+        return Account(Performance(operation, incapable=incapable))
+    tls = profile.handshake.tls == "required"
+    if tls and not deed.tls:
+        return Account(Performance(operation, incapable=f"{adapter.name} has no command for TLS"))
+    options: dict[str, Any] = {"unix": "-"} if adapter.transport == "unix" and not tls else {}
+    try:
+        with background_server(profile, seed=seed, **options) as server:
+            witness = Witness(server.export.size)
+            server.journal.attach(witness)
+            stage = _Stage(server, profile, deed, operation, seed, witness)
+            account = stage.perform(limits)
+    except ServeError as error:
+        return Account(Performance(operation, trouble=str(error)))
+    if account.performance.incapable or account.performance.trouble:
+        return account
+    told = conduct(server.server, profile, operation)
+    return attrs.evolve(
+        account,
+        performance=attrs.evolve(account.performance, conduct=told),
+        transcript=excerpt(server.journal.entries()),
+    )
+
+
+@attrs.frozen
+class _Stage:
+    """A server that runs, and what a client is to do there."""
+
+    server: BackgroundServer
+    profile: Profile
+    deed: Deed
+    operation: str
+    seed: int
+    witness: Witness
+
+    def perform(self, limits: Limits) -> Account:
+        """Run the client, wait until the server knows that it is gone, and look at the result."""
+        export, deed = self.server.export, self.deed
+        command = deed.tls if self.profile.handshake.tls == "required" else deed.command
+        if deed.check in ("qemu-map", "nbdinfo-map"):
+            command = command if export.size <= MAPPED else ()
+        elif deed.check in ("file", "input") and export.size > WHOLE:
+            command = deed.large
+        if not command:
+            return Account(Performance(self.operation, incapable=_too_large(export)))
+        with tempfile.TemporaryDirectory(
+            prefix="fakenbd-check-", ignore_cleanup_errors=True
+        ) as name:
+            folder = Path(name)
+            job = _job(folder, self.profile, export, self.operation, deed)
+            values = placeholders(self.server, self.profile, job, folder, self.seed)
+            argv = [fill(word, values) for word in command]
+            try:
+                done = run(
+                    argv,
+                    folder,
+                    limits,
+                    environment=environment(values),
+                    storming=lambda: self.witness.storm,
+                )
+            except OSError as error:
+                trouble = f"{argv[0]} cannot be started: {error.strerror}"
+                return Account(Performance(self.operation, trouble=trouble), tuple(argv))
+            self.witness.wait_alone(_SETTLE)
+            problem = ""
+            if done.status == 0 and not done.stopped:
+                problem = wrong(deed.check, job, done.output)
+        return Account(_account(self.operation, done, problem), tuple(argv), "", done.seconds)
+
+
+def _account(operation: str, done: Completed, problem: str) -> Performance:
+    return Performance(
+        operation,
+        done.status,
+        done.signal,
+        done.stopped,
+        done.stop_reason,
+        done.output,
+        done.errors,
+        problem,
+    )
+
+
+def _too_large(export: Export) -> str:
+    return f"an export of {export.size} bytes is more than its command can take whole"
+
+
+# --- what is to be done ------------------------------------------------------------------------
+
+
+def _job(folder: Path, profile: Profile, export: Export, operation: str, deed: Deed) -> Job:
+    blocks = export.block_size
+    unit = max(1, blocks.minimum) if blocks is not None else 1
+    whole = operation in _WHOLE_OPERATIONS and export.size <= WHOLE
+    length = export.size if whole or operation == "map" else min(PART, export.size)
+    if not whole and length > unit:
+        length -= length % unit
+    job = Job(Facts.of(profile, export), 0, length, folder / "input", folder / "output")
+    if deed.check == "input" or any("{input}" in word for word in deed.command):
+        with job.input.open("wb") as file:
+            file.write(RandomBytes("what the client is to write").read(0, length))
+    if deed.check == "trim":
+        job = attrs.evolve(job, before=bytes(export.read(0, length)))
+    return job
+
+
+def placeholders(
+    server: BackgroundServer, profile: Profile, job: Job, folder: Path, seed: int
+) -> dict[str, str]:
+    """The words in braces that a command may use, and what they stand for."""
+    uri = Uri.parse(server.uri)
+    export = server.export
+    values = {
+        "uri": server.uri,
+        "tls-uri": str(attrs.evolve(uri, tls=True, tls_certificates=str(folder))),
+        "socket": server.socket,
+        "host": uri.host,
+        "port": str(server.port),
+        "export": export.name,
+        "size": str(export.size),
+        "offset": str(job.offset),
+        "length": str(job.length),
+        "input": str(job.input),
+        "output": str(job.output),
+        "ca": str(folder / "ca-cert.pem"),
+        "ca-dir": str(folder),
+        "sha256": export.sha256() or "" if export.size <= WHOLE else "",
+        "profile": profile.id,
+        "seed": str(seed),
+    }
+    assert values.keys() == set(PLACEHOLDERS), "an adapter may use each of them, and no other"
+    return values
+
+
+def fill(word: str, values: Mapping[str, str]) -> str:
+    """The word with what its placeholders stand for; other braces stay as they are."""
+    pieces = word.split("{")
+    filled = [pieces[0]]
+    for piece in pieces[1:]:
+        name, closed, rest = piece.partition("}")
+        filled.append(values[name] + rest if closed and name in values else "{" + piece)
+    return "".join(filled)
+
+
+def environment(values: Mapping[str, str]) -> dict[str, str]:
+    """The same for the client's environment: NBD_URI, FAKENBD_URI, FAKENBD_SIZE, …"""
+    names = {f"FAKENBD_{name.upper().replace('-', '_')}": value for name, value in values.items()}
+    return {"NBD_URI": values["uri"], **names}

@@ -1,0 +1,110 @@
+"""Known failures: what a client is expected to fail, and why that is accepted for now.
+
+    [[known]]
+    case    = "extents/zero-length"          # an id, or a pattern of ids
+    client  = "some-client"                  # optional
+    cause   = "hang"                         # optional: this cause and no other
+    message = "still running"                # optional: a piece of the reason
+    reason  = "reported upstream as …"       # required
+
+A list like this rots unless it is kept honest. So an entry whose case passes fails the run, and so
+does one that matches no case at all.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Final, get_args
+
+import attrs
+
+from fakenbd.check.verdicts import Cause, Verdict
+from fakenbd.errors import ProfileError
+from fakenbd.faults.values import text
+from fakenbd.profile.reading import Reader, list_of, outermost, read_table, word
+
+__all__ = ["Known", "read_known", "stale", "weigh"]
+
+
+@attrs.frozen
+class Known:
+    """One known failure."""
+
+    case: str
+    reason: str
+    client: str = ""
+    cause: Cause | None = None
+    message: str = ""
+
+    def concerns(self, case: str, client: str) -> bool:
+        """Whether it speaks of that case; a family's id stands for all of its members."""
+        names = (case, case.partition("@")[0])
+        return self.client in ("", client) and any(fnmatchcase(name, self.case) for name in names)
+
+    def explains(self, verdict: Verdict) -> bool:
+        """Whether the case failed in the way that is known."""
+        return (
+            verdict.name == "fail"
+            and self.cause in (None, verdict.cause)
+            and self.message in verdict.reason
+        )
+
+
+def _reason(value: Any) -> str:
+    if not text(value).strip():
+        raise ValueError('expected a reason, got ""')
+    return str(value)
+
+
+_ENTRY: Final[Mapping[str, Reader]] = {
+    "case": text,
+    "reason": _reason,
+    "client": text,
+    "cause": word(*get_args(Cause)),
+    "message": text,
+}
+
+
+def _entry(value: Any) -> Known:
+    return Known(**read_table(value, _ENTRY, required=("case", "reason")))
+
+
+def read_known(path: Path) -> tuple[Known, ...]:
+    """The entries of a file. Raises ProfileError with every mistake."""
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        entries: tuple[Known, ...] = read_table(tables, {"known": list_of(_entry)}).get("known", ())
+    except OSError as error:
+        raise ProfileError(str(path), [f"cannot be read: {error.strerror}"]) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ProfileError(str(path), [f"is no TOML: {error}"]) from None
+    except ValueError as error:
+        raise ProfileError(str(path), outermost(error)) from None
+    return entries
+
+
+def weigh(verdict: Verdict, known: Iterable[Known], case: str, client: str) -> Verdict:
+    """The verdict in the light of what is known: xfail, xpass, or as it was."""
+    entries = [entry for entry in known if entry.concerns(case, client)]
+    if not entries:
+        return verdict
+    if verdict.name in ("pass", "warn"):
+        sentence = f"it passes now, although it is known to fail: {entries[0].reason}"
+        return attrs.evolve(verdict, name="xpass", reason=sentence)
+    for entry in entries:
+        if entry.explains(verdict):
+            return attrs.evolve(verdict, name="xfail", reason=f"{entry.reason} ({verdict.reason})")
+    return verdict
+
+
+def stale(known: Sequence[Known], cases: Iterable[str], client: str) -> list[str]:
+    """A sentence for each entry on this client that matches no case."""
+    ids = list(cases)
+    return [
+        f'the known failure "{entry.case}" matches no case ({entry.reason})'
+        for entry in known
+        if entry.client in ("", client) and not any(entry.concerns(case, client) for case in ids)
+    ]

@@ -1,0 +1,110 @@
+"""A case's result as plain data: what workers send, what report.json holds, what people are shown.
+
+`VERSION` goes up when a key changes its meaning or goes away. Everything that a client said is in
+it as it said it: whoever shows it has to make it harmless.
+"""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any, Final
+
+from fakenbd.check.account import Account
+from fakenbd.check.case import CaseResult
+from fakenbd.check.verdicts import Verdict
+from fakenbd.profile import Expect, library_folder
+from fakenbd.protocol.rules import rule
+
+__all__ = ["VERSION", "record"]
+
+VERSION: Final = 1
+
+_OUTCOMES: Final = {
+    "succeeds": "it succeeds, and the result is right",
+    "fails": "it fails, and says so",
+    "either": "it succeeds with the right result, or it fails and says so",
+}
+_SESSIONS: Final = {
+    "continues": "the connection goes on",
+    "disconnects": "the client drops the connection",
+    "soft-disconnects": "the client says goodbye and leaves",
+    "reconnects": "the client connects again",
+}
+
+
+def record(result: CaseResult, verdict: Verdict, client: tuple[str, ...] = ()) -> dict[str, Any]:
+    """All there is to say of one case. `client` are the words that name the client to the CLI."""
+    profile = result.profile
+    ids = [*profile.rules, *([verdict.rule] if verdict.rule not in ("", *profile.rules) else [])]
+    return {
+        "id": result.id,
+        "client": result.client,
+        "seed": result.seed,
+        "seconds": round(result.seconds, 3),
+        "verdict": verdict.name,
+        "cause": verdict.cause or "",
+        "reason": verdict.reason,
+        "rule": verdict.rule,
+        "operation": verdict.operation,
+        "also": [
+            {
+                "cause": finding.cause,
+                "reason": finding.reason,
+                "rule": finding.rule,
+                "operation": finding.operation,
+            }
+            for finding in verdict.also
+        ],
+        "summary": profile.summary,
+        "about": profile.about.strip(),
+        "rules": [_rule(rule_id) for rule_id in ids],
+        "expected": _expected(profile.expect),
+        "operations": [_operation(account) for account in result.accounts],
+        "reproduce": _reproduce(result, client),
+    }
+
+
+def _rule(rule_id: str) -> dict[str, str]:
+    row = rule(rule_id)
+    return {"id": row.id, "text": row.text, "level": row.level, "section": row.section or row.basis}
+
+
+def _expected(expect: Expect) -> str:
+    words = f"{' and '.join(expect.exercise)}: {_OUTCOMES[expect.outcome]}"
+    return words if expect.session is None else f"{words}; {_SESSIONS[expect.session]}"
+
+
+def _operation(account: Account) -> dict[str, Any]:
+    performance = account.performance
+    return {
+        "operation": performance.operation,
+        "command": shlex.join(account.command),
+        "seconds": round(account.seconds, 3),
+        "ended": _ended(account),
+        "wrong": performance.wrong,
+        "output": performance.output,
+        "errors": performance.errors,
+        "strikes": performance.conduct.strikes,
+        "transcript": account.transcript,
+    }
+
+
+def _ended(account: Account) -> str:
+    performance = account.performance
+    if performance.incapable:
+        return f"not tried: {performance.incapable}"
+    if performance.stopped:
+        return performance.stop_reason
+    if performance.signal is not None:
+        return f"killed by signal {performance.signal}"
+    return performance.crash or f"exit status {performance.status}"
+
+
+def _reproduce(result: CaseResult, client: tuple[str, ...]) -> str:
+    source = result.profile.source
+    words = ["fakenbd", "check"]
+    if source is None or source.is_relative_to(library_folder()):
+        words += ["--select", result.id]
+    else:
+        words.append(str(source))
+    return shlex.join([*words, "--seed", str(result.seed), *client])

@@ -1,0 +1,310 @@
+"""What a client deserves: a pure function of what it was to do, how it ended, and what it said.
+
+A case is judged in two steps. Every finding is collected, from the processes (signals, limits,
+reports of sanitizers, results that are not what they must be) and from the journal (requests
+without bound, obligations broken). Then the gravest decides, in the order of `_GRAVITY`: who
+crashed is not asked whether it also forgot to say goodbye. The others stay in the verdict.
+
+A lie that was never told proves nothing. So a case whose faults did not strike, or whose client
+never asked what the case is about, is `not-exercised`, unless it went wrong by itself.
+"""
+
+from __future__ import annotations
+
+import re
+import signal as signals
+from collections.abc import Iterator, Sequence
+from typing import Final, Literal, TypeAlias
+
+import attrs
+
+from fakenbd.profile.profile import Expect
+
+__all__ = [
+    "Breach",
+    "Cause",
+    "Conduct",
+    "Finding",
+    "Performance",
+    "Stop",
+    "Verdict",
+    "VerdictName",
+    "judge",
+]
+
+VerdictName: TypeAlias = Literal["pass", "warn", "fail", "not-exercised", "xfail", "xpass", "error"]
+Cause: TypeAlias = Literal[
+    "crash",
+    "hang",
+    "wrong-data",
+    "false-success",
+    "false-failure",
+    "violation",
+    "storm",
+    "bloat",
+]
+Stop: TypeAlias = Literal["", "time", "memory", "storm"]
+"""Why a client was stopped before it ended by itself."""
+
+_GRAVITY: Final[tuple[Cause, ...]] = (
+    *("crash", "bloat", "storm", "hang"),
+    *("wrong-data", "false-success", "false-failure", "violation"),
+)
+
+MANY_CONNECTIONS: Final = 8
+"""Connections of one operation; who still makes more when its time is up will never stop."""
+
+_SHELL: Final = 128
+_FATAL: Final = frozenset(
+    (signals.SIGSEGV, signals.SIGABRT, signals.SIGBUS, signals.SIGILL, signals.SIGFPE)
+)
+"""What a shell adds to the number of a signal, and the signals that only a defect sends."""
+
+_REPORTS: Final[tuple[tuple[str, re.Pattern[str]], ...]] = (
+    ("a sanitizer's report", re.compile(r"^==\d+==\s*ERROR: \w+Sanitizer.*$", re.M)),
+    ("a sanitizer's report", re.compile(r"^WARNING: (?:Thread|Memory)Sanitizer.*$", re.M)),
+    ("a sanitizer's report", re.compile(r"^\S+:\d+:\d+: runtime error: .*$", re.M)),
+    ("a traceback", re.compile(r"^\s*Traceback \(most recent call last\):$", re.M)),
+    ("a panic", re.compile(r"^thread '.*' (?:\(\d+\) )?panicked at .*$", re.M)),
+    ("a panic", re.compile(r"^panic: .*$", re.M)),
+    ("an uncaught exception", re.compile(r"^terminate called .*$", re.M)),
+    ("an uncaught exception", re.compile(r'^Exception in thread "[^"]*".*$', re.M)),
+)
+
+
+@attrs.frozen
+class Breach:
+    """An obligation that the client broke: `level` is MUST, SHOULD or advisory."""
+
+    rule: str
+    level: str
+    sentence: str
+
+
+@attrs.frozen
+class Conduct:
+    """What the journal knows of one operation.
+
+    `unfired` has a sentence for each fault that never struck; `standing` says that there are no
+    faults, because what is served is the lie. `asked` says whether the client asked for what the
+    operation is about, if the server offered it. `quit` are connections that the client dropped to
+    make another, although the server had broken no MUST on them. `failures` are the server's own.
+    """
+
+    connections: int = 0
+    requests: int = 0
+    strikes: int = 0
+    unfired: tuple[str, ...] = ()
+    standing: bool = True
+    asked: bool = True
+    breaches: tuple[Breach, ...] = ()
+    quit: tuple[int, ...] = ()
+    failures: tuple[str, ...] = ()
+
+    @property
+    def reached(self) -> bool:
+        """Whether the client met what the case is about."""
+        return self.asked if self.standing else self.strikes > 0
+
+
+@attrs.frozen
+class Performance:
+    """One operation as one client performed it.
+
+    `status` is the exit status, or `signal` what killed it; `stopped` why we did, in the words of
+    `stop_reason`. `wrong` says how the result differs from what it must be, `crash` how it broke
+    down where no signal tells. `incapable` says why the client cannot do this at all, `trouble`
+    what went wrong on our side.
+    """
+
+    operation: str
+    status: int | None = 0
+    signal: int | None = None
+    stopped: Stop = ""
+    stop_reason: str = ""
+    output: str = ""
+    errors: str = ""
+    wrong: str = ""
+    incapable: str = ""
+    trouble: str = ""
+    crash: str = ""
+    conduct: Conduct = attrs.field(factory=Conduct)
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether it claims success."""
+        return self.status == 0 and not self.stopped
+
+
+@attrs.frozen
+class Finding:
+    """One thing that is wrong: its cause, the sentence, the rule and the operation, if any."""
+
+    cause: Cause
+    reason: str
+    rule: str = ""
+    operation: str = ""
+
+
+@attrs.frozen
+class Verdict:
+    """What a client deserves in one case; `also` are findings less grave than the cause."""
+
+    name: VerdictName
+    reason: str
+    cause: Cause | None = None
+    rule: str = ""
+    operation: str = ""
+    also: tuple[Finding, ...] = ()
+
+    def __str__(self) -> str:
+        return self.name if self.cause is None else f"{self.name} ({self.cause})"
+
+    @property
+    def bad(self) -> bool:
+        """Whether it fails the run."""
+        return self.name in ("fail", "xpass", "error")
+
+
+def judge(expect: Expect, performances: Sequence[Performance]) -> Verdict:
+    """The verdict on one case, from what was expected and how each operation went."""
+    for each in performances:
+        trouble = each.trouble or "; ".join(each.conduct.failures)
+        if trouble:
+            return Verdict("error", trouble, operation=each.operation)
+    able = [each for each in performances if not each.incapable]
+    if not able:
+        return Verdict("not-exercised", _incapable(performances))
+    found = [finding for each in able for finding in _findings(each)]
+    found += _outcome(expect, able)
+    found.sort(key=lambda finding: _GRAVITY.index(finding.cause))
+    if found:
+        first = found[0]
+        return Verdict(
+            "fail", first.reason, first.cause, first.rule, first.operation, tuple(found[1:])
+        )
+    if not any(each.conduct.reached for each in able):
+        return Verdict("not-exercised", _unreached(able))
+    for each in able:
+        for sentence, rule in _warnings(expect, each):
+            return Verdict("warn", sentence, rule=rule, operation=each.operation)
+    return Verdict("pass", _praise(expect, able))
+
+
+# --- one operation -----------------------------------------------------------------------------
+
+
+def _findings(each: Performance) -> Iterator[Finding]:
+    yield from _ends(each)
+    if each.wrong and each.succeeded:
+        yield Finding("wrong-data", each.wrong, operation=each.operation)
+    if each.stopped:
+        # What a client owed at its end it cannot be blamed for: we ended it.
+        return
+    for breach in each.conduct.breaches:
+        if breach.level == "MUST":
+            yield Finding("violation", breach.sentence, breach.rule, each.operation)
+
+
+def _ends(each: Performance) -> Iterator[Finding]:
+    crash = _crash(each)
+    if crash:
+        yield Finding("crash", crash, operation=each.operation)
+    if each.signal == signals.SIGXFSZ and not each.stopped:
+        yield Finding("bloat", "it wrote a file larger than the limit", operation=each.operation)
+    elif each.stopped == "memory":
+        yield Finding("bloat", each.stop_reason, operation=each.operation)
+    elif each.stopped == "storm":
+        yield Finding("storm", each.stop_reason, operation=each.operation)
+    elif each.stopped == "time":
+        connections = each.conduct.connections
+        if connections > MANY_CONNECTIONS:
+            sentence = f"{each.stop_reason}, and was on its connection number {connections}"
+            yield Finding("storm", sentence, operation=each.operation)
+        else:
+            yield Finding("hang", each.stop_reason, operation=each.operation)
+
+
+def _crash(each: Performance) -> str:
+    if each.crash:
+        return each.crash
+    for text in (each.errors, each.output):
+        for what, pattern in _REPORTS:
+            match = pattern.search(text)
+            if match is not None:
+                return f"it ended with {what}: {_last_line(text, match)}"
+    if each.stopped:
+        return ""
+    if each.signal is not None and each.signal != signals.SIGXFSZ:
+        return f"it was killed by {_signal_name(each.signal)}"
+    if each.status is not None and each.status - _SHELL in _FATAL:
+        name = _signal_name(each.status - _SHELL)
+        return f"exit status {each.status} says that a program of its own was killed by {name}"
+    return ""
+
+
+def _last_line(text: str, match: re.Match[str]) -> str:
+    """What a report says: its own line, or the end of a traceback."""
+    if "Traceback" not in match[0]:
+        return match[0].strip()
+    for line in text[match.end() :].splitlines():
+        if line and not line[0].isspace():
+            return line.strip()
+    return match[0].strip()
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signals.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _status(each: Performance) -> str:
+    words = "it failed" if each.status is None else f"it failed with exit status {each.status}"
+    lines = [line.strip() for line in each.errors.splitlines() if line.strip()]
+    return f"{words}: {lines[-1]}" if lines else words
+
+
+# --- the case as a whole -----------------------------------------------------------------------
+
+
+def _outcome(expect: Expect, able: Sequence[Performance]) -> Iterator[Finding]:
+    ended = [each for each in able if not each.stopped and each.signal is None and not each.crash]
+    if expect.outcome == "succeeds":
+        for each in ended:
+            if not each.succeeded:
+                yield Finding("false-failure", _status(each), operation=each.operation)
+    elif expect.outcome == "fails" and len(ended) == len(able):
+        met = [each for each in ended if each.conduct.reached]
+        if met and all(each.succeeded for each in met):
+            sentence = "it claims success, where nobody can have succeeded"
+            yield Finding("false-success", sentence, operation=met[0].operation)
+
+
+def _warnings(expect: Expect, each: Performance) -> Iterator[tuple[str, str]]:
+    for breach in each.conduct.breaches:
+        if breach.level == "SHOULD":
+            yield breach.sentence, breach.rule
+    if expect.session == "continues" and each.conduct.quit:
+        connection = each.conduct.quit[0]
+        yield (f"it dropped connection {connection} and came back, where it could have gone on", "")
+
+
+def _incapable(performances: Sequence[Performance]) -> str:
+    return "; ".join(dict.fromkeys(f"{each.operation}: {each.incapable}" for each in performances))
+
+
+def _unreached(able: Sequence[Performance]) -> str:
+    unfired = dict.fromkeys(sentence for each in able for sentence in each.conduct.unfired)
+    if unfired:
+        return "; ".join(unfired)
+    operations = " and ".join(dict.fromkeys(each.operation for each in able))
+    return f"the client did not ask what {operations} is about"
+
+
+def _praise(expect: Expect, able: Sequence[Performance]) -> str:
+    failed = [each.operation for each in able if not each.succeeded]
+    if not failed:
+        return "it succeeded, and the result is right"
+    return f"it failed as it may ({' and '.join(failed)})"

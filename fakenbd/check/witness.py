@@ -1,0 +1,98 @@
+"""Who counts along while a client is at work, in the thread of the server.
+
+The journal belongs to the server's thread and must not be looked at while it grows. A witness is a
+sink of the journal: it is told of every record, keeps a few numbers, and can be asked from any
+thread whether the client is raging, and whether it is gone.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Final
+
+import attrs
+
+from fakenbd.journal import Connected, Ended, HeardBatch, Record
+from fakenbd.journal.record import Happening, Utterance
+from fakenbd.protocol.messages import OptionRequest, Request
+
+__all__ = ["Witness"]
+
+CONNECTIONS: Final = 100
+OPTIONS: Final = 2_000
+REQUESTS: Final = 20_000
+_SECTOR: Final = 512
+
+
+def _nothing() -> None:
+    pass
+
+
+@attrs.define(eq=False)
+class Witness:
+    """Counts what a client sends to an export of `size` bytes.
+
+    Asking for each sector on its own, a few times over, is slow; but it ends. What goes beyond
+    that, or beyond any number of connections or options that makes sense, is a storm: then
+    `alarm` is called, once.
+    """
+
+    size: int
+    alarm: Callable[[], None] = _nothing
+    storm: str = attrs.field(init=False, default="")
+    _connections: int = attrs.field(init=False, default=0)
+    _options: int = attrs.field(init=False, default=0)
+    _requests: int = attrs.field(init=False, default=0)
+    _bound: int = attrs.field(init=False)
+    _open: set[int | None] = attrs.field(init=False, factory=set)
+    _alone: threading.Event = attrs.field(init=False, factory=threading.Event)
+
+    def __attrs_post_init__(self) -> None:
+        self._bound = REQUESTS + 4 * (self.size // _SECTOR)
+        self._alone.set()
+
+    def write(self, record: Record) -> None:
+        """Take note of one record of the journal."""
+        if isinstance(record, HeardBatch):
+            self._requests += record.count
+            self._look()
+        elif isinstance(record, Utterance):
+            if type(record.message) is Request:
+                self._requests += 1
+                self._look()
+            elif type(record.message) is OptionRequest:
+                self._options += 1
+                self._look()
+        elif isinstance(record, Happening):
+            self._happened(record)
+
+    def close(self) -> None:
+        """There is nothing to finish."""
+
+    def wait_alone(self, seconds: float) -> bool:
+        """Wait until no connection is left; False if that takes too long."""
+        return self._alone.wait(seconds)
+
+    def _happened(self, record: Happening) -> None:
+        if isinstance(record.entry, Connected):
+            self._connections += 1
+            self._open.add(record.connection)
+            self._alone.clear()
+            self._look()
+        elif isinstance(record.entry, Ended):
+            self._open.discard(record.connection)
+            if not self._open:
+                self._alone.set()
+
+    def _look(self) -> None:
+        if self.storm:
+            return
+        if self._connections > CONNECTIONS:
+            self.storm = f"it made more than {CONNECTIONS} connections"
+        elif self._options > OPTIONS:
+            self.storm = f"it sent more than {OPTIONS} options"
+        elif self._requests > self._bound:
+            self.storm = f"it sent more than {self._bound} requests"
+        if self.storm:
+            self.alarm()
