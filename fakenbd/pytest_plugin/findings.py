@@ -1,0 +1,86 @@
+"""What is to be said about a server after its test: faults, the client's manners, its own bugs.
+
+A client that breaks a rule once breaks it at every request, so the breaches of a rule are counted
+and told once, in the words of the first.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Final
+
+import attrs
+
+from fakenbd.journal import Violated
+from fakenbd.journal.violation import weight
+from fakenbd.pytest_plugin.category import (
+    NBDViolationWarning,
+    ServerErrorWarning,
+    UnfiredFaultWarning,
+)
+from fakenbd.pytest_plugin.settings import Subject
+from fakenbd.server import Server
+
+__all__ = ["Finding", "deepest", "findings"]
+
+
+_CATEGORIES: Final[dict[Subject, type[Warning]]] = {
+    "unfired": UnfiredFaultWarning,
+    "violations": NBDViolationWarning,
+    "errors": ServerErrorWarning,
+}
+
+
+@attrs.frozen
+class Finding:
+    """One sentence; a `mild` one warns at most."""
+
+    subject: Subject
+    sentence: str
+    mild: bool = False
+
+    @property
+    def category(self) -> type[Warning]:
+        """The warning to give where it is no error."""
+        return _CATEGORIES[self.subject]
+
+
+def findings(server: Server) -> Iterator[Finding]:
+    """All there is to be said, the worst first."""
+    for error in server.errors:
+        cause = deepest(error)
+        yield Finding("errors", f"the server failed: {type(cause).__name__}: {cause}")
+    yield from sorted(_violations(server), key=lambda finding: finding.mild)
+    for sentence in server.unfired():
+        yield Finding("unfired", sentence)
+
+
+def deepest(error: BaseException) -> BaseException:
+    """The exception that began it, without the groups that nurseries put around it."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _violations(server: Server) -> Iterator[Finding]:
+    first: dict[tuple[str, str], str] = {}
+    counts: Counter[tuple[str, str]] = Counter()
+    totals = Counter(server.journal.totals.violations)
+    for entry in server.journal:
+        if isinstance(entry, Violated):
+            counts[entry.rule, entry.level] += 1
+            totals[entry.rule] -= 1
+            first.setdefault((entry.rule, entry.level), entry.sentence)
+    # The journal forgets old entries but not how many there were.
+    for rule, forgotten in (+totals).items():
+        counts[rule, weight(rule)] += forgotten
+    for (rule, level), count in counts.items():
+        if level in ("MUST", "SHOULD"):
+            sentence = first.get((rule, level), "the journal no longer says how")
+            times = f", {count} times" if count > 1 else ""
+            yield Finding(
+                "violations",
+                f"the client broke {rule} ({level}{times}): {sentence}",
+                mild=level == "SHOULD",
+            )

@@ -1,0 +1,63 @@
+"""Runs of pytest inside tests, each a process of its own without plugins but those asked for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+import pytest
+
+__all__ = ["Run", "plain"]
+
+Run = Callable[..., pytest.RunResult]
+
+# A client of few words: it negotiates nothing, says goodbye and waits until the server hangs up.
+_CLIENT: Final = """
+import socket
+import struct
+
+def chat(server, flags=3, goodbye=b""):
+    with socket.create_connection(("127.0.0.1", server.port)) as sock:
+        sock.recv(18, socket.MSG_WAITALL)
+        abort = struct.pack(">8sII", b"IHAVEOPT", 2, len(goodbye)) + goodbye
+        sock.sendall(struct.pack(">I", flags) + abort)
+        while sock.recv(4096):
+            pass
+"""
+
+_PREAMBLE: Final = "import pytest\nfrom client import chat\n"
+
+_VARIES: Final = (
+    (r"\d+\.\d+s\b", "<time>s"),
+    (r"\b\d\.\d{3}\b", "0.000"),
+    (r"127\.0\.0\.1:\d+", "127.0.0.1:<port>"),
+    (r"\bseed \d+; (.*)=\d+", r"seed <seed>; \1=<seed>"),
+    (r"\bline \d+\)", "line <line>)"),
+    # Of a traceback only its frame: the lines between are other people's, too.
+    (r"(?m)(?<=^Traceback \(most recent call last\):\n)(?: .*\n)+", "  <calls>\n"),
+)
+
+
+def plain(result: pytest.RunResult) -> str:
+    """What pytest printed, without what differs from run to run."""
+    text = "\n".join(result.outlines)
+    for pattern, stand_in in _VARIES:
+        text = re.sub(pattern, stand_in, text)
+    return text
+
+
+@pytest.fixture
+def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run the tests in a text, which may `chat` with servers."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+
+    def run(source: str, *arguments: str, plugins: tuple[str, ...] = ()) -> pytest.RunResult:
+        pytester.makepyfile(client=_CLIENT, test_it=_PREAMBLE + source)
+        named = [part for name in ("fakenbd.pytest_plugin", *plugins) for part in ("-p", name)]
+        return pytester.runpytest_subprocess(
+            "-q", "--tb=short", "--color=no", "-p", "no:cacheprovider", *named, *arguments
+        )
+
+    return run
