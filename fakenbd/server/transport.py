@@ -10,10 +10,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Sequence
-from contextlib import suppress
 from itertools import islice
-from os import sched_yield
-from time import perf_counter
 from typing import Final, Protocol
 
 import attrs
@@ -23,9 +20,8 @@ from fakenbd.protocol.messages import Buffer
 
 __all__ = ["SocketTransport", "StreamTransport", "Transport"]
 
-_GREED: Final = 16
-_TRIES: Final = 32
-_SHORT: Final = 0.0005
+_GREED: Final = 32
+_SEND_BUFFER: Final = 1 << 20
 _IOV_MAX: Final = 1024
 _RESET: Final = struct.pack("ii", 1, 0)
 
@@ -68,64 +64,36 @@ class Transport(Protocol):
 
 
 @attrs.define(eq=False)
-class Patience:
-    """How often it has paid of late to ask a socket again, rather than to sleep until it wakes us.
-
-    To sleep and be woken takes longer than many a client needs for its next request. So the socket
-    is asked a few times more, the processor offered to others in between; where that came to
-    nothing, less and less, so that an idle client costs no more than one that is never asked.
-    """
-
-    tries: int = 0
-
-    def paid(self) -> None:
-        """Asking again was right."""
-        self.tries = _TRIES
-
-    def failed(self) -> None:
-        """It was in vain."""
-        self.tries >>= 1
-
-
-@attrs.define(eq=False)
 class SocketTransport:
     """A connected non-blocking socket."""
 
     sock: socket.socket
     _turns: int = 0
-    _reading: Patience = attrs.field(factory=Patience)
-    _writing: Patience = attrs.field(factory=Patience)
+
+    def __attrs_post_init__(self) -> None:
+        if self.sock.family == socket.AF_UNIX:
+            # The default holds less than one reply of 256 KiB, and each wait for more costs more
+            # than the copying. TCP finds its own size.
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
 
     async def receive_into(self, view: memoryview) -> int:
-        receive = self.sock.recv_into
-        try:
-            count = receive(view)
-        except BlockingIOError:
-            return await self._receive_later(view)
+        # Before receiving: what has been received must not be lost to a cancellation.
+        await self._take_turn()
+        while True:
+            try:
+                return self.sock.recv_into(view)
+            except BlockingIOError:
+                self._turns = 0
+                await trio.lowlevel.wait_readable(self.sock)
+
+    async def _take_turn(self) -> None:
         self._turns += 1
         if self._turns >= _GREED:
             self._turns = 0
-            await trio.lowlevel.cancel_shielded_checkpoint()
-        return count
-
-    async def _receive_later(self, view: memoryview) -> int:
-        receive = self.sock.recv_into
-        for _ in range(self._reading.tries):
-            sched_yield()
-            with suppress(BlockingIOError):
-                return receive(view)
-        self._reading.failed()
-        self._turns = 0
-        since = perf_counter()
-        while True:
-            await trio.lowlevel.wait_readable(self.sock)
-            with suppress(BlockingIOError):
-                count = receive(view)
-                if perf_counter() - since < _SHORT:
-                    self._reading.paid()
-                return count
+            await trio.lowlevel.checkpoint()
 
     async def send(self, buffers: Sequence[Buffer]) -> None:
+        await self._take_turn()
         wanted = sum(map(len, buffers))
         few = len(buffers) <= _IOV_MAX
         try:
@@ -136,7 +104,7 @@ class SocketTransport:
             await self._send_rest(buffers, sent)
 
     async def _send_rest(self, buffers: Sequence[Buffer], sent: int) -> None:
-        first = tries = 0
+        first = 0
         while True:
             while first < len(buffers) and sent >= len(buffers[first]):
                 sent -= len(buffers[first])
@@ -148,13 +116,8 @@ class SocketTransport:
                 batch[0] = memoryview(batch[0])[sent:]
             try:
                 sent += self.sock.sendmsg(batch)
-                tries = 0
             except BlockingIOError:
-                tries += 1
-                if tries < _TRIES:
-                    sched_yield()
-                else:
-                    await trio.lowlevel.wait_writable(self.sock)
+                await trio.lowlevel.wait_writable(self.sock)
 
     async def finish(self) -> None:
         await trio.lowlevel.checkpoint()

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import itertools
+import socket
+
+import pytest
+import trio
+
+from fakenbd.server.transport import SocketTransport
+
+
+class BusySocket:
+    """A socket whose client is always there already: it never blocks, in either direction."""
+
+    family = socket.AF_INET
+
+    def recv_into(self, view: memoryview) -> int:
+        return len(view)
+
+    def sendmsg(self, buffers: list[bytes]) -> int:
+        return sum(map(len, buffers))
+
+
+async def receive(transport: SocketTransport) -> None:
+    await transport.receive_into(memoryview(bytearray(8)))
+
+
+async def send(transport: SocketTransport) -> None:
+    await transport.send([b"reply"])
+
+
+TURNS = pytest.mark.parametrize("turn", [receive, send])
+
+
+@TURNS
+@pytest.mark.trio
+async def test_a_client_that_is_always_busy_lets_the_others_have_their_turn(turn) -> None:
+    transport = SocketTransport(BusySocket())
+    others = 0
+
+    async def other() -> None:
+        nonlocal others
+        while True:
+            await trio.lowlevel.checkpoint()
+            others += 1
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(other)
+        for _ in range(1000):
+            await turn(transport)
+        nursery.cancel_scope.cancel()
+    assert 10 <= others <= 100
+
+
+@TURNS
+@pytest.mark.trio
+async def test_a_server_that_stops_does_not_wait_for_a_busy_client(turn) -> None:
+    transport = SocketTransport(BusySocket())
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        for count in itertools.count():
+            await turn(transport)
+            assert count < 1000
+    assert scope.cancelled_caught
+
+
+@pytest.mark.trio
+async def test_what_is_received_is_never_lost_to_a_cancellation() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        transport = SocketTransport(ours)
+        received = bytearray()
+        view = bytearray(1)
+        sent = bytes(range(200))
+        theirs.sendall(sent)
+        cancelled = 0
+        while len(received) < len(sent):
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await transport.receive_into(memoryview(view))
+                received += view
+            cancelled += scope.cancelled_caught
+        assert received == sent
+        assert cancelled
+
+
+@pytest.mark.trio
+async def test_a_flood_that_does_not_fit_is_sent_as_the_client_reads() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        transport = SocketTransport(ours)
+        buffers = [bytes([index % 251]) * (index % 5000) for index in range(3000)]
+        received = bytearray()
+
+        async def read() -> None:
+            sock = trio.socket.from_stdlib_socket(theirs.dup())
+            with sock:
+                while data := await sock.recv(1 << 16):
+                    received.extend(data)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            await transport.send(buffers)
+            await transport.finish()
+        assert received == b"".join(buffers)
