@@ -10,7 +10,7 @@ the export. Any exception outside of the client's family is a bug, and propagate
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, Final, TypeAlias, TypeVar
 
 import attrs
@@ -205,11 +205,13 @@ async def _allocated(work: _Work, client: Client, offset: int, length: int) -> l
     extents: list[Extent] = []
     end = offset + length
     try:
-        async for extent in client.block_status(offset, length, context="base:allocation"):
-            extents.append(extent)
-            offset += extent.length
-            if len(extents) == EXTENTS:
-                break
+        status = client.block_status(offset, length, context="base:allocation")
+        async with aclosing(status) as told:
+            async for extent in told:
+                extents.append(extent)
+                offset += extent.length
+                if len(extents) == EXTENTS:
+                    break
     except CommandError:
         if client.failure is not None:
             raise
@@ -244,10 +246,12 @@ async def _map_span(
     client: Client, context: str, offset: int, length: int, req_one: bool
 ) -> list[Extent]:
     extents: list[Extent] = []
-    async for extent in client.block_status(offset, length, context=context, req_one=req_one):
-        extents.append(extent)
-        if len(extents) == EXTENTS:
-            break
+    status = client.block_status(offset, length, context=context, req_one=req_one)
+    async with aclosing(status) as told:
+        async for extent in told:
+            extents.append(extent)
+            if len(extents) == EXTENTS:
+                break
     return extents
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 
 from fakenbd.client.noncompliance import Noncompliance
 from fakenbd.client.session import Session
@@ -137,7 +137,7 @@ class Commands(ABC):
 
     async def block_status(
         self, offset: int, length: int, *, context: str | None = None, req_one: bool = False
-    ) -> AsyncIterator[Extent]:
+    ) -> AsyncGenerator[Extent, None]:
         """The extents of a range in one context, from request to request until it is covered.
 
         `context` None means the first one selected. `req_one` asks for one extent at a time.

@@ -58,6 +58,7 @@ class Session:
     _settled: trio.Event = attrs.field(factory=trio.Event)
     _writing: bool = False
     _deaf: bool = False
+    _silent: bool = False
     _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     _reading: trio.CancelScope = attrs.field(factory=trio.CancelScope)
 
@@ -135,7 +136,7 @@ class Session:
         how, detail = self.transport.fate(error)
         if error is None:
             # A client may shut down its sending half only: what it is owed still leaves.
-            while self._writing:
+            while self._writing and not self._silent:
                 await self._wait_for_writer()
         self.conversation.end("client", how, detail)
 
@@ -244,6 +245,9 @@ class Session:
         await trio.lowlevel.checkpoint()
 
     async def _silence(self, _step: Stall) -> None:
+        # Nothing will ever leave again, so nobody need wait for it.
+        self._silent = True
+        self._settled.set()
         await trio.sleep_forever()
 
     async def _start_tls(self, step: StartTLS) -> None:
