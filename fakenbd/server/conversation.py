@@ -123,7 +123,10 @@ class Conversation:
             self._start = self._end = 0
             if len(self._buffer) > _LARGEST_IDLE_BUFFER:
                 self._replace(_LARGE_BUFFER)
-        elif len(self._buffer) - self._start < self.transmission.needed:
+        elif self._start and (
+            self._end == len(self._buffer)
+            or len(self._buffer) - self._start < self.transmission.needed
+        ):
             self._move(len(self._buffer))
         if self._end == len(self._buffer):
             self._move(len(self._buffer) * (4 if len(self._buffer) < _LARGE_BUFFER else 2))
@@ -343,6 +346,8 @@ class Conversation:
             self.end("client", "DISC")
             self._leaving = True
             self.teller.blame(self.teller.watch.bytes_after_disc(self._end - self._start))
+        elif transmission.over:
+            self._phase = self._nothing
         return False
 
     # --- below the surface ---------------------------------------------------------------------
@@ -369,7 +374,7 @@ class Conversation:
 
     def _move(self, capacity: int) -> None:
         if capacity == len(self._buffer):
-            self._view[: self._end - self._start] = bytes(self._view[self._start : self._end])
+            self._view[: self._end - self._start] = self._view[self._start : self._end]
         else:
             self._replace(capacity)
         self._start, self._end = 0, self._end - self._start

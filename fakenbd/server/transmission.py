@@ -54,22 +54,25 @@ class Transmission:
     """The transmission phase of one connection.
 
     `needed` is how many bytes the message at the front of the buffer takes in all, as far as is
-    known; `more` that `take` stopped because enough was gathered; `left` that DISC came.
+    known; `more` that `take` stopped because enough was gathered; `left` that DISC came;
+    `over` that an answer ends the connection.
     """
 
     teller: Teller
     needed: int = 1
     more: bool = False
     left: bool = False
+    over: bool = False
     refused: str = ""
     """Why the connection cannot go on, when its bytes make no sense or ask for too much."""
 
     def take(self, buffer: bytearray, view: memoryview, position: int, end: int) -> int:
         """Answer all whole requests in buffer[position:end]; returns where it stopped."""
         self.more = False
-        while not (self.left or self.refused):
+        self.needed = 1
+        while not (self.left or self.over or self.refused):
             position = self._run(buffer, view, position, end)
-            if self.more:
+            if self.more or end - position < self.needed:
                 break
             after = self._one(view[position:end])
             if not after:
@@ -119,7 +122,10 @@ class Transmission:
                 position += _HEADER
             elif head == _PLAIN_WRITE:
                 payload = position + _HEADER
-                if not writing or end - payload < length:
+                if not writing:
+                    break
+                if end - payload < length:
+                    self.needed = _HEADER + length
                     break
                 position = payload + length
                 # The one copy of what is written: the export keeps it, and so does the journal.
@@ -187,5 +193,5 @@ class Transmission:
         # One request at a time while a flood of content waits to leave.
         self.more = request.length >= _GATHER and bool(answer)
         if any(isinstance(step, End) for step in answer):
-            self.left = True
+            self.over = True
         return taken
