@@ -111,7 +111,7 @@ def bundled(name: str) -> Adapter:
     if name in BUNDLED:
         path = _CLIENTS / f"{name}.toml"
     elif path.suffix != ".toml":
-        raise ProfileError("--client", [unknown("client", name, BUNDLED) + ", or a .toml file"])
+        raise ProfileError("--client", [unknown("client", name, BUNDLED) + "; a client of your own is a .toml file"])
     return _read(path)
 
 

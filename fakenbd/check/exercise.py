@@ -17,10 +17,17 @@ import attrs
 import trio
 
 from fakenbd.check.findings import Facts, Findings, Outcome
-from fakenbd.client import TLS, Client, Deadlines, Target
-from fakenbd.client.channel import Channel
-from fakenbd.client.negotiation import Negotiation
-from fakenbd.client.target import Settings, begin
+from fakenbd.client import (
+    TLS,
+    Client,
+    Commands,
+    Deadlines,
+    ResilientClient,
+    Target,
+    describe_export,
+    list_exports,
+    list_offers,
+)
 from fakenbd.errors import ClientError, CommandError, ProtocolError, RefusedError
 from fakenbd.export import RandomBytes
 from fakenbd.profile.profile import Operation
@@ -73,7 +80,7 @@ class _Work:
             self.findings.failed(error)
             return None
 
-    async def check_read(self, client: Client, span: Span, *, df: bool = False) -> None:
+    async def check_read(self, client: Commands, span: Span, *, df: bool = False) -> None:
         offset, length = span
         data = await self.attempt(client.read(offset, length, df=df))
         if data is not None:
@@ -139,7 +146,7 @@ def _ends(size: int, most: int) -> list[Span]:
     return [(0, most // 2), (size - most // 2, most // 2)]
 
 
-def _writable(client: Client, *spans: Span) -> list[Span]:
+def _writable(client: Commands, *spans: Span) -> list[Span]:
     """The spans, on whole sectors where no block size was agreed on (C-93)."""
     if client.block_size is None and client.size % 512 == 0:
         spans = tuple((start - start % 512, length + -length % 512) for start, length in spans)
@@ -171,7 +178,7 @@ async def _read(work: _Work) -> None:
         await _read_all_over(work, client)
 
 
-async def _read_all_over(work: _Work, client: Client) -> None:
+async def _read_all_over(work: _Work, client: Commands) -> None:
     size = client.size
     for span in _places(size):
         await work.check_read(client, span)
@@ -198,27 +205,18 @@ async def _copy(work: _Work) -> None:
                 offset += extent.length
 
 
-async def _allocated(work: _Work, client: Client, offset: int, length: int) -> list[Extent]:
+async def _allocated(work: _Work, client: Commands, offset: int, length: int) -> list[Extent]:
     """What there is to copy; all of it where the server does not say."""
     if "base:allocation" not in client.contexts:
         return [Extent(length, 0)]
     extents: list[Extent] = []
-    end = offset + length
-    try:
-        status = client.block_status(offset, length, context="base:allocation")
-        async with aclosing(status) as told:
-            async for extent in told:
-                extents.append(extent)
-                offset += extent.length
-                if len(extents) == EXTENTS:
-                    break
-    except CommandError:
-        if client.failure is not None:
-            raise
-    return [*extents, Extent(end - offset, 0)] if offset < end else extents
+    with suppress(CommandError):
+        await _map_span(client, "base:allocation", offset, length, False, extents)
+    covered = sum(extent.length for extent in extents)
+    return [*extents, Extent(length - covered, 0)] if covered < length else extents
 
 
-async def _copy_extent(work: _Work, client: Client, offset: int, extent: Extent) -> None:
+async def _copy_extent(work: _Work, client: Commands, offset: int, extent: Extent) -> None:
     if extent.flags & State.ZERO:
         if work.facts.map:
             for span in _ends(extent.length, LARGE):
@@ -235,24 +233,28 @@ async def _map(work: _Work) -> None:
         for req_one in (False, True):
             for context in client.contexts:
                 for offset, length in _ends(client.size, MAPPED):
-                    call = _map_span(client, context, offset, length, req_one)
-                    extents = await work.attempt(call)
-                    if extents is not None:
-                        wrong = work.facts.wrong_map(context, offset, extents)
-                        work.findings.believed(wrong)
+                    extents: list[Extent] = []
+                    call = _map_span(client, context, offset, length, req_one, extents)
+                    await work.attempt(call)
+                    wrong = work.facts.wrong_map(context, offset, extents)
+                    work.findings.believed(wrong)
 
 
 async def _map_span(
-    client: Client, context: str, offset: int, length: int, req_one: bool
-) -> list[Extent]:
-    extents: list[Extent] = []
+    client: Commands,
+    context: str,
+    offset: int,
+    length: int,
+    req_one: bool,
+    extents: list[Extent],
+) -> None:
+    """Gather the extents of a span, as many as are enough."""
     status = client.block_status(offset, length, context=context, req_one=req_one)
-    async with aclosing(status) as told:
-        async for extent in told:
+    async with aclosing(status):
+        async for extent in status:
             extents.append(extent)
             if len(extents) == EXTENTS:
-                break
-    return extents
+                return
 
 
 # --- writing -------------------------------------------------------------------------------------
@@ -260,26 +262,30 @@ async def _map_span(
 
 async def _write(work: _Work) -> None:
     async with work.client() as client:
-        size = client.size
-        for offset, length in _clipped(size, (0, LARGE)):
-            await _write_span(work, client, offset, length, "large")
-        await _together(
-            [
-                _write_span(work, client, offset, length, "part")
-                for offset, length in _parts(size, SEVERAL, 4096)
-            ]
-        )
-        if client.offers(TransmissionFlag.SEND_FUA):
-            for offset, length in _writable(client, (size // 2 + 1, 700)):
-                await _write_span(work, client, offset, length, "stable", fua=True)
-        if client.offers(TransmissionFlag.SEND_FLUSH):
-            await work.attempt(client.flush())
-        for span in _places(size):
-            await work.check_read(client, span)
+        await _write_all_over(work, client)
+
+
+async def _write_all_over(work: _Work, client: Commands) -> None:
+    size = client.size
+    for offset, length in _clipped(size, (0, LARGE)):
+        await _write_span(work, client, offset, length, "large")
+    await _together(
+        [
+            _write_span(work, client, offset, length, "part")
+            for offset, length in _parts(size, SEVERAL, 4096)
+        ]
+    )
+    if client.offers(TransmissionFlag.SEND_FUA):
+        for offset, length in _writable(client, (size // 2 + 1, 700)):
+            await _write_span(work, client, offset, length, "stable", fua=True)
+    if client.offers(TransmissionFlag.SEND_FLUSH):
+        await work.attempt(client.flush())
+    for span in _places(size):
+        await work.check_read(client, span)
 
 
 async def _write_span(
-    work: _Work, client: Client, offset: int, length: int, seed: str, *, fua: bool = False
+    work: _Work, client: Commands, offset: int, length: int, seed: str, *, fua: bool = False
 ) -> None:
     """Write bytes that nobody else writes, and look for them in the server's own export."""
     data = bytes(RandomBytes(seed).read(offset, length))
@@ -310,7 +316,7 @@ async def _zero(work: _Work) -> None:
             await work.check_read(client, span)
 
 
-async def _zero_fast(work: _Work, client: Client, span: Span) -> None:
+async def _zero_fast(work: _Work, client: Commands, span: Span) -> None:
     """Zeroes by the fast way if there is one, else by any."""
     if client.offers(TransmissionFlag.SEND_FAST_ZERO):
         try:
@@ -321,7 +327,7 @@ async def _zero_fast(work: _Work, client: Client, span: Span) -> None:
     await _zero_span(work, client, span, hole=True)
 
 
-async def _zero_span(work: _Work, client: Client, span: Span, *, hole: bool) -> None:
+async def _zero_span(work: _Work, client: Commands, span: Span, *, hole: bool) -> None:
     before = work.findings.error
     await work.attempt(client.zero(*span, hole=hole))
     if work.findings.error is before:
@@ -351,51 +357,37 @@ async def _flush(work: _Work) -> None:
 # --- looking ----------------------------------------------------------------------------------
 
 
-@asynccontextmanager
-async def _haggling(work: _Work) -> AsyncIterator[tuple[Channel, Negotiation]]:
-    """A session that stays in the handshake, and is left with ABORT."""
-    settings = Settings(
-        await work.connect(),
-        work.facts.export.name,
-        deadlines=Deadlines.given(work.options["timeout"]),
-        tls=work.options["tls"],
-    )
-    channel, negotiation = await begin(settings)
-    try:
-        await channel.perform(negotiation.begin())
-        yield channel, negotiation
-    except BaseException as error:
-        await channel.leave(negotiation, error)
-        raise
-    await channel.leave(negotiation)
-
-
 async def _info(work: _Work) -> None:
     """Ask about the export without opening it; where that is not possible, open it."""
-    async with _haggling(work) as (channel, negotiation):
-        if negotiation.style == "fixed":
-            try:
-                await channel.perform(negotiation.info(work.facts.export.name))
-            except RefusedError as error:
-                if error.reply != Reply.ERR_UNSUP:
-                    raise
-            else:
-                await channel.perform(negotiation.list_contexts(work.facts.export.name))
-                return
-    async with work.client():
-        return
+    try:
+        name = work.facts.export.name
+        await describe_export(await work.connect(), export=name, **work.options)
+    except RefusedError as error:
+        if error.reply not in (0, Reply.ERR_UNSUP):
+            raise
+        async with work.client():
+            return
 
 
 async def _list(work: _Work) -> None:
-    async with _haggling(work) as (channel, negotiation):
-        exports = await channel.perform(negotiation.list_exports())
-        for listed in exports[:SEVERAL]:
-            await channel.perform(negotiation.list_contexts(listed.name))
+    """Ask for the list and, unless it is long, for what each export of it offers."""
+    listed = await list_exports(await work.connect(), **work.options)
+    if 0 < len(listed) <= SEVERAL:
+        await list_offers(await work.connect(), **work.options)
+
+
+# --- coming back ------------------------------------------------------------------------------
 
 
 async def _reconnect(work: _Work) -> None:
     """Read and write over a server that may be gone for a while."""
-    raise NotImplementedError
+    name = work.facts.export.name
+    async with ResilientClient.connect(work.connect, export=name, contexts=(), **work.options) as (
+        client
+    ):
+        await _read_all_over(work, client)
+        if not client.offers(TransmissionFlag.READ_ONLY):
+            await _write_all_over(work, client)
 
 
 _OPERATIONS: Final[dict[Operation, Callable[[_Work], Awaitable[None]]]] = {

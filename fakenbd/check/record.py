@@ -19,6 +19,10 @@ __all__ = ["VERSION", "record"]
 
 VERSION: Final = 1
 
+_SAID: Final = 1 << 14
+_SAID_WELL: Final = 1 << 11
+"""Characters of a client's output that are kept, and of one that passed."""
+
 _OUTCOMES: Final = {
     "succeeds": "it succeeds, and the result is right",
     "fails": "it fails, and says so",
@@ -36,6 +40,7 @@ def record(result: CaseResult, verdict: Verdict, client: tuple[str, ...] = ()) -
     """All there is to say of one case. `client` are the words that name the client to the CLI."""
     profile = result.profile
     ids = [*profile.rules, *([verdict.rule] if verdict.rule not in ("", *profile.rules) else [])]
+    said = _SAID_WELL if verdict.name == "pass" else _SAID
     return {
         "id": result.id,
         "client": result.client,
@@ -59,7 +64,7 @@ def record(result: CaseResult, verdict: Verdict, client: tuple[str, ...] = ()) -
         "about": profile.about.strip(),
         "rules": [_rule(rule_id) for rule_id in ids],
         "expected": _expected(profile.expect),
-        "operations": [_operation(account) for account in result.accounts],
+        "operations": [_operation(account, said) for account in result.accounts],
         "reproduce": _reproduce(result, client),
     }
 
@@ -74,7 +79,7 @@ def _expected(expect: Expect) -> str:
     return words if expect.session is None else f"{words}; {_SESSIONS[expect.session]}"
 
 
-def _operation(account: Account) -> dict[str, Any]:
+def _operation(account: Account, said: int) -> dict[str, Any]:
     performance = account.performance
     return {
         "operation": performance.operation,
@@ -82,11 +87,18 @@ def _operation(account: Account) -> dict[str, Any]:
         "seconds": round(account.seconds, 3),
         "ended": _ended(account),
         "wrong": performance.wrong,
-        "output": performance.output,
-        "errors": performance.errors,
+        "output": _clipped(performance.output, said),
+        "errors": _clipped(performance.errors, said),
         "strikes": performance.conduct.strikes,
         "transcript": account.transcript,
     }
+
+
+def _clipped(text: str, limit: int) -> str:
+    if len(text) <= limit:
+        return text
+    half = limit // 2
+    return f"{text[:half]}\n… {len(text) - 2 * half} characters left out …\n{text[-half:]}"
 
 
 def _ended(account: Account) -> str:

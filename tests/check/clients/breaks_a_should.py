@@ -1,0 +1,10 @@
+"""Does not ask for block sizes."""
+
+from wire import Wire, output, path
+
+wire = Wire(path(), sizes=False)
+reply = wire.read(0, 4096)
+wire.leave()
+if reply.error:
+    raise SystemExit("the read failed")
+output(reply.data[0])

@@ -1,0 +1,5 @@
+"""Connects and leaves."""
+
+from wire import Wire, path
+
+Wire(path()).leave()

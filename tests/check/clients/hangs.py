@@ -1,0 +1,12 @@
+"""Waits for the answer to a read that failed."""
+
+import time
+
+from wire import Wire, output, path
+
+wire = Wire(path())
+reply = wire.read(0, 4096)
+while reply.error:
+    time.sleep(1)
+output(reply.data[0])
+wire.leave()

@@ -1,0 +1,13 @@
+"""Built with a sanitizer, which found something, and which lets it go on."""
+
+import sys
+
+from wire import Wire, output, path
+
+wire = Wire(path())
+reply = wire.read(0, 4096)
+wire.leave()
+if reply.error:
+    print("==4711==ERROR: AddressSanitizer: heap-use-after-free on 0x602000000010", file=sys.stderr)
+    raise SystemExit(1)
+output(reply.data[0])

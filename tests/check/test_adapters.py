@@ -1,0 +1,194 @@
+"""Adapters are data: read strictly, filled in faithfully, and clear about what cannot be done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fakenbd.check.adapters import (
+    BUNDLED,
+    CHECKS,
+    PLACEHOLDERS,
+    Adapter,
+    Deed,
+    bundled,
+    one_command,
+)
+from fakenbd.check.foreign import environment, fill
+from fakenbd.errors import ProfileError
+from fakenbd.profile.profile import OPERATIONS
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_bundled_clients_can_be_read(name: str) -> None:
+    adapter = bundled(name)
+    assert adapter.name == name
+    assert adapter.summary
+    assert adapter.built_in == (name == "reference")
+    assert set(adapter.operations) <= set(OPERATIONS)
+
+
+def test_there_is_a_file_for_each_bundled_client_and_no_other() -> None:
+    folder = Path(bundled.__code__.co_filename).parent / "clients"
+    assert sorted(path.stem for path in folder.glob("*.toml")) == sorted(BUNDLED)
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_results_that_are_compared_have_what_is_compared(name: str) -> None:
+    for deed in bundled(name).operations.values():
+        words = " ".join(deed.command)
+        assert ("{output}" in words) == (deed.check == "file")
+        assert ("{input}" in words) == (deed.check == "input")
+        assert deed.check in CHECKS
+
+
+def refused(tmp_path: Path, text: str) -> list[str]:
+    path = tmp_path / "mine.toml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ProfileError) as caught:
+        bundled(str(path))
+    assert caught.value.source == str(path)
+    return list(caught.value.mistakes)
+
+
+def test_a_client_of_ones_own(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        'transport = "tcp"\n[operations.read]\ncommand = ["mine", "{uri}", "{output}"]\n'
+        'check = "file"\n[operations.map]\ncannot = "it has no maps"\n',
+        encoding="utf-8",
+    )
+    adapter = bundled(str(path))
+    assert (adapter.name, adapter.transport) == ("mine", "tcp")
+    assert adapter.deed("read") == Deed(("mine", "{uri}", "{output}"), "file")
+    assert adapter.deed("copy") == adapter.deed("read")
+    assert adapter.deed("map").missing() == "it has no maps"
+    assert adapter.deed("trim").missing() == "mine has no command for it"
+    assert adapter.deed("read").missing() == "mine is not installed"
+
+
+def test_every_mistake_is_told(tmp_path: Path) -> None:
+    text = """
+transport = "vsock"
+sumary = "x"
+[operations.read]
+command = ["a", "{urk}"]
+check = "eyes"
+[operations.fly]
+command = ["a"]
+[operations.map]
+command = []
+[operations.trim]
+check = "trim"
+[operations.zero]
+command = "dd"
+cannot = 7
+"""
+    assert refused(tmp_path, text) == [
+        'transport: expected one of "unix", "tcp", got "vsock"',
+        'unknown key "sumary"; did you mean "summary"?',
+        'operations.read.command: unknown placeholder "urk"; did you mean "uri"?',
+        "operations.read.check: expected one of "
+        + ", ".join(f'"{check}"' for check in CHECKS)
+        + ', got "eyes"',
+        f'operations: unknown key "fly"; known are {", ".join(OPERATIONS)}',
+        "operations.map.command: expected a program and its arguments, got an empty list",
+        "operations.trim: expected either a command, or what it cannot do",
+        'operations.zero.command: expected a list, got "dd"',
+        "operations.zero.cannot: expected a text, got 7",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "mistake"),
+    [
+        ("", "operations: expected at least one operation, got none"),
+        ("built-in = false", "built-in: expected true, or nothing"),
+    ],
+)
+def test_an_adapter_has_something_to_do(tmp_path: Path, text: str, mistake: str) -> None:
+    assert refused(tmp_path, text) == [mistake]
+
+
+def test_what_is_no_toml_is_said_so(tmp_path: Path) -> None:
+    (mistake,) = refused(tmp_path, "= 1")
+    assert mistake.startswith("is no TOML: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (
+            "libnb",
+            '--client: unknown client "libnb"; did you mean "libnbd"?; a client of your own is a .toml file',
+        ),
+        ("nowhere/mine.toml", "nowhere/mine.toml: cannot be read: No such file or directory"),
+    ],
+)
+def test_a_client_that_is_not_there(name: str, text: str) -> None:
+    with pytest.raises(ProfileError) as caught:
+        bundled(name)
+    assert str(caught.value) == text
+
+
+@pytest.mark.parametrize(
+    ("argv", "operation", "check"),
+    [
+        (["./mine", "{uri}", "{output}"], "read", "file"),
+        (["./mine", "{input}", "{uri}"], "write", "input"),
+    ],
+)
+def test_one_command_shows_by_its_words_what_it_does(
+    argv: list[str], operation: str, check: str
+) -> None:
+    adapter = one_command(argv)
+    assert adapter == Adapter(
+        "mine",
+        transport="tcp",
+        operations={operation: Deed(tuple(argv), check)},  # type: ignore[arg-type]
+    )
+
+
+def test_one_command_without_a_result_is_run_in_every_case() -> None:
+    adapter = one_command(["mine", "{uri}"])
+    assert set(adapter.operations) == set(OPERATIONS)
+    assert {deed.check for deed in adapter.operations.values()} == {"status"}
+
+
+def test_one_command_with_a_placeholder_that_nobody_knows() -> None:
+    with pytest.raises(ProfileError) as caught:
+        one_command(["mine", "{ouput}"])
+    assert str(caught.value) == ('the command: unknown placeholder "ouput"; did you mean "output"?')
+
+
+def test_a_program_that_does_not_run_here_is_told_in_its_own_words() -> None:
+    deed = Deed(("sh", "x"), probe=("sh", "-c", "echo first >&2; echo no such module >&2; exit 1"))
+    assert deed.missing() == "sh does not run here: no such module"
+    assert Deed(("sh", "x"), probe=("sh", "-c", "exit 0")).missing() == ""
+    assert Deed(("sh", "x"), probe=("sh", "-c", "exit 1")).missing() == (
+        "sh does not run here: it fails"
+    )
+
+
+@pytest.mark.parametrize(
+    ("word", "filled"),
+    [
+        ("plain", "plain"),
+        ("{uri}", "nbd://x"),
+        ("a{size}b{uri}c", "a7bnbd://xc"),
+        ('{"json": {size}}', '{"json": 7}'),
+        ("{unknown} {", "{unknown} {"),
+        ("{{size}}", "{7}"),
+    ],
+)
+def test_placeholders_are_filled_and_other_braces_left(word: str, filled: str) -> None:
+    assert fill(word, {"uri": "nbd://x", "size": "7"}) == filled
+
+
+def test_the_environment_has_the_same_words() -> None:
+    values = {name: f"<{name}>" for name in PLACEHOLDERS}
+    told = environment(values)
+    assert told["NBD_URI"] == told["FAKENBD_URI"] == "<uri>"
+    assert told["FAKENBD_CA_DIR"] == "<ca-dir>"
+    assert len(told) == len(PLACEHOLDERS) + 1
