@@ -6,6 +6,7 @@ the set-up, 5 nothing selected. A traceback means a bug of ours.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 
@@ -26,7 +27,11 @@ app = App(
 )
 app.command("fakenbd.cli.serve:serve", name="serve")
 app.command("fakenbd.cli.run:run", name="run")
+app.command("fakenbd.cli.check:check", name="check")
+app.command("fakenbd.cli.check:report", name="report")
 app.command("fakenbd.cli.client:info", name="info")
+app.command("fakenbd.cli.client:list_all", name="list")
+app.command("fakenbd.cli.client:copy_disk", name="copy")
 app.command("fakenbd.cli.client:show_map", name="map")
 app.command("fakenbd.cli.explain:explain", name="explain")
 
@@ -48,9 +53,14 @@ app.command(profiles)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["check"] and "--" in words:
+        # Positional words on both sides of "--" would come out as one list.
+        place = words.index("--")
+        words[place:] = ["--command", json.dumps(words[place + 1 :])]
     try:
         status = app(
-            arguments,
+            words,
             exit_on_error=False,
             print_error=False,
             result_action="return_value",

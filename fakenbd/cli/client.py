@@ -1,98 +1,32 @@
-"""`fakenbd info`, `map`, `list`: what the reference client finds out about a server."""
+"""`fakenbd info`, `list`, `map`, `copy`: the reference client at work."""
 
 from __future__ import annotations
 
 import json as json_format
-import logging
 import sys
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any
 
-import attrs
 import trio
 from cyclopts import Parameter
 
-from fakenbd.client import TLS, Client, Noncompliance
+from fakenbd.cli.client_options import ClientOptions
+from fakenbd.client import Run, copy, list_offers, map_export, qemu_json
+from fakenbd.errors import ClientError
 from fakenbd.protocol.constants import State, TransmissionFlag, flag_names
-from fakenbd.protocol.messages import Extent
 from fakenbd.protocol.text import visible
 from fakenbd.protocol.uri import Uri
 
-__all__ = ["ClientOptions", "info", "show_map"]
+__all__ = ["copy_disk", "info", "list_all", "show_map"]
 
-_DEFAULT_TIMEOUT: Final = 30.0
-
-
-@Parameter(name="*")
-@attrs.frozen(kw_only=True)
-class ClientOptions:
-    """Options of the reference client."""
-
-    timeout: Annotated[float, Parameter(help="Seconds that any one wait may take.")] = (
-        _DEFAULT_TIMEOUT
-    )
-    strict: Annotated[
-        bool, Parameter(help="Fail at the first breach instead of coping with it.", negative="")
-    ] = False
-    tls: Annotated[
-        Literal["off", "allow", "require"] | None,
-        Parameter(help="Whether to ask for TLS; by default as the URI says."),
-    ] = None
-    tls_ca: Annotated[Path | None, Parameter(help="Trust the certificates in this file.")] = None
-    tls_hostname: Annotated[
-        str | None, Parameter(help="The name that the server's certificate must have.")
-    ] = None
-    tls_no_verify: Annotated[bool, Parameter(help="Accept any certificate.", negative="")] = False
-
-    def security(self, uri: Uri) -> TLS:
-        """The URI's wishes for TLS, and what the options say otherwise."""
-        security = TLS.of(uri)
-        if self.tls is not None:
-            security = attrs.evolve(security, policy=self.tls)
-        if self.tls_ca is not None:
-            security = attrs.evolve(security, authority=str(self.tls_ca))
-        if self.tls_hostname is not None:
-            security = attrs.evolve(security, hostname=self.tls_hostname)
-        return attrs.evolve(security, verify=security.verify and not self.tls_no_verify)
-
-    @asynccontextmanager
-    async def connect(
-        self, target: str, contexts: Sequence[str] = ("base:allocation",)
-    ) -> AsyncIterator[Client]:
-        """A client of `target`; what it put up with is told on standard error at the end."""
-        uri = Uri.parse(target)
-        # The notes are told at the end, each once; the log would say them again.
-        logging.getLogger("fakenbd").addHandler(logging.NullHandler())
-        for name, _ in uri.unknown:
-            print(f"fakenbd: the URI's parameter {visible(name)} is not known", file=sys.stderr)
-        async with Client.connect(
-            uri,
-            contexts=contexts,
-            tolerance="strict" if self.strict else "tolerant",
-            timeout=self.timeout,
-            tls=self.security(uri),
-        ) as client:
-            try:
-                yield client
-            finally:
-                if not self.strict:
-                    tell(client.notes)
-
-
-def tell(notes: Sequence[Noncompliance]) -> None:
-    """Say what the client put up with, each breach once and how often it came."""
-    seen: dict[str, int] = {}
-    for note in notes:
-        seen[str(note)] = seen.get(str(note), 0) + 1
-    for text, count in seen.items():
-        often = f" ({count} times)" if count > 1 else ""
-        print(f"fakenbd: noted: {visible(text)}{often}", file=sys.stderr)
+_Target = Annotated[str, Parameter(help="The URI of an export.")]
+_Json = Annotated[bool, Parameter(help="As JSON.", negative="")]
 
 
 def show_map(
-    uri: Annotated[str, Parameter(help="The URI of an export.")],
+    uri: _Target,
     /,
     *,
     context: Annotated[str, Parameter(help="The metadata context to show.")] = "base:allocation",
@@ -102,78 +36,97 @@ def show_map(
     options: ClientOptions | None = None,
 ) -> int:
     """Show which parts of an export hold data, and which are holes."""
-    extents = trio.run(_extents, uri, context, options or ClientOptions())
+    runs = trio.run(_runs, uri, context, options or ClientOptions())
     if json:
-        print(map_json(extents))
+        print(qemu_json(runs), end="")
         return 0
     words = _allocation if context == "base:allocation" else hex
-    for start, length, flags in extents:
-        print(f"{start:>15} {length:>15}  {flags:>3}  {words(flags)}")
+    for run in runs:
+        print(f"{run.start:>15} {run.length:>15}  {run.flags:>3}  {words(run.flags)}")
     return 0
 
 
-async def _extents(uri: str, context: str, options: ClientOptions) -> list[tuple[int, int, int]]:
+async def _runs(uri: str, context: str, options: ClientOptions) -> list[Run]:
     async with options.connect(uri, (context,)) as client:
         if not client.contexts and context == "base:allocation":
             # Without block status everything is data: the answer that is always safe.
-            return [(0, client.size, 0)] if client.size else []
-        return [each async for each in _placed(client.block_status(0, client.size))]
-
-
-async def _placed(extents: AsyncIterator[Extent]) -> AsyncIterator[tuple[int, int, int]]:
-    """Extents with their offsets; neighbours that agree are one."""
-    start = length = flags = 0
-    async for extent in extents:
-        if length and extent.flags == flags:
-            length += extent.length
-            continue
-        if length:
-            yield start, length, flags
-        start, length, flags = start + length, extent.length, extent.flags
-    if length:
-        yield start, length, flags
-
-
-def map_json(extents: Sequence[tuple[int, int, int]]) -> str:
-    """A map in the form of `qemu-img map --output=json`."""
-    rows = [
-        f'{{ "start": {start}, "length": {length}, "depth": 0, '
-        f'"zero": {_bool(flags & State.ZERO)}, "data": {_bool(not flags & State.HOLE)}}}'
-        for start, length, flags in extents
-    ]
-    return "[" + ",\n".join(rows) + "]"
-
-
-def _bool(value: int) -> str:
-    return "true" if value else "false"
+            return [Run(0, client.size, 0)] if client.size else []
+        return await map_export(client, context=context)
 
 
 def _allocation(flags: int) -> str:
-    known = {
-        0: "data",
-        State.HOLE: "hole",
-        State.ZERO: "zero",
-        State.HOLE | State.ZERO: "hole,zero",
-    }
-    return known.get(flags & 3, "") + (f",{flags & ~3:#x}" if flags & ~3 else "")
+    known = {0: "data", 1: "hole", 2: "zero", 3: "hole,zero"}[flags & (State.HOLE | State.ZERO)]
+    return known + (f",{flags & ~3:#x}" if flags & ~3 else "")
 
 
-def info(
-    uri: Annotated[str, Parameter(help="The URI of an export.")],
-    /,
-    *,
-    json: Annotated[bool, Parameter(help="As JSON.", negative="")] = False,
-    options: ClientOptions | None = None,
-) -> int:
+def info(uri: _Target, /, *, json: _Json = False, options: ClientOptions | None = None) -> int:
     """Show what a server says of an export."""
     facts = trio.run(_facts, uri, options or ClientOptions())
     if json:
         print(json_format.dumps(facts, indent=1, ensure_ascii=False))
+    else:
+        _show(facts)
+    return 0
+
+
+async def _facts(uri: str, options: ClientOptions) -> dict[str, Any]:
+    async with options.connect(uri) as client:
+        session, offer = client.session, client.session.offer
+        replies = "structured" if session.structured else "simple"
+        return {
+            "export": offer.name,
+            "size": offer.size,
+            "style": session.style,
+            "replies": "extended" if session.extended else replies,
+            "tls": session.tls,
+            **_said(offer),
+            "contexts": list(client.contexts),
+        }
+
+
+def _said(offer: Any) -> dict[str, Any]:
+    """What an offer says beyond name and size."""
+    sizes = offer.block_size
+    return {
+        "flags": flag_names(TransmissionFlag, offer.flags).split("|"),
+        "minimum block": sizes and sizes.minimum,
+        "preferred block": sizes and sizes.preferred,
+        "maximum payload": sizes and sizes.maximum,
+        "name": offer.canonical_name,
+        "description": offer.description,
+    }
+
+
+def list_all(uri: _Target, /, *, json: _Json = False, options: ClientOptions | None = None) -> int:
+    """List the exports of a server, and what it says of each."""
+    found = trio.run(_listed, uri, options or ClientOptions())
+    if json:
+        print(json_format.dumps(found, indent=1, ensure_ascii=False))
         return 0
+    for place, facts in enumerate(found):
+        if place:
+            print()
+        _show(facts)
+    return 0
+
+
+async def _listed(uri: str, options: ClientOptions) -> list[dict[str, Any]]:
+    target = Uri.parse(uri)
+    found: list[dict[str, Any]] = []
+    for listed, offer in await list_offers(target, **options.settings(target)):
+        if isinstance(offer, str):
+            found.append({"export": listed.name, "refused": offer})
+            continue
+        told = {**_said(offer), "contexts": list(offer.contexts)}
+        told["description"] = told["description"] or listed.description or None
+        found.append({"export": listed.name, "size": offer.size, **told})
+    return found
+
+
+def _show(facts: Mapping[str, Any]) -> None:
     width = max(map(len, facts)) + 1
     for name, value in facts.items():
         print(f"{name + ':':<{width}}  {visible(_shown(value))}")
-    return 0
 
 
 def _shown(value: Any) -> str:
@@ -184,24 +137,63 @@ def _shown(value: Any) -> str:
     return "not said" if value is None else str(value)
 
 
-async def _facts(uri: str, options: ClientOptions) -> dict[str, Any]:
-    async with options.connect(uri) as client:
-        sizes = client.block_size
-        return {
-            "export": client.export,
-            "size": client.size,
-            "style": client.session.style,
-            "replies": "extended"
-            if client.extended
-            else "structured"
-            if client.structured
-            else "simple",
-            "tls": client.tls,
-            "flags": flag_names(TransmissionFlag, client.flags).split("|"),
-            "minimum block": sizes and sizes.minimum,
-            "preferred block": sizes and sizes.preferred,
-            "maximum payload": sizes and sizes.maximum,
-            "name": client.canonical_name,
-            "description": client.description,
-            "contexts": list(client.contexts),
-        }
+def copy_disk(
+    source: Annotated[str, Parameter(help="A URI, or a file.")],
+    destination: Annotated[str, Parameter(help="A URI, or a file.")],
+    /,
+    *,
+    verify: Annotated[
+        bool, Parameter(help="Read both once more and compare.", negative="")
+    ] = False,
+    in_flight: Annotated[int, Parameter(help="How many pieces are on their way at once.")] = 8,
+    connections: Annotated[
+        int, Parameter(help="Share the work among so many, where the server allows it.")
+    ] = 4,
+    no_sparse: Annotated[bool, Parameter(help="Transfer zeroes as data.", negative="")] = False,
+    options: ClientOptions | None = None,
+) -> int:
+    """Copy an export or a file, whole, to an export or a file."""
+    options = options or ClientOptions()
+    # Both ends, where both are exports, are asked as the first URI and the options say.
+    remote = [place for place in (source, destination) if "://" in place]
+    if not remote:
+        raise ClientError(f"neither {source} nor {destination} is the URI of an export")
+    settings = options.settings(Uri.parse(remote[0]))
+    with _progress(f"{Path(source).name or source} → {destination}") as progress:
+        copied = trio.run(
+            lambda: copy(
+                source,
+                destination,
+                verify=verify,
+                in_flight=in_flight,
+                connections=connections,
+                sparse=not no_sparse,
+                policy=options.policy,
+                progress=progress,
+                **settings,
+            )
+        )
+    if sys.stderr.isatty():
+        print(f"{copied.size} bytes, {copied.transferred} of them transferred", file=sys.stderr)
+    return 0
+
+
+@contextmanager
+def _progress(title: str) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar on a terminal; elsewhere nothing, and nothing is imported for it."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    with Progress(
+        TextColumn(visible(title)),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    ) as bar:
+        task = bar.add_task("copy", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import time
-from typing import IO, Annotated, Any
+from typing import IO, Annotated, Any, Literal
 
 import attrs
 from cyclopts import Parameter
@@ -18,6 +18,7 @@ from fakenbd.journal import Journal, Sink
 from fakenbd.profile import Profile, find
 from fakenbd.server import Server
 from fakenbd.server.endpoint import Endpoint
+from fakenbd.server.tls import TLS
 
 __all__ = ["ServerOptions", "die_with_parent"]
 
@@ -37,6 +38,20 @@ class ServerOptions:
     export: Annotated[str | None, Parameter(help="Serve the first export under this name.")] = None
     seed: Annotated[
         int | None, Parameter(help="The seed of everything random; the same seed, the same bytes.")
+    ] = None
+    tls: Annotated[
+        Literal["off", "optional", "required"] | None,
+        Parameter(help="Whether to speak TLS; by default as the profile says."),
+    ] = None
+    tls_certificates: Annotated[
+        Path | None,
+        Parameter(help="A folder with ca-cert.pem, server-cert.pem and server-key.pem."),
+    ] = None
+    tls_verify_peer: Annotated[
+        bool, Parameter(help="Let in only clients with a certificate of the CA.", negative="")
+    ] = False
+    tls_psk: Annotated[
+        Path | None, Parameter(help="Pre-shared keys, USER:HEXKEY a line (Python 3.13).")
     ] = None
     journal: Annotated[
         Path | None, Parameter(help="Write everything both sides say to this JSONL file.")
@@ -69,6 +84,12 @@ class ServerOptions:
             raise ProfileError("--tcp and --unix", ["only one of them can be given"])
         options: dict[str, Any] = {
             "seed": self.seed,
+            "tls": TLS(
+                mode=self.tls,
+                certificates=self.tls_certificates,
+                verify_clients=self.tls_verify_peer,
+                psk=self.tls_psk,
+            ),
             "journal": {
                 "limit": self.journal_limit,
                 "payloads": "whole" if self.payloads else "digest",

@@ -39,7 +39,7 @@ def run(
     """Serve a profile to one client: fakenbd run PROFILE -- CLIENT ARGUMENTS.
 
     Replaced in the arguments, and set in the environment as FAKENBD_URI and so on: {uri} {host}
-    {port} {socket} {export} {size} {sha256} {ca} {profile} {seed}.
+    {port} {socket} {export} {size} {sha256} {ca} {certificates} {psk} {profile} {seed}.
     """
     options = options or ServerOptions()
     if options.exit_with_parent:
@@ -73,7 +73,9 @@ def facts(server: Server) -> dict[str, str]:
         "export": export.name,
         "size": str(export.size),
         "sha256": export.sha256() or "",
-        "ca": "",
+        "ca": server.security.ca_file if server.security else "",
+        "certificates": server.security.directory if server.security else "",
+        "psk": server.security.psk_file if server.security else "",
         "profile": server.profile.id,
         "seed": str(server.seed),
     }

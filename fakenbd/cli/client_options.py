@@ -1,0 +1,115 @@
+"""What the verbs of the reference client have in common: how patient, how strict, how safe."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import attrs
+from cyclopts import Parameter
+
+from fakenbd.client import TLS, Client, Commands, Noncompliance, Policy, ResilientClient
+from fakenbd.protocol.text import visible
+from fakenbd.protocol.uri import Uri
+
+__all__ = ["ClientOptions", "tell"]
+
+_TIMEOUT: Final = 30.0
+
+
+@Parameter(name="*")
+@attrs.frozen(kw_only=True)
+class ClientOptions:
+    """Options of the reference client."""
+
+    timeout: Annotated[float, Parameter(help="Seconds that any one wait may take.")] = _TIMEOUT
+    retry: Annotated[
+        int, Parameter(help="Connect again after a lost connection, this many times for one call.")
+    ] = 0
+    strict: Annotated[
+        bool, Parameter(help="Fail at the first breach instead of coping with it.", negative="")
+    ] = False
+    tls: Annotated[
+        Literal["off", "allow", "require"] | None,
+        Parameter(help="Whether to ask for TLS; by default as the URI says."),
+    ] = None
+    tls_ca: Annotated[Path | None, Parameter(help="Trust the certificates in this file.")] = None
+    tls_certificates: Annotated[
+        Path | None,
+        Parameter(help="A folder with ca-cert.pem, client-cert.pem and client-key.pem."),
+    ] = None
+    tls_hostname: Annotated[
+        str | None, Parameter(help="The name that the server's certificate must have.")
+    ] = None
+    tls_psk: Annotated[
+        Path | None, Parameter(help="A file of pre-shared keys, USER:HEXKEY a line.")
+    ] = None
+    tls_no_verify: Annotated[bool, Parameter(help="Accept any certificate.", negative="")] = False
+
+    @property
+    def policy(self) -> Policy | None:
+        """How often to try again; None for never."""
+        return Policy(attempts=self.retry + 1) if self.retry else None
+
+    def security(self, uri: Uri) -> TLS:
+        """The URI's wishes for TLS, and what the options say otherwise."""
+        if self.tls_certificates is not None:
+            uri = attrs.evolve(uri, tls_certificates=str(self.tls_certificates))
+        security = TLS.of(uri)
+        given: dict[str, Any] = {
+            "policy": self.tls,
+            "authority": self.tls_ca and str(self.tls_ca),
+            "hostname": self.tls_hostname,
+            "psk_file": self.tls_psk and str(self.tls_psk),
+        }
+        return attrs.evolve(
+            security,
+            verify=security.verify and not self.tls_no_verify,
+            **{name: value for name, value in given.items() if value is not None},
+        )
+
+    def settings(self, uri: Uri) -> dict[str, Any]:
+        """The keyword arguments for everything that connects to `uri`."""
+        # The notes are told at the end, each once; the log would say them again.
+        logging.getLogger("fakenbd").addHandler(logging.NullHandler())
+        for name, _ in uri.unknown:  # C-154
+            print(f"fakenbd: the URI's parameter {visible(name)} is not known", file=sys.stderr)
+        return {
+            "tolerance": "strict" if self.strict else "tolerant",
+            "timeout": self.timeout,
+            "tls": self.security(uri),
+        }
+
+    @asynccontextmanager
+    async def connect(
+        self, target: str, contexts: Sequence[str] = ("base:allocation",)
+    ) -> AsyncIterator[Commands]:
+        """A client of `target`; what it put up with is told on standard error at the end."""
+        uri = Uri.parse(target)
+        settings = {**self.settings(uri), "contexts": contexts}
+        policy = self.policy
+        connection = (
+            Client.connect(uri, **settings)
+            if policy is None
+            else ResilientClient.connect(uri, policy=policy, **settings)
+        )
+        async with connection as client:
+            try:
+                yield client
+            finally:
+                if not self.strict:
+                    tell(client.notes)
+
+
+def tell(notes: Sequence[Noncompliance]) -> None:
+    """Say what the client put up with, each breach once and how often it came."""
+    seen: dict[str, int] = {}
+    for note in notes:
+        seen[str(note)] = seen.get(str(note), 0) + 1
+    for text, count in seen.items():
+        often = f" ({count} times)" if count > 1 else ""
+        print(f"fakenbd: noted: {visible(text)}{often}", file=sys.stderr)
