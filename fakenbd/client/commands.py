@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+
+import attrs
 
 from fakenbd.client.noncompliance import Noncompliance
 from fakenbd.client.session import Session
@@ -135,20 +137,14 @@ class Commands(ABC):
         The extents may cover less than the range, differently in each context, but never more.
         """
 
-    async def block_status(
+    def block_status(
         self, offset: int, length: int, *, context: str | None = None, req_one: bool = False
-    ) -> AsyncGenerator[Extent, None]:
+    ) -> AsyncIterator[Extent]:
         """The extents of a range in one context, from request to request until it is covered.
 
         `context` None means the first one selected. `req_one` asks for one extent at a time.
         """
-        name = self._context(context)
-        end = offset + length
-        while offset < end:
-            statuses = await self.statuses(offset, end - offset, req_one=req_one)
-            for extent in statuses[name]:
-                yield extent
-                offset += extent.length
+        return _Extents(self, self._context(context), offset, offset + length, req_one)
 
     def _context(self, name: str | None) -> str:
         if not self.contexts:
@@ -158,3 +154,27 @@ class Commands(ABC):
         if name not in self.contexts:
             raise ClientError(f"the metadata context {quoted(name)} is not selected")
         return name
+
+
+@attrs.define(eq=False)
+class _Extents(AsyncIterator[Extent]):
+    """Extents one by one; not a generator, which trio wants to be closed by whoever stops early."""
+
+    client: Commands
+    context: str
+    offset: int
+    end: int
+    req_one: bool
+    ready: Iterator[Extent] = attrs.field(factory=lambda: iter(()))
+
+    async def __anext__(self) -> Extent:
+        for extent in self.ready:
+            self.offset += extent.length
+            return extent
+        if self.offset >= self.end:
+            raise StopAsyncIteration
+        statuses = await self.client.statuses(
+            self.offset, self.end - self.offset, req_one=self.req_one
+        )
+        self.ready = iter(statuses[self.context])
+        return await self.__anext__()

@@ -7,8 +7,8 @@ treated alike. Whatever fails ends the copy with its error: a copy is whole, or 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack, aclosing
 from functools import partial
 from os import PathLike
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import attrs
 import trio
 
+from fakenbd.client.blocks import pieces
 from fakenbd.client.commands import Commands
 from fakenbd.client.file import FileEnd
 from fakenbd.client.pool import Pool
@@ -61,7 +62,7 @@ class ExportEnd:
     def size(self) -> int:
         return self.client.size
 
-    async def extents(self) -> AsyncIterator[tuple[int, bool]]:
+    async def extents(self) -> AsyncGenerator[tuple[int, bool], None]:
         """Lengths that add up to the size, and whether each reads as zeroes."""
         if "base:allocation" not in self.client.contexts:
             yield self.size, False
@@ -177,11 +178,12 @@ class _Work:
         async def feeder() -> None:
             async with sending:
                 offset = 0
-                async for length, zero in self.reading.extents():
-                    for start in range(0, length, PIECE):
-                        part = min(PIECE, length - start)
-                        await sending.send(_Piece(offset + start, part, zero and self.sparse))
-                    offset += length
+                async with aclosing(self.reading.extents()) as extents:
+                    async for length, zero in extents:
+                        zero = zero and self.sparse
+                        for place, part in pieces(offset, offset + length, PIECE):
+                            await sending.send(_Piece(place, part, zero))
+                        offset += length
 
         async def guarded(job: Callable[[], Any]) -> None:
             try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -45,7 +45,7 @@ class FileEnd:
         finally:
             os.close(descriptor)
 
-    async def extents(self) -> AsyncIterator[tuple[int, bool]]:
+    async def extents(self) -> AsyncGenerator[tuple[int, bool], None]:
         """Lengths that add up to the size, and whether each is a hole."""
         place = 0
         while place < self.size:

@@ -19,7 +19,7 @@ from fakenbd.client.client import Client
 from fakenbd.client.commands import Commands
 from fakenbd.client.noncompliance import Noncompliance
 from fakenbd.client.session import Session, changes
-from fakenbd.client.target import Target
+from fakenbd.client.target import Source, fresh
 from fakenbd.errors import ClientError, LostError, ProtocolError
 from fakenbd.protocol.constants import TransmissionFlag
 from fakenbd.protocol.messages import Buffer, Extent
@@ -41,23 +41,19 @@ class Pool(Commands):
     @asynccontextmanager
     async def connect(
         cls,
-        source: Target | Callable[[], Awaitable[Target]],
+        source: Source,
         *,
         connections: int = 4,
         **options: Any,
     ) -> AsyncIterator[Pool]:
         """Connect as `Client.connect` does (`options` are for that), up to `connections` times."""
-
-        async def target() -> Target:
-            return await source() if callable(source) else source
-
         async with AsyncExitStack() as stack:
-            first = await stack.enter_async_context(Client.connect(await target(), **options))
+            first = await stack.enter_async_context(Client.connect(await fresh(source), **options))
             clients = [first]
             several = first.offers(TransmissionFlag.CAN_MULTI_CONN)  # C-102
             while several and len(clients) < connections:
-                other = Client.connect(await target(), **options)
                 try:
+                    other = Client.connect(await fresh(source), **options)
                     client = await stack.enter_async_context(other)
                 except (ClientError, ProtocolError):
                     break

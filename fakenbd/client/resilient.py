@@ -20,7 +20,7 @@ import copy
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from random import Random
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import attrs
 import trio
@@ -30,14 +30,11 @@ from fakenbd.client.client import Client
 from fakenbd.client.commands import Commands
 from fakenbd.client.noncompliance import LIMIT, Noncompliance
 from fakenbd.client.session import Session, changes
-from fakenbd.client.target import Target, background
+from fakenbd.client.target import Source, background, fresh
 from fakenbd.errors import DeadlineError, LostError, SessionChangedError
 from fakenbd.protocol.messages import Buffer, Extent
 
-__all__ = ["Policy", "ResilientClient", "Source"]
-
-Source: TypeAlias = Target | Callable[[], Awaitable[Target]]
-"""A URI; or, where there is none, a function that gives a stream that is connected afresh."""
+__all__ = ["Policy", "ResilientClient"]
 
 _T = TypeVar("_T")
 
@@ -91,12 +88,9 @@ class ResilientClient(Commands):
         """Connect as `Client.connect` does (`options` are for that), and again when needed."""
         options["timeout"] = Deadlines.given(options.get("timeout"))
 
-        async def target() -> Target:
-            return await source() if callable(source) else source
-
         @asynccontextmanager
         async def client() -> AsyncIterator[Client]:
-            async with Client.connect(await target(), **options) as connected:
+            async with Client.connect(await fresh(source), **options) as connected:
                 yield connected
 
         async with background() as nursery:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import TypeAlias
 
@@ -18,9 +19,12 @@ from fakenbd.client.transport import transport_of
 from fakenbd.errors import LostError
 from fakenbd.protocol.uri import Uri
 
-__all__ = ["Settings", "Target", "background", "begin", "open_stream", "opened"]
+__all__ = ["Settings", "Source", "Target", "background", "begin", "fresh", "open_stream", "opened"]
 
 Target: TypeAlias = str | Uri | trio.abc.Stream
+
+Source: TypeAlias = Target | Callable[[], Awaitable[Target]]
+"""Where several connections can be made: a URI, or a function that gives a stream each time."""
 
 
 @attrs.frozen
@@ -121,6 +125,16 @@ async def background() -> AsyncIterator[trio.Nursery]:
         raise failure
 
 
+async def fresh(source: Source) -> Target:
+    """What to connect to this time. LostError where the function has no connection to give."""
+    if not callable(source):
+        return source
+    try:
+        return await source()
+    except OSError as error:
+        raise LostError(f"cannot connect: {error.strerror or error}") from error
+
+
 async def open_stream(uri: Uri, seconds: float) -> trio.abc.Stream:
     """A stream to the server that `uri` names; LostError where there is none."""
     with trio.move_on_after(seconds):
@@ -148,11 +162,14 @@ async def _connected(family: int, address: object) -> trio.abc.Stream:
 
 def _reason(error: OSError) -> str:
     """Why there is no connection; trio wraps the reasons of several attempts in a group."""
-    cause = error.__cause__
+    cause: BaseException | None = error
+    while isinstance(cause, OSError) and cause.__cause__ is not None:
+        cause = cause.__cause__
     while isinstance(cause, BaseExceptionGroup):
         cause = cause.exceptions[0]
-    for candidate in (error, cause):
-        reason = getattr(candidate, "strerror", None)
-        if reason:
-            return str(reason)
+    number = getattr(cause, "errno", None)
+    if number is not None and number > 0:  # the resolver's errors have numbers of their own
+        return os.strerror(number)
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror
     return str(error)
