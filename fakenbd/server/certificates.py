@@ -60,17 +60,20 @@ class Authority:
 
     @classmethod
     def made(cls, hosts: Sequence[str]) -> Authority:
-        """A new CA with certificates for a server of these names and for its clients."""
+        """A new CA with certificates for a server of these names and for its clients.
+
+        Raises ServeError for a name that no certificate can have.
+        """
         import trustme  # slow to import
 
         issuer = trustme.CA()
-        return cls(
-            tuple(hosts),
-            issuer.cert_pem.bytes(),
-            _pem(issuer.issue_cert(*hosts)),
-            _pem(issuer.issue_cert(_CLIENT, common_name=_CLIENT)),
-            issuer=issuer,
-        )
+        try:
+            good = _pem(issuer.issue_cert(*hosts))
+        except ValueError as error:
+            names = ", ".join(hosts)
+            raise ServeError(f"no certificate can be made for {names}: {error}") from error
+        client = _pem(issuer.issue_cert(_CLIENT, common_name=_CLIENT))
+        return cls(tuple(hosts), issuer.cert_pem.bytes(), good, client, issuer=issuer)
 
     @classmethod
     def of_folder(cls, folder: Path, hosts: Sequence[str]) -> Authority:

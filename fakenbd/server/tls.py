@@ -42,6 +42,8 @@ _VERSIONS: Final = {
     "1.2": ssl.TLSVersion.TLSv1_2,
     "1.3": ssl.TLSVersion.TLSv1_3,
 }
+_UNREADABLE: Final = "expected a certificate and its key, not locked, as PEM"
+_REASONS: Final = {"KEY_VALUES_MISMATCH": "the key is another certificate's"}
 _OUTDATED: Final = ("1.0", "1.1")
 
 
@@ -210,12 +212,13 @@ class Security:
         certificate = authority.certificate(kind)
         path = self._write("server.pem", certificate.chain + b"\n" + certificate.key)
         try:
-            context.load_cert_chain(path)
+            # Without a password OpenSSL would ask the terminal for that of a locked key.
+            context.load_cert_chain(path, password="")
             if self.options.verify_clients:
                 context.verify_mode = ssl.CERT_REQUIRED
                 context.load_verify_locations(cadata=authority.ca.decode("ascii"))
         except (ssl.SSLError, ValueError) as error:
-            reason = (getattr(error, "reason", None) or str(error)).replace("_", " ").lower()
+            reason = _REASONS.get(getattr(error, "reason", ""), _UNREADABLE)
             raise ServeError(f"{_source(self.options)} cannot be used for TLS: {reason}") from error
         finally:
             path.unlink()
