@@ -10,7 +10,7 @@ the export. Any exception outside of the client's family is a bug, and propagate
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, TypeAlias, TypeVar
 
 import attrs
@@ -231,13 +231,15 @@ async def _copy_extent(work: _Work, client: Commands, offset: int, extent: Exten
 async def _map(work: _Work) -> None:
     async with work.client(*work.facts.contexts) as client:
         for req_one in (False, True):
-            for context in client.contexts:
-                for offset, length in _ends(client.size, MAPPED):
-                    extents: list[Extent] = []
-                    call = _map_span(client, context, offset, length, req_one, extents)
-                    await work.attempt(call)
-                    wrong = work.facts.wrong_map(context, offset, extents)
-                    work.findings.believed(wrong)
+            await _map_all_over(work, client, req_one=req_one)
+
+
+async def _map_all_over(work: _Work, client: Commands, *, req_one: bool) -> None:
+    for context in client.contexts:
+        for offset, length in _ends(client.size, MAPPED):
+            extents: list[Extent] = []
+            await work.attempt(_map_span(client, context, offset, length, req_one, extents))
+            work.findings.believed(work.facts.wrong_map(context, offset, extents))
 
 
 async def _map_span(
@@ -250,11 +252,10 @@ async def _map_span(
 ) -> None:
     """Gather the extents of a span, as many as are enough."""
     status = client.block_status(offset, length, context=context, req_one=req_one)
-    async with aclosing(status):
-        async for extent in status:
-            extents.append(extent)
-            if len(extents) == EXTENTS:
-                return
+    async for extent in status:
+        extents.append(extent)
+        if len(extents) == EXTENTS:
+            return
 
 
 # --- writing -------------------------------------------------------------------------------------
@@ -380,11 +381,12 @@ async def _list(work: _Work) -> None:
 
 
 async def _reconnect(work: _Work) -> None:
-    """Read and write over a server that may be gone for a while."""
-    name = work.facts.export.name
-    async with ResilientClient.connect(work.connect, export=name, contexts=(), **work.options) as (
-        client
-    ):
+    """Map, read and write over a server that may be gone for a while."""
+    name, contexts = work.facts.export.name, work.facts.contexts
+    async with ResilientClient.connect(
+        work.connect, export=name, contexts=contexts, **work.options
+    ) as client:
+        await _map_all_over(work, client, req_one=False)
         await _read_all_over(work, client)
         if not client.offers(TransmissionFlag.READ_ONLY):
             await _write_all_over(work, client)

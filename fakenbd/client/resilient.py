@@ -142,7 +142,7 @@ class ResilientClient(Commands):
             except LostError as error:
                 self._unreachable = error
                 raise
-            self._compare(client)
+            await self._compare(client)
             self._current = client
             return client
 
@@ -152,14 +152,14 @@ class ResilientClient(Commands):
             await client.wait_closed()
             self._notes += client.notes[: LIMIT - len(self._notes)]
 
-    def _compare(self, client: Client) -> None:
+    async def _compare(self, client: Client) -> None:
         if self._first is None:
             self._first, self._contexts = client.session, client.contexts
             return
         self.reconnections += 1
         found = changes(self._first, client.session)
         if found:
-            self._nursery.start_soon(client.close)
+            await client.close()
             raise SessionChangedError(found)
 
     # --- what there is to ask ------------------------------------------------------------------
@@ -181,6 +181,9 @@ class ResilientClient(Commands):
 
     async def read(self, offset: int, length: int, *, df: bool = False) -> bytes:
         return await self._persist(lambda client: client.read(offset, length, df=df))
+
+    async def read_into(self, offset: int, buffer: bytearray | memoryview) -> None:
+        await self._persist(lambda client: client.read_into(offset, buffer))
 
     async def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
         await self._persist(lambda client: client.write(offset, data, fua=fua))
