@@ -11,7 +11,7 @@ from fakenbd.check.exercise import exercise
 from fakenbd.check.findings import Facts, Outcome
 from fakenbd.client import TLS
 from fakenbd.errors import LostError
-from fakenbd.journal import Connected, Ended, Entry, Heard, Struck, Violated
+from fakenbd.journal import Connected, Ended, Entry, Struck, Violated
 from fakenbd.journal.transcript import transcript
 from fakenbd.profile import Profile
 
@@ -68,14 +68,6 @@ class Play:
             for entry in self.journal
             if isinstance(entry, Violated) and entry.level == "MUST"
         ]
-
-    def heard_after(self, connection: int) -> int:
-        """How many messages the client sent on a connection after the last strike there."""
-        count = 0
-        for entry in self.journal:
-            if entry.connection == connection:
-                count = 0 if isinstance(entry, Struck) else count + isinstance(entry, Heard)
-        return count
 
 
 async def play(profile: Profile) -> Play:

@@ -37,7 +37,8 @@ def is_polite(played: Play, connection: int) -> bool:
     return end.by == "client" and end.how in ("DISC", "ABORT")
 
 
-def continues(played: Play) -> bool:
+def leaves_politely(played: Play) -> bool:
+    """That nothing else was asked after a shutdown is among the client's obligations."""
     return all(is_polite(played, connection) for connection in played.struck)
 
 
@@ -48,20 +49,14 @@ def disconnects(played: Play) -> bool:
     )
 
 
-def soft_disconnects(played: Play) -> bool:
-    return continues(played) and all(
-        played.heard_after(connection) <= 1 for connection in played.struck
-    )
-
-
 def reconnects(played: Play) -> bool:
-    return max(played.ends) > min(played.struck)
+    return bool(played.struck) and max(played.ends) > min(played.struck)
 
 
 SESSIONS = {
-    "continues": continues,
+    "continues": leaves_politely,
     "disconnects": disconnects,
-    "soft-disconnects": soft_disconnects,
+    "soft-disconnects": leaves_politely,
     "reconnects": reconnects,
 }
 
