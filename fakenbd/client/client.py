@@ -136,7 +136,6 @@ class Client(Commands):
         return bytes(memoryview(buffer)[offset - low : offset - low + length])
 
     async def read_into(self, offset: int, buffer: bytearray | memoryview) -> None:
-        """Fill `buffer` from `offset`. After an error, replies may still be written to it."""
         view = memoryview(buffer).cast("B")
         self._check_range(offset, len(view))
         end = offset + len(view)

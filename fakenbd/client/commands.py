@@ -101,6 +101,13 @@ class Commands(ABC):
         """Exactly `length` bytes from `offset`. `df` asks for them in one chunk, where offered."""
 
     @abstractmethod
+    async def read_into(self, offset: int, buffer: bytearray | memoryview) -> None:
+        """Fill `buffer` from `offset`, without a copy where that is possible.
+
+        After an error, replies may still be written to the buffer until the connection ends.
+        """
+
+    @abstractmethod
     async def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
         """Write `data` at `offset`; with `fua` it is stable when this returns."""
 

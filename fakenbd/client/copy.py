@@ -71,8 +71,8 @@ class ExportEnd:
         async for length, flags in extents:
             yield length, bool(flags & State.ZERO)
 
-    async def read(self, offset: int, length: int) -> Buffer:
-        return await self.client.read(offset, length)
+    async def read_into(self, offset: int, buffer: memoryview) -> None:
+        await self.client.read_into(offset, buffer)
 
     async def write(self, offset: int, data: Buffer) -> None:
         await self.client.write(offset, data)
@@ -163,14 +163,18 @@ class _Work:
     done: int = 0
     transferred: int = 0
 
-    async def each(self, task: Callable[[_Piece], Any], workers: int) -> None:
-        """Do `task` for each piece, so many at a time. Raises what the first one to fail met."""
+    async def each(self, task: Callable[[_Piece, bytearray], Any], workers: int) -> None:
+        """Do `task` for each piece, so many at a time. Raises what the first one to fail met.
+
+        Each worker has a buffer of its own, which a task may use until it returns.
+        """
         sending, receiving = trio.open_memory_channel[_Piece](0)
         failures: list[Exception] = []
 
         async def worker() -> None:
+            buffer = bytearray(PIECE)
             async for piece in receiving:
-                await task(piece)
+                await task(piece, buffer)
                 self.done += piece.length
                 if self.progress is not None:
                     self.progress(self.done, self.total)
@@ -199,23 +203,26 @@ class _Work:
         if failures:
             raise failures[0]
 
-    async def transfer(self, piece: _Piece) -> None:
+    async def transfer(self, piece: _Piece, buffer: bytearray) -> None:
         """Copy one piece."""
         offset, length, zero = piece
         if not zero:
-            data = await self.reading.read(offset, length)
-            zero = self.sparse and data == ZEROES[:length]
+            data = memoryview(buffer)[:length]
+            await self.reading.read_into(offset, data)
+            zero = self.sparse and buffer.startswith(ZEROES[:length])
             if not zero:
                 await self.writing.write(offset, data)
                 self.transferred += length
         if zero:
             await self.writing.zero(offset, length)
 
-    async def compare(self, piece: _Piece) -> None:
+    async def compare(self, piece: _Piece, buffer: bytearray) -> None:
         """Compare one piece of the copy with the source."""
         offset, length, _ = piece
-        ours = bytes(await self.reading.read(offset, length))
-        theirs = bytes(await self.writing.read(offset, length))
+        await self.reading.read_into(offset, memoryview(buffer)[:length])
+        ours = bytes(buffer[:length])
+        await self.writing.read_into(offset, memoryview(buffer)[:length])
+        theirs = bytes(buffer[:length])
         if ours != theirs:
             place = next(place for place in range(length) if ours[place] != theirs[place])
             raise ClientError(

@@ -66,19 +66,16 @@ class FileEnd:
         except OSError:
             return self.size
 
-    async def read(self, offset: int, length: int) -> Buffer:
-        def read() -> bytes:
-            parts = []
-            left = length
-            while left:
-                part = os.pread(self._descriptor, left, offset + length - left)
-                if not part:
-                    raise EOFError(f"it ends before byte {offset + length}")
-                parts.append(part)
-                left -= len(part)
-            return b"".join(parts)
+    async def read_into(self, offset: int, buffer: memoryview) -> None:
+        def read() -> None:
+            done = 0
+            while done < len(buffer):
+                count = os.preadv(self._descriptor, [buffer[done:]], offset + done)
+                if not count:
+                    raise EOFError(f"it ends before byte {offset + len(buffer)}")
+                done += count
 
-        return await self._in_thread("read", read)
+        await self._in_thread("read", read)
 
     async def write(self, offset: int, data: Buffer) -> None:
         def write() -> None:

@@ -110,6 +110,9 @@ class Pool(Commands):
     async def read(self, offset: int, length: int, *, df: bool = False) -> bytes:
         return await self._on_any(lambda client: client.read(offset, length, df=df))
 
+    async def read_into(self, offset: int, buffer: bytearray | memoryview) -> None:
+        await self._on_any(lambda client: client.read_into(offset, buffer))
+
     async def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
         with self._writing():
             await self._on_any(lambda client: client.write(offset, data, fua=fua))
