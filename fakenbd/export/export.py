@@ -52,7 +52,8 @@ class Export:
 
     `size` defaults to the content's natural size, or 1 MiB where it has none; `round_size_to`
     rounds it up, and what lies beyond reads as zeros. `flags` None means all that the server
-    implements. `contexts` maps names of metadata contexts to what they say.
+    implements. `contexts` maps names of metadata contexts to what they say. `any_alignment` has
+    requests off the minimum block answered and not refused.
     """
 
     name: str = ""
@@ -70,6 +71,7 @@ class Export:
     given_contexts: Mapping[str, Tellable] = attrs.field(
         factory=lambda: {"base:allocation": None}, alias="contexts", repr=False, kw_only=True
     )
+    any_alignment: bool = attrs.field(default=False, kw_only=True)
     tls_only: bool = attrs.field(default=False, kw_only=True)
 
     size: int = attrs.field(init=False)

@@ -261,6 +261,7 @@ _EXPORT: Final[Mapping[str, Reader]] = {
     "description": utf8,
     "canonical-name": utf8,
     "contexts": _contexts,
+    "any-alignment": boolean,
     "tls-only": boolean,
 }
 

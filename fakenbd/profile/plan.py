@@ -81,6 +81,7 @@ class ExportPlan:
     description: str = ""
     canonical_name: str | None = None
     contexts: Mapping[str, Tellable] = attrs.field(factory=_truth)
+    any_alignment: bool = False
     tls_only: bool = False
 
     def build(self) -> Export:
@@ -95,5 +96,6 @@ class ExportPlan:
             description=self.description,
             canonical_name=self.canonical_name,
             contexts=self.contexts,
+            any_alignment=self.any_alignment,
             tls_only=self.tls_only,
         )

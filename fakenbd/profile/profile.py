@@ -113,10 +113,10 @@ class Profile:
         """A profile from Python: `Profile.of(size="64KiB", content=b"hello", flags=["flush"])`.
 
         The keywords are the keys of [export] with underscores: name, size, content, block_size,
-        flags, contexts, description, canonical_name, round_size_to, tls_only; for several exports
-        a dictionary of them each in `exports`. Values are those of the TOML, or a content object,
-        bytes, a function `(offset, length) -> bytes`, a BlockSize, a function of extents. Raises
-        ProfileError with every mistake.
+        flags, contexts, description, canonical_name, round_size_to, any_alignment, tls_only; for
+        several exports a dictionary of them each in `exports`. Values are those of the TOML, or a
+        content object, bytes, a function `(offset, length) -> bytes`, a BlockSize, a function of
+        extents. Raises ProfileError with every mistake.
         """
         plans: list[ExportPlan] = []
         mistakes: list[str] = []

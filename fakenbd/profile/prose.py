@@ -116,6 +116,8 @@ def _claims(plan: ExportPlan) -> str:
         sentences.append(f'It is described as "{_shortened(plan.description)}".')
     if plan.canonical_name is not None:
         sentences.append(f'Its canonical name is "{_shortened(plan.canonical_name)}".')
+    if plan.any_alignment:
+        sentences.append("It answers requests off the minimum block, too.")
     if plan.tls_only:
         sentences.append("It is opened over TLS only.")
     return " ".join(sentences)

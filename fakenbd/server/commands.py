@@ -115,7 +115,7 @@ def _check(terms: Terms, export: Export, request: Request, rules: _Rules) -> tup
         length = int.from_bytes(request.payload[:8], "big")
     if request.offset + length > export.size:
         return rules.past_end, "the range passes the end of the export"
-    if export.block_size is not None:
+    if export.block_size is not None and not export.any_alignment:
         minimum = export.block_size.minimum
         if minimum > 1 and (request.offset % minimum or length % minimum):
             return Error.EINVAL, f"the range is not aligned to {minimum} bytes"

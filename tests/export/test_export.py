@@ -58,6 +58,7 @@ def test_defaults():
     assert export.description == ""
     assert export.canonical_name is None
     assert export.contexts == {CONTEXT: Truth()}
+    assert export.any_alignment is False
     assert export.tls_only is False
     assert export.flags == ALL_FLAGS == 0b1101_1110_1101
     assert not export.flags & TransmissionFlag.READ_ONLY

@@ -131,7 +131,8 @@ def test_seed_of_the_whole_run(run: Run, settings: tuple[str, ...]) -> None:
             "sighs=1",
             '@pytest.mark.fakenbd: unknown option "sighs"; known are profile, unfired, violations, '
             "errors, seed, tcp, unix, journal, exports, handshake, faults, name, size, content, "
-            "round_size_to, block_size, flags, description, canonical_name, contexts, tls_only",
+            "round_size_to, block_size, flags, description, canonical_name, contexts, "
+            "any_alignment, tls_only",
         ),
         (
             "size='1 MB', flags=['fush']",

@@ -131,6 +131,7 @@ EXPORTS = {
     'flags = ["flush", "send-fua", "read-only", 0x8000]': {"flags": 0x800F},
     'description = "d"': {"description": "d"},
     'canonical-name = ""': {"canonical_name": ""},
+    "any-alignment = true": {"any_alignment": True},
     "tls-only = true": {"tls_only": True},
     "contexts = {}": {"contexts": {}},
     'contexts = { "x:y" = {} }': {"contexts": {"x:y": None}},

@@ -31,6 +31,7 @@ OPTIONS = [
     ({"size": 1000, "round_size_to": 512}, {"size": 1024}),
     ({"name": "disk", "description": "d"}, {"name": "disk", "description": "d"}),
     ({"canonical_name": "c", "tls_only": True}, {"canonical_name": "c", "tls_only": True}),
+    ({"any_alignment": True}, {"any_alignment": True}),
     ({"content": b"hello"}, {"size": 5}),
     ({"content": {"hex": "00ff"}}, {"size": 2}),
     ({"flags": 0}, {"flags": 0}),

@@ -70,6 +70,7 @@ contexts = {}
 name = "second"
 size = 1
 description = "d"
+any-alignment = true
 tls-only = true
 content = { random = 7 }
 [export.contexts]
@@ -103,7 +104,8 @@ The server
     are NBD_FLAG_HAS_FLAGS, NBD_FLAG_READ_ONLY, 0x8000. Its canonical name is "disk".
   * It has no metadata contexts.
   * The export "second" has 1 byte: random bytes from the seed 7. It advertises blocks of 1 byte
-    (preferred 4 KiB), at most 32 MiB a request. It is described as "d". It is opened over TLS only.
+    (preferred 4 KiB), at most 32 MiB a request. It is described as "d". It answers requests
+    off the minimum block, too. It is opened over TLS only.
   * x:1 has nothing to tell.
   * x:2 says 1 byte of flags 0x7 and 4 KiB of a hole, over and over.
   * x:3 has nothing to tell, many extents, asked or not, equal neighbours joined, cut at every 512
