@@ -50,8 +50,6 @@ __all__ = ["Connection"]
 RATE: Final = 1 << 20
 """Bytes in flight for which a reply may take a second longer."""
 
-_DISC: Final = (int(Command.DISC), 0, 0, 0)
-
 
 @attrs.define(eq=False)
 class Connection:
@@ -171,8 +169,8 @@ class Connection:
         """Send DISC behind all requests; none may follow it."""
         self.failure = self.failure or reason
         self._leaving = True
-        command, offset, length, flags = _DISC
-        self._outgoing.append(self._header(command, self._cookie + 1, offset, length, flags))
+        # C-129: no range; C-130: nothing follows.
+        self._outgoing.append(self._header(Command.DISC, self._cookie + 1, 0, 0, 0))
         self._sender.ring()
 
     # --- tasks ---------------------------------------------------------------------------------

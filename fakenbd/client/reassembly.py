@@ -32,7 +32,6 @@ from fakenbd.protocol.constants import (
     spec_name,
 )
 from fakenbd.protocol.messages import (
-    Buffer,
     Chunk,
     Data,
     ErrorChunk,
@@ -285,10 +284,6 @@ class ReadReply(Reply):
         if not self.coverage.add(offset, offset + size):
             raise self._breach(f"has content at {offset}+{size} over other content", "S-155")
         return self.target[start : start + size]
-
-    def whole(self, data: Buffer) -> None:
-        """Take all content at once, as a simple reply has it."""
-        self.claim(self.offset, len(data))[:] = data
 
     def _content(self, chunk: Chunk) -> None:
         body = chunk.body
