@@ -111,8 +111,17 @@ def bundled(name: str) -> Adapter:
     if name in BUNDLED:
         path = _CLIENTS / f"{name}.toml"
     elif path.suffix != ".toml":
-        raise ProfileError("--client", [unknown("client", name, BUNDLED) + "; a client of your own is a .toml file"])
+        raise ProfileError(
+            "--client",
+            [_unknown_client(name)],
+        )
     return _read(path)
+
+
+def _unknown_client(name: str) -> str:
+    sentence = unknown("client", name, BUNDLED)
+    stop = "" if sentence.endswith("?") else "."
+    return f"{sentence}{stop} A client of your own is a .toml file"
 
 
 def one_command(argv: Sequence[str]) -> Adapter:

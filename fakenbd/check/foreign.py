@@ -51,7 +51,7 @@ def perform(
     incapable = deed.missing()
     if incapable:
         return Account(Performance(operation, incapable=incapable))
-    tls = profile.handshake.tls == "required"
+    tls = profile.tls_policy == "require"
     if tls and not deed.tls:
         return Account(Performance(operation, incapable=f"{adapter.name} has no command for TLS"))
     options: dict[str, Any] = {"unix": "-"} if adapter.transport == "unix" and not tls else {}
@@ -87,7 +87,7 @@ class _Stage:
     def perform(self, limits: Limits) -> Account:
         """Run the client, wait until the server knows that it is gone, and look at the result."""
         export, deed = self.server.export, self.deed
-        command = deed.tls if self.profile.handshake.tls == "required" else deed.command
+        command = deed.tls if self.profile.tls_policy == "require" else deed.command
         if deed.check in ("qemu-map", "nbdinfo-map"):
             command = command if export.size <= MAPPED else ()
         elif deed.check in ("file", "input") and export.size > WHOLE:
@@ -99,7 +99,7 @@ class _Stage:
         ) as name:
             folder = Path(name)
             job = _job(folder, self.profile, export, self.operation, deed)
-            values = placeholders(self.server, self.profile, job, folder, self.seed)
+            values = placeholders(self.server, self.profile, job, self.seed)
             argv = [fill(word, values) for word in command]
             try:
                 done = run(
@@ -155,15 +155,15 @@ def _job(folder: Path, profile: Profile, export: Export, operation: str, deed: D
     return job
 
 
-def placeholders(
-    server: BackgroundServer, profile: Profile, job: Job, folder: Path, seed: int
-) -> dict[str, str]:
+def placeholders(server: BackgroundServer, profile: Profile, job: Job, seed: int) -> dict[str, str]:
     """The words in braces that a command may use, and what they stand for."""
-    uri = Uri.parse(server.uri)
     export = server.export
+    security = server.security
+    uri = attrs.evolve(Uri.parse(server.uri), tls=profile.tls_policy == "require")
+    credentials = Uri.parse(server.uri_of(export.name, credentials=True))
     values = {
-        "uri": server.uri,
-        "tls-uri": str(attrs.evolve(uri, tls=True, tls_certificates=str(folder))),
+        "uri": str(uri),
+        "tls-uri": str(attrs.evolve(credentials, tls=True)),
         "socket": server.socket,
         "host": uri.host,
         "port": str(server.port),
@@ -173,8 +173,8 @@ def placeholders(
         "length": str(job.length),
         "input": str(job.input),
         "output": str(job.output),
-        "ca": str(folder / "ca-cert.pem"),
-        "ca-dir": str(folder),
+        "ca": security.ca_file if security is not None else "",
+        "ca-dir": security.directory if security is not None else "",
         "sha256": export.sha256() or "" if export.size <= WHOLE else "",
         "profile": profile.id,
         "seed": str(seed),

@@ -7,6 +7,7 @@ it as it said it: whoever shows it has to make it harmless.
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 from typing import Any, Final
 
 from fakenbd.check.account import Account
@@ -118,5 +119,6 @@ def _reproduce(result: CaseResult, client: tuple[str, ...]) -> str:
     if source is None or source.is_relative_to(library_folder()):
         words += ["--select", result.id]
     else:
-        words.append(str(source))
+        here = Path.cwd()
+        words.append(str(source.relative_to(here) if source.is_relative_to(here) else source))
     return shlex.join([*words, "--seed", str(result.seed), *client])

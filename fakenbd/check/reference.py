@@ -20,7 +20,7 @@ from fakenbd.check.exercise import exercise
 from fakenbd.check.findings import Facts, Outcome
 from fakenbd.check.verdicts import Performance
 from fakenbd.check.witness import Witness
-from fakenbd.client import Target
+from fakenbd.client import TLS, Target
 from fakenbd.errors import LostError, ServeError
 from fakenbd.profile import Profile
 from fakenbd.profile.profile import Operation
@@ -63,11 +63,18 @@ async def _exercised(server: Server, profile: Profile, operation: Operation) -> 
         witness = Witness(server.export.size, scope.cancel)
         server.journal.attach(witness)
         try:
-            outcome = await exercise(operation, connect, Facts.of(profile, server.export))
+            facts = Facts.of(profile, server.export)
+            outcome = await exercise(operation, connect, facts, tls=_tls(server, profile))
             return _performance(outcome)
         except Exception as error:
             return Performance(operation, status=None, crash=_crash(error))
     return Performance(operation, status=None, stopped="storm", stop_reason=witness.storm)
+
+
+def _tls(server: Server, profile: Profile) -> TLS | None:
+    if server.security is None or profile.tls_policy == "off":
+        return None
+    return TLS(profile.tls_policy, server.security.ca_file, hostname="localhost")
 
 
 def _performance(outcome: Outcome) -> Performance:

@@ -121,7 +121,8 @@ def test_what_is_no_toml_is_said_so(tmp_path: Path) -> None:
     [
         (
             "libnb",
-            '--client: unknown client "libnb"; did you mean "libnbd"?; a client of your own is a .toml file',
+            '--client: unknown client "libnb"; did you mean "libnbd"? A client of your own is a '
+            ".toml file",
         ),
         ("nowhere/mine.toml", "nowhere/mine.toml: cannot be read: No such file or directory"),
     ],

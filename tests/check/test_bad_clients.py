@@ -21,7 +21,15 @@ SHORT = attrs.evolve(LIMITS, seconds=0.5)
 
 
 def client(name: str, operation: str = "read", check: Check = "file") -> Adapter:
-    command = (sys.executable, "-E", "-S", str(CLIENTS / f"{name}.py"), "{socket}", "{output}")
+    command = (
+        sys.executable,
+        "-E",
+        "-S",
+        str(CLIENTS / f"{name}.py"),
+        "{socket}",
+        "{output}",
+        "{size}",
+    )
     return Adapter(name, operations={operation: Deed(command, check)})
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from fakenbd.check.known import Known, read_known, stale, weigh
-from fakenbd.check.verdicts import Verdict
+from fakenbd.check.verdicts import Cause, Verdict
 from fakenbd.errors import ProfileError
 
 HANG = Verdict("fail", "it was still running after 10 s", "hang")
@@ -89,17 +90,7 @@ def test_every_mistake_in_it_is_told(tmp_path: Path) -> None:
     path.write_text('[[known]]\ncase = 7\n[[known]]\ncase = "a"\nreason = " "\ncause = "bad"\n')
     with pytest.raises(ProfileError) as caught:
         read_known(path)
-    causes = [
-        "crash",
-        "hang",
-        "wrong-data",
-        "false-success",
-        "false-failure",
-        "violation",
-        "storm",
-        "bloat",
-    ]
-    listed = ", ".join(f'"{cause}"' for cause in causes)
+    listed = ", ".join(f'"{cause}"' for cause in get_args(Cause))
     assert caught.value.mistakes == (
         "known[0].case: expected a text, got 7",
         "known[0].reason: expected a value, got nothing",

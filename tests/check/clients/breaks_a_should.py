@@ -1,9 +1,9 @@
 """Does not ask for block sizes."""
 
-from wire import Wire, output, path
+from wire import Wire, output, path, size
 
 wire = Wire(path(), sizes=False)
-reply = wire.read(0, 4096)
+reply = wire.read(0, size())
 wire.leave()
 if reply.error:
     raise SystemExit("the read failed")

@@ -3,10 +3,10 @@
 import os
 import signal
 
-from wire import Wire, output, path
+from wire import Wire, output, path, size
 
 wire = Wire(path())
-reply = wire.read(0, 4096)
+reply = wire.read(0, size())
 if reply.error:
     os.kill(os.getpid(), signal.SIGSEGV)
 output(reply.data[0])

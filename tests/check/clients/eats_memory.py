@@ -2,10 +2,10 @@
 
 import time
 
-from wire import Wire, output, path
+from wire import Wire, output, path, size
 
 wire = Wire(path())
-reply = wire.read(0, 4096)
+reply = wire.read(0, size())
 hoard = []
 while reply.error:
     hoard.append(b"\1" * (1 << 24))

@@ -5,7 +5,7 @@ import signal
 import sys
 import time
 
-from wire import Wire, path
+from wire import Wire, path, size
 
 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
     signal.signal(number, signal.SIG_IGN)
@@ -18,6 +18,6 @@ with open(sys.argv[2], "a") as pids:
             os._exit(0)
     print(os.getpid(), file=pids)
 wire = Wire(path())
-wire.read(0, 4096)
+wire.read(0, size())
 while True:
     print("still here " * 1000)

@@ -1,8 +1,8 @@
 """Claims success, and leaves what it likes."""
 
-from wire import Wire, output, path
+from wire import Wire, output, path, size
 
 wire = Wire(path())
-wire.read(0, 4096)
+wire.read(0, size())
 wire.leave()
-output(b"\0" * 4096)
+output(b"\0" * size())

@@ -1,6 +1,6 @@
 """Just enough NBD for clients that are bad in one way each, and good in all others.
 
-They are called as `CLIENT SOCKET OUTPUT`.
+They are called as `CLIENT SOCKET OUTPUT SIZE`, the last being that of the export.
 """
 
 from __future__ import annotations
@@ -94,3 +94,7 @@ def path() -> str:
 def output(data: bytes) -> None:
     with open(sys.argv[2], "wb") as file:
         file.write(data)
+
+
+def size() -> int:
+    return int(sys.argv[3])

@@ -1,0 +1,260 @@
+"""`run_check` from outside: verdicts, exit statuses, parts, JUnit, known failures, reports."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import attrs
+import pytest
+
+CLIENTS = Path(__file__).parent / "clients"
+SCRIPT = """
+import json, sys
+from pathlib import Path
+from fakenbd.check import CheckOptions, run_check
+from fakenbd.errors import FakenbdError
+options = json.loads(sys.argv[1])
+for name in ("junit", "report", "known"):
+    if name in options:
+        options[name] = Path(options[name])
+try:
+    sys.exit(run_check(CheckOptions(**options)))
+except FakenbdError as error:
+    sys.exit(f"{type(error).__name__}: {error}")
+"""
+EIO = """
+summary = "Reads fail"
+[export]
+size = 4096
+[[fault]]
+name = "EIO"
+when = { command = "read" }
+do = { error = "EIO" }
+[expect]
+outcome = "fails"
+exercise = ["read"]
+"""
+HONEST = """
+summary = "Nothing is wrong"
+[export]
+size = 4096
+[expect]
+exercise = ["read"]
+"""
+ADAPTER = """
+summary = "A client of the tests"
+[operations.read]
+command = ["{python}", "-E", "-S", "{script}", "{{socket}}", "{{output}}", "{{size}}"]
+check = "file"
+"""
+
+
+@attrs.frozen
+class Place:
+    """A folder with profiles, clients, and whatever a run leaves there."""
+
+    folder: Path
+
+    def profile(self, name: str, text: str) -> None:
+        path = self.folder / "profiles" / f"{name}.toml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+    def client(self, name: str) -> str:
+        path = self.folder / f"{name}.toml"
+        script = CLIENTS / f"{name}.py"
+        path.write_text(ADAPTER.format(python=sys.executable, script=script), encoding="utf-8")
+        return path.name
+
+    def run(self, **options: Any) -> subprocess.CompletedProcess[str]:
+        given = {"profiles": ["profiles"], "seed": 1, "colour": False, **options}
+        return subprocess.run(
+            [sys.executable, "-c", SCRIPT, json.dumps(given)],
+            cwd=self.folder,
+            env={**os.environ, "XDG_CACHE_HOME": str(self.folder / "cache")},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    place = Place(tmp_path)
+    place.profile("eio", EIO)
+    place.profile("honest", HONEST)
+    return place
+
+
+def test_verdicts_as_they_come_and_exit_status_0(place: Place) -> None:
+    done = place.run(client=place.client("good"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
+    assert lines[0] == "client: good (A client of the tests), seed: 1"
+    assert [line for line in lines if line.startswith("good::")] == [
+        "good::plain (first) OK",
+        "good::eio PASS [ 50%]",
+        "good::honest PASS [100%]",
+        "good::plain (last) OK",
+    ]
+
+
+def test_a_failure_reads_from_the_requirement_to_the_command_that_repeats_it(place: Place) -> None:
+    done = place.run(client=place.client("lies"), select=["eio"])
+    assert done.returncode == 3
+    assert (
+        "lies fails on an honest server, so the client or the set-up is broken, not the cases: "
+        "fail (wrong-data), read: in its output, byte 0 is 0x00, not "
+    ) in done.stdout
+
+    done = place.run(client=place.client("raises"))
+    assert done.returncode == 1
+    text = done.stdout
+    parts = [
+        "raises::eio FAIL (crash)",
+        "requirement   Reads fail",
+        "expected      read: it fails, and says so",
+        "actual        crash: it ended with a traceback: KeyError: 0 [read]",
+        "transcript",
+        "⚡ 'EIO' (1st): ",
+        "it said",
+        "  KeyError: 0",
+        "reproduce     fakenbd check profiles/eio.toml --seed 1 --client raises.toml",
+        "eio: crash: it ended with a traceback: KeyError: 0 [read]",
+        "1 failed, 1 passed",
+    ]
+    places = [text.find(part) for part in parts]
+    assert -1 not in places, [part for part in parts if part not in text]
+    assert places == sorted(places)
+
+
+def test_nothing_selected_and_nothing_exercised_are_5(place: Place) -> None:
+    client = place.client("good")
+    assert place.run(client=client, select=["nowhere/*"]).returncode == 5
+    place.profile("late", EIO.replace('"read" }', '"read", nth = 9 }'))
+    done = place.run(client=client, select=["late"])
+    assert done.returncode == 5
+    assert "late: fault 'EIO' never struck: the closest was NBD_CMD_READ number 1" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "text"),
+    [
+        (
+            {"client": "nobody"},
+            2,
+            'unknown client "nobody"; known are reference, libnbd, qemu, nbd-client, fio. '
+            "A client of your own is a .toml file",
+        ),
+        ({"shard": "3/2"}, 1, '--shard: expected a part such as "2/5", got "3/2"'),
+        ({"known": "gone.toml"}, 2, "gone.toml: cannot be read: No such file or directory"),
+    ],
+)
+def test_what_cannot_be_is_said(
+    place: Place, options: dict[str, Any], status: int, text: str
+) -> None:
+    done = place.run(**options)
+    assert done.returncode == status
+    assert text in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_profile_with_mistakes_is_2(place: Place) -> None:
+    place.profile("wrong", "sumary = 7")
+    done = place.run(client=place.client("good"))
+    assert done.returncode == 2
+    assert 'wrong.toml: unknown key "sumary"; did you mean "summary"?' in done.stdout
+
+
+def test_a_program_that_is_missing_is_one_sentence(place: Place) -> None:
+    (place.folder / "gone.toml").write_text('[operations.read]\ncommand = ["gone-for-good"]\n')
+    done = place.run(client="gone.toml")
+    assert done.returncode == 3
+    assert "read: gone-for-good is not installed" in done.stdout
+
+
+def test_junit_parses_whatever_a_client_says(place: Place) -> None:
+    place.profile("must", EIO.replace('"fails"', '"succeeds"'))
+    done = place.run(client=place.client("noisy"), junit="junit.xml")
+    assert done.returncode == 1, done.stdout
+    assert "\0" not in done.stdout
+    assert "\x1b" not in done.stdout
+    suite = ElementTree.parse(place.folder / "junit.xml").getroot()
+    cases = {case.get("name"): case for case in suite.iter("testcase")}
+    assert set(cases) == {"eio", "honest", "must"}
+    assert {case.get("classname") for case in cases.values()} == {"noisy"}
+    failures = {name: case.find("failure") for name, case in cases.items()}
+    assert failures["eio"] is failures["honest"] is None
+    assert failures["must"] is not None
+    assert "requirement   Reads fail" in (failures["must"].text or "")
+
+
+def test_parts_add_up_to_the_whole(place: Place) -> None:
+    for number in range(5):
+        place.profile(f"case-{number}", HONEST)
+    client = place.client("good")
+
+    def cases(**options: Any) -> list[str]:
+        done = place.run(client=client, report="report", **options)
+        assert done.returncode == 0, done.stdout
+        return ids(place.folder / "report")
+
+    parts = [cases(shard=f"{part}/3") for part in (1, 2, 3)]
+    assert sorted(case for part in parts for case in part) == cases()
+    assert {len(part) for part in parts} == {2, 3}
+    assert cases(jobs="2") == cases()
+
+
+def ids(folder: Path) -> list[str]:
+    report = json.loads((folder / "report.json").read_text())
+    assert (report["format"], report["version"]) == ("fakenbd-report", 1)
+    return [case["id"] for case in report["cases"]]
+
+
+def test_known_failures_are_expected_until_they_pass(place: Place) -> None:
+    client = place.client("raises")
+    known = place.folder / "known.toml"
+    known.write_text('[[known]]\ncase = "eio"\ncause = "crash"\nreason = "told upstream"\n')
+    done = place.run(client=client, known="known.toml")
+    assert done.returncode == 0, done.stdout
+    assert "eio: crash: told upstream (it ended with a traceback: KeyError: 0)" in done.stdout
+
+    known.write_text('[[known]]\ncase = "*"\nreason = "told upstream"\n')
+    done = place.run(client=client, known="known.toml")
+    assert done.returncode == 1
+    assert "raises::honest XPASS" in done.stdout
+
+    known.write_text(
+        '[[known]]\ncase = "eio"\nreason = "r"\n[[known]]\ncase = "gone"\nreason = "old"\n'
+    )
+    done = place.run(client=client, known="known.toml")
+    assert done.returncode == 1
+    assert 'the known failure "gone" matches no case (old)' in done.stdout
+
+
+def test_one_command_is_enough(place: Place) -> None:
+    script = str(CLIENTS / "good.py")
+    command = [sys.executable, "-E", "-S", script, "{uri}", "{output}"]
+    done = place.run(command=command, select=["honest"])
+    assert done.returncode == 3  # it wants a path, and gets a URI: broken, not judged
+    assert "fails on an honest server" in done.stdout
+
+
+def test_last_failed_and_exit_first_are_pytests_own(place: Place) -> None:
+    client = place.client("raises")
+    place.profile("also", EIO)
+    done = place.run(client=client, exit_first=True)
+    assert done.returncode == 1
+    assert "1 failed" in done.stdout
+    assert "passed" not in done.stdout
+    done = place.run(client=client)
+    assert "2 failed, 1 passed" in done.stdout
+    done = place.run(client=client, last_failed=True)
+    assert "2 failed, 1 deselected" in done.stdout
