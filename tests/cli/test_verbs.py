@@ -36,7 +36,8 @@ def client(*arguments: str) -> list[str]:
 def test_the_main_job() -> None:
     done = fakenbd("run", "quirks/qemu-odd-tail", "--", *client("map", "--json", "{uri}"))
     assert (
-        done.stdout == '[{ "start": 0, "length": 1024, "depth": 0, "zero": false, "data": true}]\n'
+        done.stdout == '[{ "start": 0, "length": 1024, "depth": 0, "present": true, "zero": false, '
+        '"data": true, "offset": 0}]\n'
     )
     assert done.stderr == NOTED
     assert done.returncode == 0
