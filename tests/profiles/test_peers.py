@@ -1,8 +1,8 @@
 """A dozen profiles of each folder against installed clients: whatever they do, the harness lives.
 
 Some of these clients cope, some fail, a few hang or crash. None of that is judged here: what counts
-is that each one comes to an end that we noticed and can name, in bounded time, that the server knows
-how each of its connections ended, and that nothing of its own went wrong.
+is that each one comes to an end that we noticed and can name, in bounded time, that the server
+knows how each of its connections ended, and that nothing of its own went wrong.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ import pytest
 
 from fakenbd import background_server
 from fakenbd.check.process import Limits, run
-from fakenbd.journal import Connected, Ended, transcript
+from fakenbd.journal import Connected, Ended
+from fakenbd.journal.transcript import transcript
 from fakenbd.profile import find, library
 from tests.peers import require
 
-LIMITS = Limits(seconds=1.5)
+LIMITS = Limits(seconds=1)
 DOZEN = 12
 LARGE = 1 << 26
 """Exports above are only looked at: reading them whole would take for ever."""
@@ -35,18 +36,23 @@ CLIENTS = {
 
 
 def chosen() -> list[str]:
-    """Members of a dozen files of each folder, evenly spread; what needs certificates is not here."""
+    """A member of each of a dozen files a folder, evenly spread; none that needs certificates."""
     first_of: dict[str, dict[str, str]] = {}
     for profile_id in library():
         name = profile_id.partition("@")[0]
         if find(profile_id).handshake.tls == "off":
             first_of.setdefault(name.partition("/")[0], {}).setdefault(name, profile_id)
     return [
-        ids[index * len(ids) // DOZEN]
-        for ids in (list(by_name.values()) for by_name in first_of.values())
-        for index in (range(DOZEN) if len(ids) >= DOZEN else range(0, DOZEN, 1))
-        if index * len(ids) // DOZEN != (index - 1) * len(ids) // DOZEN
+        profile_id
+        for by_name in first_of.values()
+        for profile_id in spread(list(by_name.values()), DOZEN)
     ]
+
+
+def spread(ids: list[str], most: int) -> list[str]:
+    """So many of the ids, at even distances; all, where there are fewer."""
+    count = min(most, len(ids))
+    return [ids[index * len(ids) // count] for index in range(count)]
 
 
 def how_it_ended(done) -> str:
@@ -78,8 +84,8 @@ def test_whatever_a_client_does_the_harness_lives(profile_id, client, tmp_path):
     assert how_it_ended(done)
     assert server.errors == [], transcript(server.journal)
     connected = {entry.connection for entry in server.journal if isinstance(entry, Connected)}
-    ended = [entry.connection for entry in server.journal if isinstance(entry, Ended)]
-    assert sorted(ended) == sorted(connected), transcript(server.journal)
+    ended = {entry.connection for entry in server.journal if isinstance(entry, Ended)}
+    assert connected <= ended, transcript(server.journal)
 
 
 def test_a_client_that_hangs_is_noticed_and_killed(tmp_path):
@@ -88,7 +94,7 @@ def test_a_client_that_hangs_is_noticed_and_killed(tmp_path):
     assert how_it_ended(done) == "it was still running after 0.5 s"
 
 
-# --- lies that are seen for what they are -----------------------------------------------------------
+# --- lies that are seen for what they are -------------------------------------------------------
 
 
 def mapped(profile_id, tmp_path):
@@ -118,14 +124,7 @@ def test_an_installed_client_maps_what_the_extents_say(profile_id, runs, tmp_pat
     assert mapped(profile_id, tmp_path) == runs
 
 
-@pytest.mark.parametrize(
-    "address",
-    [
-        {"tcp": "127.0.0.1"},
-        {"unix": "-"},
-    ],
-    ids=["tcp", "unix"],
-)
+@pytest.mark.parametrize("address", [{"tcp": "127.0.0.1"}, {"unix": "-"}], ids=["tcp", "unix"])
 def test_a_write_that_was_taken_and_not_answered_is_sent_again(address, tmp_path):
     profile = find("recovery/three-mebibytes-sent-twice")
     with background_server(profile, **address) as server:
