@@ -17,7 +17,8 @@ import trio
 from fakenbd.errors import ServeError
 from fakenbd.journal import Entry, Waiter
 from fakenbd.profile import Profile
-from fakenbd.server.server import Server, close, prepare
+from fakenbd.server.opening import close, prepare
+from fakenbd.server.server import Server
 
 __all__ = ["BackgroundServer", "background_server"]
 

@@ -1,41 +1,35 @@
 """A running server: a service, where it listens, and a session for every client.
 
-`open_server` is for trio; `background_server` (background.py) runs the same in a thread. Both hand
-out the server when it is listening already, and raise ServeError at once when it cannot.
+`opening` makes one and lets it run in trio, `background` in a thread.
 """
 
 from __future__ import annotations
 
-import secrets
 import socket as sockets
 import sys
 import traceback
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
-from time import perf_counter
 from typing import Any
 
 import attrs
 import trio
 
-from fakenbd.errors import ProfileError, ServeError
+from fakenbd.errors import ServeError
 from fakenbd.export import Export
 from fakenbd.faults import Event, Faults
 from fakenbd.faults.answer import Away, StartTLS
 from fakenbd.faults.builder import On
-from fakenbd.faults.fault import Fault
 from fakenbd.journal import Entry, Heard, Journal, Waiter
 from fakenbd.profile import Profile
 from fakenbd.protocol.messages import OptionRequest, Request
 from fakenbd.server.conversation import Conversation
-from fakenbd.server.endpoint import Endpoint, bind_tcp, bind_unix
+from fakenbd.server.endpoint import Endpoint
 from fakenbd.server.handshake import HandshakeError
 from fakenbd.server.service import Service
 from fakenbd.server.session import Session
-from fakenbd.server.tls import TLS, Security
+from fakenbd.server.tls import Security
 from fakenbd.server.transport import SocketTransport, StreamTransport, Transport
 
-__all__ = ["Server", "open_server", "prepare"]
+__all__ = ["Server"]
 
 
 @attrs.frozen
@@ -267,119 +261,6 @@ class Server:
             self._away -= 1
             return True
         return bool(self._away_until) and trio.current_time() < self._away_until
-
-
-def prepare(
-    profile: Profile | None = None,
-    *,
-    tcp: str | None = None,
-    unix: str | None = None,
-    endpoints: Iterable[Endpoint] | None = None,
-    seed: int | None = None,
-    faults: Iterable[Fault] = (),
-    every: Iterable[Profile] = (),
-    journal: dict[str, Any] | None = None,
-    tls: TLS | None = None,
-    **export: Any,
-) -> Server:
-    """A server that listens already but serves nobody yet.
-
-    `profile` says what to serve, or the options of an export do: `size="1MiB"`, `content="zeros"`
-    and whatever else a profile's [export] has. `tcp` is "HOST:PORT", `unix` a path or "-" for a
-    private one; without either it listens on a free port of the loopback address. `journal` are
-    options of the Journal. The first export of each profile in `every` is served too, under the
-    profile's id and with the faults that strike after an export was named. `tls` says whether TLS
-    is spoken, and with which certificates; without it the profile says whether, and certificates
-    are made. Raises ServeError or ProfileError.
-    """
-    if profile is None:
-        profile = Profile.of(**export)
-    elif export:
-        raise ProfileError(
-            f"profile {profile.id}",
-            ["expected either a profile, or the options of an export, got both"],
-        )
-    if seed is None:
-        seed = secrets.randbelow(1 << 31)
-    if endpoints is None:
-        endpoints = [bind_unix(unix)] if unix is not None else [_bind_tcp(tcp)]
-    listening = list(endpoints)
-    security = None
-    try:
-        handshake = (tls or TLS()).handshake(profile.handshake)
-        if handshake.tls != "off":
-            security = Security.of(tls or TLS(), [endpoint.host for endpoint in listening])
-            security.check((*profile.faults, *faults))
-        exports = {export.name: export for export in profile.open_exports()}
-        faults_of = {}
-        for each in every:
-            exports[each.id] = attrs.evolve(each.exports[0], name=each.id).build()
-            faults_of[each.id] = Faults(each.faults, seed=seed)
-        service = Service.of(
-            exports.values(),
-            handshake=handshake,
-            faults=Faults((*profile.faults, *faults), seed=seed),
-            journal=Journal(perf_counter, **(journal or {})),
-            clock=perf_counter,
-            breaks_must=profile.breaks_must,
-            faults_of=faults_of,
-        )
-    except BaseException:
-        for endpoint in listening:
-            endpoint.close()
-        if security is not None:
-            security.close()
-        raise
-    return Server(service, listening, profile, seed, security)
-
-
-def _bind_tcp(address: str | None) -> Endpoint:
-    if address is None:
-        return bind_tcp()
-    host, colon, port = address.rpartition(":")
-    if not colon:
-        host, port = address, "0"
-    if not port.isdecimal() or int(port) > 65535:
-        raise ServeError(f"cannot listen on {address}: a port is a number from 0 to 65535")
-    return bind_tcp(host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port))
-
-
-@asynccontextmanager
-async def open_server(profile: Profile | None = None, **options: Any) -> AsyncIterator[Server]:
-    """A server that runs as long as the block does; options as for `prepare`.
-
-    It is ready for clients when the block begins.
-    """
-    server = prepare(profile, **options)
-    # Delays and stalls follow trio's clock, so that a test's clock can jump over them.
-    server.service.clock = server.journal.clock = trio.current_time
-    server.journal.began = trio.current_time()
-    failure = None
-    try:
-        async with trio.open_nursery() as nursery:
-            await nursery.start(server.serve)
-            try:
-                yield server
-            except trio.Cancelled:
-                raise
-            except BaseException as error:
-                # Raised again outside of the nursery, which would wrap it in a group.
-                failure = error
-            nursery.cancel_scope.cancel()
-    finally:
-        close(server)
-    if failure is not None:
-        raise failure
-
-
-def close(server: Server) -> None:
-    """Stop listening and give back what the exports needed."""
-    for endpoint in server.endpoints:
-        endpoint.close()
-    if server.security is not None:
-        server.security.close()
-    for export in server.exports.values():
-        export.close()
 
 
 def _events(journal: Journal) -> list[Event]:

@@ -24,7 +24,7 @@ from fakenbd.profile import Handshake, Profile
 from fakenbd.protocol.uri import Uri
 from fakenbd.server import TLS, prepare
 from fakenbd.server.certificates import Authority
-from fakenbd.server.server import close
+from fakenbd.server.opening import close
 from fakenbd.server.tls import Security
 
 HOSTS = ("localhost",)
@@ -167,7 +167,7 @@ def test_a_host_that_no_certificate_can_name(security):
 
 def test_libraries_for_certificates_are_imported_for_tls_only():
     program = (
-        "import sys, fakenbd.server.server as server\n"
+        "import sys, fakenbd.server.opening as server\n"
         "server.close(server.prepare(size=512))\n"
         "print(*sorted({'trustme', 'cryptography'} & set(sys.modules)))\n"
     )
