@@ -162,15 +162,20 @@ def _flags(request: Request, agreed: Agreement) -> Iterator[Violation]:
     for flag, duty in _FLAG_DUTIES.items():
         if not request.flags & flag:
             continue
-        if duty.needs & ~agreed.flags:  # C-75, C-81, C-82
+        if (
+            flag == _DF
+            and request.command in duty.commands
+            and not (agreed.structured or agreed.extended)
+        ):
+            # An honest server does not offer it then; what the client skipped says more.
+            yield _unstructured(_has(request, flag), agreed)
+        elif duty.needs & ~agreed.flags:  # C-75, C-81, C-82
             needed = flag_names(TransmissionFlag, duty.needs)
             yield Violation(
                 duty.unoffered, f"{_has(request, flag)} without {needed} in the transmission flags"
             )
         elif request.command not in duty.commands:  # C-74, C-76, C-82, C-109
             yield Violation(duty.misplaced, f"{_has(request, flag)}, which is not for that command")
-        elif flag == _DF and not (agreed.structured or agreed.extended):
-            yield _unstructured(_has(request, flag), agreed)
     if request.flags & _PAYLOAD_LEN and not agreed.extended:  # C-105
         yield Violation("C-105", f"{_has(request, _PAYLOAD_LEN)} without extended headers")
 

@@ -309,6 +309,7 @@ class Conversation:
         elif decision.outcome == "leave":
             self.end("client", "ABORT")
             self._leaving = True
+            self._after_abort()
         elif decision.outcome == "drop":
             self.end("server", "refused", "the option could not be met and has no reply for that")
             self._leaving = True
@@ -320,6 +321,20 @@ class Conversation:
         elif decision.outcome == "tls" and any(isinstance(step, Stall) for step in answer):
             # What the client takes for a handshake must not end the silence.
             self._phase = self._nothing
+
+    def _after_abort(self) -> None:
+        """Blame the client for what it sent behind ABORT."""
+        watch = self.teller.watch
+        rest = self._view[self._start : self._end]
+        try:
+            decoded = decode_option_request(rest, limit=_LARGEST_OPTION)
+        except ProtocolError:
+            decoded = None
+        if decoded is not None:
+            option, _ = decoded
+            self.teller.hear(option, lambda: watch.option(option))
+        elif len(rest):
+            self.teller.blame(watch.misframed(self._head()))  # C-133
 
     def _handshake_pending(self) -> bool:
         if not self.secure:
