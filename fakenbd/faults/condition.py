@@ -126,7 +126,8 @@ class When:
     range, a request of no length counts as one byte). `length`: its length, or a range of lengths,
     both ends included. `flags`: command flags, all of which must be set; `without`: those none of
     which may be set.
-    `tls`, `structured`: whether that is in force (extended headers count as structured).
+    `tls`, `structured`, `extended`: whether that is in force (extended headers count as structured
+    replies, too).
     `nth`: only the n-th such event. `after`: only later than so many. `every`: only each n-th (of
     those after `after`). `times`: at most so many strikes. `per`: counted for the whole "server"
     or for each "connection". `chance`: the probability of a strike, from 0 to 1.
@@ -143,6 +144,7 @@ class When:
     without: int | None = attrs.field(default=None, converter=_flags)
     tls: bool | None = attrs.field(default=None, converter=_boolean)
     structured: bool | None = attrs.field(default=None, converter=_boolean)
+    extended: bool | None = attrs.field(default=None, converter=_boolean)
     nth: int | None = attrs.field(default=None, converter=_positive)
     after: int | None = attrs.field(default=None, converter=_whole)
     every: int | None = attrs.field(default=None, converter=_positive)
@@ -264,6 +266,7 @@ _FIXED: Final[dict[str, _Check]] = {
     "command": lambda value, event: _is_one_of(value, event.command),
     "tls": lambda value, event: event.tls is value,
     "structured": lambda value, event: (event.structured or event.extended) is value,
+    "extended": lambda value, event: event.extended is value,
     "length": _is_so_long,
     "flags": lambda value, event: (
         event.request is not None and event.request.flags & value == value

@@ -133,6 +133,7 @@ _DETAILS: Final[dict[str, Callable[[Any], str]]] = {
     "connection": lambda value: f"on the {listed([_ordinal(n) for n in sorted(value)])} connection",
     "tls": lambda value: _is(value, "with TLS"),
     "structured": lambda value: _is(value, "with structured replies"),
+    "extended": lambda value: _is(value, "with extended headers"),
 }
 
 

@@ -82,6 +82,13 @@ CONDITIONS: list[tuple[dict[str, Any], Event, Event, str]] = [
     ({"tls": False}, READ, command(tls=True), "wanted tls = false"),
     ({"structured": True}, command(structured=True), READ, "wanted structured = true"),
     ({"structured": True}, command(extended=True), READ, "wanted structured = true"),
+    (
+        {"extended": True},
+        command(extended=True),
+        command(structured=True),
+        "wanted extended = true",
+    ),
+    ({"extended": False}, READ, command(extended=True), "wanted extended = false"),
     ({"structured": False}, READ, command(extended=True), "wanted structured = false"),
 ]
 

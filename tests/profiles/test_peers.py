@@ -126,7 +126,7 @@ def test_an_installed_client_maps_what_the_extents_say(profile_id, runs, tmp_pat
 
 @pytest.mark.parametrize("address", [{"tcp": "127.0.0.1"}, {"unix": "-"}], ids=["tcp", "unix"])
 def test_a_write_that_was_taken_and_not_answered_is_sent_again(address, tmp_path):
-    profile = find("recovery/three-mebibytes-sent-twice")
+    profile = find("recovery/write-taken-and-never-answered")
     with background_server(profile, **address) as server:
         where = (
             f"server.type=inet,server.host=127.0.0.1,server.port={server.port}"
