@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import time
 from typing import IO, Annotated, Any, Literal
@@ -105,8 +106,9 @@ class ServerOptions:
 
     @contextmanager
     def recording(self, server: Server) -> Iterator[None]:
-        """Write the journal and the capture as long as the block lasts."""
+        """Write the journal and the capture as long as the block lasts, and tell what fails."""
         journal = server.journal
+        journal.alarm = _tell
         detach: list[Callable[[], None]] = []
         try:
             if self.journal is not None:
@@ -125,6 +127,12 @@ class ServerOptions:
         finally:
             for each in detach:
                 each()
+
+
+def _tell(sentence: str) -> None:
+    # Where nobody reads what goes wrong, the service goes on all the same.
+    with suppress(OSError):
+        print(f"fakenbd: {sentence}", file=sys.stderr, flush=True)
 
 
 def _attach(journal: Journal, path: Path, make: Callable[[IO[bytes]], Sink]) -> Callable[[], None]:

@@ -84,7 +84,8 @@ class Journal(Expectations):
     """Records what happens; `clock` gives seconds and is read once for each record.
 
     `payloads="whole"` keeps the bulk data of every entry that is held (so fewer entries fit into
-    `payload_limit` bytes), and has it written to JSONL.
+    `payload_limit` bytes), and has it written to JSONL. `alarm` is told of errors of the server's
+    own at once, for somebody who does not wait for the journal.
     """
 
     clock: Callable[[], float]
@@ -93,6 +94,7 @@ class Journal(Expectations):
     payloads: Payloads = attrs.field(
         default="digest", kw_only=True, validator=attrs.validators.in_(("digest", "whole"))
     )
+    alarm: Callable[[str], None] | None = attrs.field(default=None, kw_only=True)
     began: float = attrs.field(init=False)
     _ring: Ring = attrs.field(init=False)
     _next: int = attrs.field(init=False, default=0)
@@ -233,6 +235,8 @@ class Journal(Expectations):
     def failed(self, connection: int | None, sentence: str) -> int:
         """The server met an error of its own."""
         self._failures += 1
+        if self.alarm is not None:
+            self.alarm(sentence)
         return self._happened(Failed(*self._stamp(connection), sentence))
 
     # --- looking ---------------------------------------------------------------------------------

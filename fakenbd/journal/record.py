@@ -151,7 +151,8 @@ class HeardBatch:
             if request.command == Command.WRITE:
                 pieces = next(payloads, None)
                 if request.length:
-                    payload = Payload(request.length, pieces and _joined(pieces))
+                    data = None if pieces is None else _joined(pieces)
+                    payload = Payload(request.length, data)
             yield request, payload
 
     def wire(self) -> Sequence[Buffer]:

@@ -58,6 +58,9 @@ while time.perf_counter() < end:
         client.aio_pread(buffers[slot], draw(blocks) * 4096, lambda e, s=slot: done(s, e))
     client.poll(-1)
 print(count / (time.perf_counter() - start))
+while client.aio_in_flight():
+    client.poll(-1)
+client.shutdown()
 """
 
 

@@ -390,6 +390,15 @@ def test_sinks_see_the_bytes_of_the_wire() -> None:
     assert one.totals.bytes_said == 16 + 10 + 16
 
 
+def test_failures_raise_the_alarm() -> None:
+    told: list[str] = []
+    one = journal(alarm=told.append)
+    one.heard(1, Request(2))
+    one.failed(1, "the disk is gone")
+    one.failed(None, "and so is the tape")
+    assert told == ["the disk is gone", "and so is the tape"]
+
+
 def test_subscribers_are_told_after_each_record() -> None:
     one = journal()
     seen: list[int] = []

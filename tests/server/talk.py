@@ -71,7 +71,7 @@ class Talk:
         self.journal.connected(number, "client", "memory")
         self.conversation = Conversation(self.service, number)
         self.conversation.begin()
-        self._take()
+        self.collect()
 
     def say(self, data: bytes, cuts: Iterable[int] = ()) -> None:
         """Let `data` come in, in pieces that end at `cuts`, until the server has said goodbye."""
@@ -83,14 +83,15 @@ class Talk:
                 room[:count] = data[start : start + count]
                 start += count
                 self.conversation.received(count)
-                self._take()
+                self.collect()
 
     def leave(self) -> None:
         """The client is gone."""
         self.conversation.end("client", "EOF")
         self.conversation.closed()
 
-    def _take(self) -> None:
+    def collect(self) -> None:
+        """Take what is ready to leave."""
         conversation = self.conversation
         while True:
             agenda = conversation.agenda
