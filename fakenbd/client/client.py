@@ -286,6 +286,8 @@ class Client(Commands):
         flags = CommandFlag.REQ_ONE if req_one else 0
         pending = self._connection.submit(Command.BLOCK_STATUS, low, high - low, flags, reply=reply)
         found: Mapping[str, Sequence[Extent]] = await pending.wait()
+        if (low, high) == (offset, offset + length):
+            return {name: found[name] for name in self.contexts}
         return {name: tuple(cut(found[name], offset - low, length)) for name in self.contexts}
 
     # --- the end -------------------------------------------------------------------------------

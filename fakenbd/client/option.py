@@ -143,6 +143,8 @@ def _wrong_reply(name: str, kind: int | None, body: ReplyBody) -> ProtocolError:
     if kind is None or kind not in _KNOWN:
         return ProtocolError(f"{name} was answered with the unknown type {kind}", rule="S-22")
     rule = _MISFITS.get(kind)
+    if kind == Reply.SERVER and len(body.data) < 4:
+        rule = "S-41"
     if rule is None:
         info = int.from_bytes(bytes(body.data[:2]), "big") if len(body.data) > 1 else None
         rule = "S-71" if info is None else _INFO_MISFITS.get(info, "S-71")

@@ -689,13 +689,18 @@ def test_list_refused():
     assert str(caught.value) == "the server lists no exports: NBD_REP_ERR_POLICY"
 
 
-def test_list_entry_that_does_not_fit():
-    peer, negotiation = haggle([OptionReply(3, Server("disk", name_length=99))])
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        (OptionReply(3, Server("disk", name_length=99)), "8 bytes that do not fit (S-40)"),
+        (OptionReply(3, RawBody(bytes(3)), type=2), "3 bytes that do not fit (S-41)"),
+    ],
+)
+def test_list_entry_that_does_not_fit(reply, said):
+    peer, negotiation = haggle([reply])
     with pytest.raises(ProtocolError) as caught:
         peer.drive(negotiation.list_exports())
-    assert (
-        str(caught.value) == "the NBD_REP_SERVER to NBD_OPT_LIST has 8 bytes that do not fit (S-40)"
-    )
+    assert str(caught.value) == f"the NBD_REP_SERVER to NBD_OPT_LIST has {said}"
 
 
 def test_info():
