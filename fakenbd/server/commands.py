@@ -98,7 +98,8 @@ def _check(terms: Terms, export: Export, request: Request, rules: _Rules) -> tup
         allowed |= CommandFlag.PAYLOAD_LEN
     if offered & TransmissionFlag.BLOCK_STATUS_PAYLOAD and request.command == Command.BLOCK_STATUS:
         allowed |= CommandFlag.PAYLOAD_LEN
-    if request.flags & ~allowed:
+    # The complement of an IntFlag has none of the bits without a name.
+    if request.flags & ~int(allowed):
         return Error.EINVAL, "a flag that this command does not have here"
     if rules.needs & ~offered:
         return Error.EINVAL, "a command that was not offered"

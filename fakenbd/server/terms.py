@@ -47,7 +47,7 @@ class Terms:
         """The transmission flags to advertise: what depends on other terms follows them."""
         flags = export.flags
         if not (self.structured or self.extended):
-            flags &= ~TransmissionFlag.SEND_DF
+            flags &= ~int(TransmissionFlag.SEND_DF)
         if not self.extended:
-            flags &= ~TransmissionFlag.BLOCK_STATUS_PAYLOAD
+            flags &= ~int(TransmissionFlag.BLOCK_STATUS_PAYLOAD)
         return flags
