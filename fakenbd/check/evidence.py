@@ -145,9 +145,8 @@ def _map(said: str, job: Job, start: str, flags: Callable[[Mapping[str, Any]], i
         place += length
     if place not in _honest_lengths(job):
         return f"its map is of {place} bytes, not {job.length}"
-    return job.facts.wrong_map(
-        "base:allocation", 0, [Extent(length, flags_) for _, length, flags_ in extents]
-    )
+    told = [Extent(length, said_flags) for _, length, said_flags in extents]
+    return job.facts.wrong_map("base:allocation", 0, told, mask=_HOLE | _ZERO)
 
 
 _CHECKS: Final[Mapping[Check, Callable[[Job, str], str]]] = {

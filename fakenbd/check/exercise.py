@@ -22,6 +22,7 @@ from fakenbd.client import (
     Client,
     Commands,
     Deadlines,
+    Policy,
     ResilientClient,
     Target,
     describe_export,
@@ -63,14 +64,19 @@ class _Work:
     connect: Connect
     facts: Facts
     options: dict[str, Any]
+    policy: Policy | None = None
     findings: Findings = attrs.field(factory=Findings)
 
     @asynccontextmanager
-    async def client(self, *contexts: str) -> AsyncIterator[Client]:
-        target = await self.connect()
-        name = self.facts.export.name
-        async with Client.connect(target, export=name, contexts=contexts, **self.options) as client:
-            yield client
+    async def client(self, *contexts: str) -> AsyncIterator[Commands]:
+        options = {"export": self.facts.export.name, "contexts": contexts, **self.options}
+        if self.policy is None:
+            async with Client.connect(await self.connect(), **options) as client:
+                yield client
+        else:
+            connection = ResilientClient.connect(self.connect, policy=self.policy, **options)
+            async with connection as resilient:
+                yield resilient
 
     async def attempt(self, call: Awaitable[_T]) -> _T | None:
         """What a request comes to; an error that the server answers is noted."""
@@ -94,9 +100,13 @@ async def exercise(
     *,
     tls: TLS | None = None,
     timeout: float | Deadlines | None = None,
+    policy: Policy | None = None,
 ) -> Outcome:
-    """Do one operation with the reference client, over connections that `connect` gives."""
-    work = _Work(connect, facts, {"tls": tls, "timeout": timeout})
+    """Do one operation with the reference client, over connections that `connect` gives.
+
+    With a `policy` the client is one that comes back where a connection is lost.
+    """
+    work = _Work(connect, facts, {"tls": tls, "timeout": timeout}, policy)
     with trio.move_on_after(PATIENCE) as scope:
         try:
             await _OPERATIONS[operation](work)
@@ -382,10 +392,8 @@ async def _list(work: _Work) -> None:
 
 async def _reconnect(work: _Work) -> None:
     """Map, read and write over a server that may be gone for a while."""
-    name, contexts = work.facts.export.name, work.facts.contexts
-    async with ResilientClient.connect(
-        work.connect, export=name, contexts=contexts, **work.options
-    ) as client:
+    persistent = attrs.evolve(work, policy=work.policy or Policy())
+    async with persistent.client(*work.facts.contexts) as client:
         await _map_all_over(work, client, req_one=False)
         await _read_all_over(work, client)
         if not client.offers(TransmissionFlag.READ_ONLY):

@@ -82,8 +82,12 @@ class Facts:
         truth = self.export.read(offset, len(data))
         return _difference(offset, data, truth)
 
-    def wrong_map(self, context: str, offset: int, extents: Sequence[Extent]) -> str:
+    def wrong_map(
+        self, context: str, offset: int, extents: Sequence[Extent], *, mask: int = -1
+    ) -> str:
         """A clause on the first extent that says what the export does not; "" if all are right.
+
+        Only flags in `mask` are looked at: whoever wrote the map may know no others.
 
         Data is never wrong, where a script tells the map: it is what a client makes of extents
         that cannot be believed.
@@ -95,6 +99,7 @@ class Facts:
         query = Query(context, offset, size, 0, self.export.size, self._segments)
         honest = isinstance(script, Truth)
         for place, length, told, meant in _side_by_side(extents, script.runs(query)):
+            told, meant = told & mask, meant & mask
             if told != meant and (honest or told):
                 return f"the map has flags {told:#x} for {offset + place}+{length}, not {meant:#x}"
         return ""

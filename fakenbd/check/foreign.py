@@ -39,6 +39,11 @@ PART: Final = 1 << 16
 """So much of it is zeroed or trimmed, and so much is read of a larger one."""
 
 _WHOLE_OPERATIONS: Final = frozenset(("read", "copy", "write", "map", "reconnect"))
+_MAPS: Final = frozenset(("qemu-map", "nbdinfo-map"))
+_MAP: Final = 1 << 28
+"""Bytes of output that a map may have: it is no map any more if some are left out."""
+
+_UNDECIDED: Final = "a command insists on TLS or does without, and here it depends"
 _SETTLE: Final = 0.3
 """Seconds that the server has to notice that the client is gone."""
 
@@ -51,7 +56,9 @@ def perform(
     incapable = deed.missing()
     if incapable:
         return Account(Performance(operation, incapable=incapable))
-    tls = profile.tls_policy == "require"
+    tls = _secured(profile)
+    if tls is None:
+        return Account(Performance(operation, incapable=_UNDECIDED))
     if tls and not deed.tls:
         return Account(Performance(operation, incapable=f"{adapter.name} has no command for TLS"))
     options: dict[str, Any] = {"unix": "-"} if adapter.transport == "unix" and not tls else {}
@@ -59,7 +66,7 @@ def perform(
         with background_server(profile, seed=seed, **options) as server:
             witness = Witness(server.export.size)
             server.journal.attach(witness)
-            stage = _Stage(server, profile, deed, operation, seed, witness)
+            stage = _Stage(server, profile, deed, operation, seed, witness, tls)
             account = stage.perform(limits)
     except ServeError as error:
         return Account(Performance(operation, trouble=str(error)))
@@ -83,12 +90,13 @@ class _Stage:
     operation: str
     seed: int
     witness: Witness
+    tls: bool
 
     def perform(self, limits: Limits) -> Account:
         """Run the client, wait until the server knows that it is gone, and look at the result."""
         export, deed = self.server.export, self.deed
-        command = deed.tls if self.profile.tls_policy == "require" else deed.command
-        if deed.check in ("qemu-map", "nbdinfo-map"):
+        command = deed.tls if self.tls else deed.command
+        if deed.check in _MAPS:
             command = command if export.size <= MAPPED else ()
         elif deed.check in ("file", "input") and export.size > WHOLE:
             command = deed.large
@@ -99,13 +107,13 @@ class _Stage:
         ) as name:
             folder = Path(name)
             job = _job(folder, self.profile, export, self.operation, deed)
-            values = placeholders(self.server, self.profile, job, self.seed)
+            values = placeholders(self.server, self.profile, job, self.seed, tls=self.tls)
             argv = [fill(word, values) for word in command]
             try:
                 done = run(
                     argv,
                     folder,
-                    limits,
+                    attrs.evolve(limits, output=_MAP) if deed.check in _MAPS else limits,
                     environment=environment(values),
                     storming=lambda: self.witness.storm,
                 )
@@ -117,6 +125,14 @@ class _Stage:
             if done.status == 0 and not done.stopped:
                 problem = wrong(deed.check, job, done.output)
         return Account(_account(self.operation, done, problem), tuple(argv), "", done.seconds)
+
+
+def _secured(profile: Profile) -> bool | None:
+    """Whether a client is to use TLS; None where it has to find out, which a command cannot say."""
+    offered, policy = profile.handshake.tls, profile.tls_policy
+    if policy == "allow" and offered == "optional" and profile.faults:
+        return None
+    return (policy != "off" and offered != "off") or policy == "require"
 
 
 def _account(operation: str, done: Completed, problem: str) -> Performance:
@@ -155,11 +171,13 @@ def _job(folder: Path, profile: Profile, export: Export, operation: str, deed: D
     return job
 
 
-def placeholders(server: BackgroundServer, profile: Profile, job: Job, seed: int) -> dict[str, str]:
+def placeholders(
+    server: BackgroundServer, profile: Profile, job: Job, seed: int, *, tls: bool
+) -> dict[str, str]:
     """The words in braces that a command may use, and what they stand for."""
     export = server.export
     security = server.security
-    uri = attrs.evolve(Uri.parse(server.uri), tls=profile.tls_policy == "require")
+    uri = attrs.evolve(Uri.parse(server.uri), tls=tls)
     credentials = Uri.parse(server.uri_of(export.name, credentials=True))
     values = {
         "uri": str(uri),

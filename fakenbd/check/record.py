@@ -24,6 +24,10 @@ _SAID: Final = 1 << 14
 _SAID_WELL: Final = 1 << 11
 """Characters of a client's output that are kept, and of one that passed."""
 
+_LINES: Final = 60
+_LINES_WELL: Final = 13
+"""The same of the lines of a transcript."""
+
 _OUTCOMES: Final = {
     "succeeds": "it succeeds, and the result is right",
     "fails": "it fails, and says so",
@@ -41,7 +45,8 @@ def record(result: CaseResult, verdict: Verdict, client: tuple[str, ...] = ()) -
     """All there is to say of one case. `client` are the words that name the client to the CLI."""
     profile = result.profile
     ids = [*profile.rules, *([verdict.rule] if verdict.rule not in ("", *profile.rules) else [])]
-    said = _SAID_WELL if verdict.name == "pass" else _SAID
+    well = verdict.name in ("pass", "not-exercised")
+    said, lines = (_SAID_WELL, _LINES_WELL) if well else (_SAID, _LINES)
     return {
         "id": result.id,
         "client": result.client,
@@ -65,7 +70,7 @@ def record(result: CaseResult, verdict: Verdict, client: tuple[str, ...] = ()) -
         "about": profile.about.strip(),
         "rules": [_rule(rule_id) for rule_id in ids],
         "expected": _expected(profile.expect),
-        "operations": [_operation(account, said) for account in result.accounts],
+        "operations": [_operation(account, said, lines) for account in result.accounts],
         "reproduce": _reproduce(result, client),
     }
 
@@ -80,7 +85,7 @@ def _expected(expect: Expect) -> str:
     return words if expect.session is None else f"{words}; {_SESSIONS[expect.session]}"
 
 
-def _operation(account: Account, said: int) -> dict[str, Any]:
+def _operation(account: Account, said: int, lines: int) -> dict[str, Any]:
     performance = account.performance
     return {
         "operation": performance.operation,
@@ -91,7 +96,7 @@ def _operation(account: Account, said: int) -> dict[str, Any]:
         "output": _clipped(performance.output, said),
         "errors": _clipped(performance.errors, said),
         "strikes": performance.conduct.strikes,
-        "transcript": account.transcript,
+        "transcript": _around_mark(account.transcript, lines),
     }
 
 
@@ -100,6 +105,14 @@ def _clipped(text: str, limit: int) -> str:
         return text
     half = limit // 2
     return f"{text[:half]}\n… {len(text) - 2 * half} characters left out …\n{text[-half:]}"
+
+
+def _around_mark(transcript: str, limit: int) -> str:
+    """So many lines at most, those around the mark if there is one."""
+    lines = transcript.splitlines()
+    mark = next((place for place, line in enumerate(lines) if line.startswith("▸")), 0)
+    first = max(0, min(mark - limit // 2, len(lines) - limit))
+    return "\n".join(lines[first : first + limit])
 
 
 def _ended(account: Account) -> str:

@@ -15,7 +15,8 @@ import attrs
 
 from fakenbd.journal import Connected, Ended, HeardBatch, Record
 from fakenbd.journal.record import Happening, Utterance
-from fakenbd.protocol.messages import OptionRequest, Request
+from fakenbd.protocol.messages import OptionReply, OptionRequest, Request
+from fakenbd.protocol.messages import Server as Listed
 
 __all__ = ["Witness"]
 
@@ -23,6 +24,7 @@ CONNECTIONS: Final = 100
 OPTIONS: Final = 2_000
 REQUESTS: Final = 20_000
 _SECTOR: Final = 512
+_EACH: Final = 4
 
 
 def _nothing() -> None:
@@ -33,9 +35,9 @@ def _nothing() -> None:
 class Witness:
     """Counts what a client sends to an export of `size` bytes.
 
-    Asking for each sector on its own, a few times over, is slow; but it ends. What goes beyond
-    that, or beyond any number of connections or options that makes sense, is a storm: then
-    `alarm` is called, once.
+    Asking for each sector on its own, a few times over, is slow; but it ends. So does asking a few
+    things about each export of a list. What goes beyond that, or beyond any number of connections
+    that makes sense, is a storm: then `alarm` is called, once.
     """
 
     size: int
@@ -45,6 +47,7 @@ class Witness:
     _options: int = attrs.field(init=False, default=0)
     _requests: int = attrs.field(init=False, default=0)
     _bound: int = attrs.field(init=False)
+    _options_bound: int = attrs.field(init=False, default=OPTIONS)
     _open: set[int | None] = attrs.field(init=False, factory=set)
     _alone: threading.Event = attrs.field(init=False, factory=threading.Event)
 
@@ -64,6 +67,8 @@ class Witness:
             elif type(record.message) is OptionRequest:
                 self._options += 1
                 self._look()
+            elif type(record.message) is OptionReply and type(record.message.body) is Listed:
+                self._options_bound += _EACH
         elif isinstance(record, Happening):
             self._happened(record)
 
@@ -90,8 +95,8 @@ class Witness:
             return
         if self._connections > CONNECTIONS:
             self.storm = f"it made more than {CONNECTIONS} connections"
-        elif self._options > OPTIONS:
-            self.storm = f"it sent more than {OPTIONS} options"
+        elif self._options > self._options_bound:
+            self.storm = f"it sent more than {self._options_bound} options"
         elif self._requests > self._bound:
             self.storm = f"it sent more than {self._bound} requests"
         if self.storm:
