@@ -9,13 +9,14 @@ from trio.testing import wait_all_tasks_blocked
 from fakenbd import open_server
 from fakenbd.check.exercise import exercise
 from fakenbd.check.findings import Facts, Outcome
-from fakenbd.client import TLS
+from fakenbd.client import TLS, Policy
 from fakenbd.errors import LostError
 from fakenbd.journal import Connected, Ended, Entry, Struck, Violated
 from fakenbd.journal.transcript import transcript
 from fakenbd.profile import Profile
+from fakenbd.server import Server
 
-__all__ = ["Play", "play"]
+__all__ = ["Play", "play", "security"]
 
 SHOWN = 60
 
@@ -70,8 +71,18 @@ class Play:
         ]
 
 
-async def play(profile: Profile) -> Play:
-    """Let the reference client do what `profile` wants to be exercised by, one by one."""
+def security(server: Server, profile: Profile) -> TLS | None:
+    """How a client that trusts the server protects its connections, where the profile wants it."""
+    if server.security is None or profile.tls_policy == "off":
+        return None
+    return TLS(profile.tls_policy, server.security.ca_file, hostname="localhost")
+
+
+async def play(profile: Profile, *, policy: Policy | None = None) -> Play:
+    """Let the reference client do what `profile` wants to be exercised by, one by one.
+
+    With a `policy` it is the client that comes back.
+    """
     async with open_server(profile, endpoints=(), seed=1) as server:
 
         async def connect() -> trio.abc.Stream:
@@ -80,14 +91,11 @@ async def play(profile: Profile) -> Play:
             except ConnectionRefusedError as error:
                 raise LostError(str(error)) from error
 
-        tls = None
-        if server.security is not None and profile.tls_policy != "off":
-            authority = server.security.ca_file
-            tls = TLS(profile.tls_policy, authority, hostname="localhost")
+        tls = security(server, profile)
         facts = Facts.of(profile, server.export)
         outcomes = []
         for operation in profile.expect.exercise:
-            outcomes.append(await exercise(operation, connect, facts, tls=tls))
+            outcomes.append(await exercise(operation, connect, facts, tls=tls, policy=policy))
             # The server hears of the client's end before the next one begins.
             await wait_all_tasks_blocked()
         return Play(
