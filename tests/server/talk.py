@@ -45,6 +45,7 @@ class Talk:
     exports: Sequence[Export]
     faults: Faults = attrs.field(factory=Faults)
     options: dict[str, Any] = attrs.field(factory=dict)
+    speaks: Handshake = attrs.field(factory=Handshake)
     answers: bytearray = attrs.field(factory=bytearray)
     markers: list[object] = attrs.field(factory=list)
     service: Service = attrs.field(init=False)
@@ -53,7 +54,7 @@ class Talk:
     def __attrs_post_init__(self) -> None:
         self.service = Service.of(
             self.exports,
-            handshake=Handshake(),
+            handshake=self.speaks,
             faults=self.faults,
             journal=Journal(lambda: 0.0, **self.options),
             clock=lambda: 0.0,

@@ -97,7 +97,7 @@ DISK = Server("disk", "the first")
 SET, LISTING = Option.SET_META_CONTEXT, Option.LIST_META_CONTEXT
 
 CASES = {
-    # --- LISTING, ABORT and what nobody knows
+    # --- LIST, ABORT and what nobody knows
     "list": Case(Option.LIST, said=(DISK, Server("bare"), Ack())),
     "list, over TLS": Case(
         Option.LIST, said=(DISK, Server("bare"), Server("sealed"), Ack()), agreed=SECURE
