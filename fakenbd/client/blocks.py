@@ -67,11 +67,11 @@ def pieces(start: int, stop: int, size: int) -> Iterator[tuple[int, int]]:
         start += size
 
 
-def cut(extents: Sequence[Extent], skip: int, length: int) -> Iterator[Extent]:
+def cut(extents: Sequence[tuple[int, int]], skip: int, length: int) -> Iterator[Extent]:
     """Extents without their first `skip` bytes, and `length` bytes of them at most."""
-    for extent in extents:
-        usable = min(extent.length - skip, length)
+    for extent, flags in extents:
+        usable = min(extent - skip, length)
         if usable > 0:
-            yield Extent(usable, extent.flags)
+            yield Extent(usable, flags)
             length -= usable
-        skip = max(skip - extent.length, 0)
+        skip = max(skip - extent, 0)

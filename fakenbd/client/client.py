@@ -37,7 +37,7 @@ from fakenbd.protocol.constants import (
     TransmissionFlag,
     spec_name,
 )
-from fakenbd.protocol.messages import Buffer, Extent
+from fakenbd.protocol.messages import Buffer
 from fakenbd.protocol.text import quoted
 
 __all__ = ["Client"]
@@ -267,7 +267,7 @@ class Client(Commands):
 
     async def statuses(
         self, offset: int, length: int, *, req_one: bool = False
-    ) -> Mapping[str, Sequence[Extent]]:
+    ) -> Mapping[str, Sequence[tuple[int, int]]]:
         self._check_range(offset, length)
         self._context(None)
         if not length:
@@ -285,7 +285,7 @@ class Client(Commands):
         )
         flags = CommandFlag.REQ_ONE if req_one else 0
         pending = self._connection.submit(Command.BLOCK_STATUS, low, high - low, flags, reply=reply)
-        found: Mapping[str, Sequence[Extent]] = await pending.wait()
+        found: Mapping[str, Sequence[tuple[int, int]]] = await pending.wait()
         if (low, high) == (offset, offset + length):
             return {name: found[name] for name in self.contexts}
         return {name: tuple(cut(found[name], offset - low, length)) for name in self.contexts}

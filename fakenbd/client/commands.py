@@ -138,10 +138,11 @@ class Commands(ABC):
     @abstractmethod
     async def statuses(
         self, offset: int, length: int, *, req_one: bool = False
-    ) -> Mapping[str, Sequence[Extent]]:
+    ) -> Mapping[str, Sequence[tuple[int, int]]]:
         """What one request tells of a range: for each context at least one extent from `offset`.
 
-        The extents may cover less than the range, differently in each context, but never more.
+        An extent is its length and its flags. The extents may cover less than the range,
+        differently in each context, but never more.
         """
 
     def block_status(
@@ -172,12 +173,12 @@ class _Extents(AsyncIterator[Extent]):
     offset: int
     end: int
     req_one: bool
-    ready: Iterator[Extent] = attrs.field(factory=lambda: iter(()))
+    ready: Iterator[tuple[int, int]] = attrs.field(factory=lambda: iter(()))
 
     async def __anext__(self) -> Extent:
-        for extent in self.ready:
-            self.offset += extent.length
-            return extent
+        for length, flags in self.ready:
+            self.offset += length
+            return Extent(length, flags)
         if self.offset >= self.end:
             raise StopAsyncIteration
         statuses = await self.client.statuses(

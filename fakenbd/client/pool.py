@@ -22,7 +22,7 @@ from fakenbd.client.session import Session, changes
 from fakenbd.client.target import Source, fresh
 from fakenbd.errors import ClientError, LostError, ProtocolError
 from fakenbd.protocol.constants import TransmissionFlag
-from fakenbd.protocol.messages import Buffer, Extent
+from fakenbd.protocol.messages import Buffer
 
 __all__ = ["Pool"]
 
@@ -145,5 +145,5 @@ class Pool(Commands):
 
     async def statuses(
         self, offset: int, length: int, *, req_one: bool = False
-    ) -> Mapping[str, Sequence[Extent]]:
+    ) -> Mapping[str, Sequence[tuple[int, int]]]:
         return await self._on_any(lambda client: client.statuses(offset, length, req_one=req_one))

@@ -344,7 +344,8 @@ class StatusReply(Reply):
             raise self._breach(f"has a second chunk for {quoted(name)}", "S-201")
         if not body.extents:
             raise self._breach(f"has no extent for {quoted(name)}", "S-203")
-        if name.startswith("base:") and any(flags >> 32 for _, flags in body.extents):
+        wide = chunk.request_offset is not None  # under compact headers flags have 32 bits
+        if wide and name.startswith("base:") and any(flags >> 32 for _, flags in body.extents):
             raise self._breach(f"has 64-bit flags for {quoted(name)}", "S-216")
         self.extents[name] = body.extents
 
@@ -360,7 +361,7 @@ class StatusReply(Reply):
         self.notes.append(Noncompliance("S-203", came, "they are ignored"))
         self._content(attrs.evolve(chunk, type=None, body=Status(context_id, [extent])))
 
-    def finish(self) -> Mapping[str, Sequence[Extent]]:
+    def finish(self) -> Mapping[str, Sequence[tuple[int, int]]]:
         """Usable extents by context; CommandError where a context got none (S-132, S-200).
 
         A success without extents fails this request alone, as a server's own EIO would.
@@ -374,7 +375,7 @@ class StatusReply(Reply):
                 raise CommandError(f"{message} {quoted(name)}", error=int(Error.EIO))
         return {name: self._settled(extents) for name, extents in self.extents.items()}
 
-    def _settled(self, extents: Sequence[tuple[int, int]]) -> Sequence[Extent]:
+    def _settled(self, extents: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
         settled = settle(
             extents,
             offset=self.offset,

@@ -37,9 +37,13 @@ __all__ = ["Settled", "settle"]
 
 @attrs.frozen
 class Settled:
-    """Extents that are safe to use, consecutive from the offset asked for, and their notes."""
+    """Extents that are safe to use, consecutive from the offset asked for, and their notes.
 
-    extents: tuple[Extent, ...]
+    `extents` are pairs of length and flags, the very ones that came wherever those were good: a
+    reply may hold millions.
+    """
+
+    extents: tuple[tuple[int, int], ...]
     notes: tuple[Noncompliance, ...]
 
 
@@ -60,10 +64,11 @@ def settle(
     """
     if not extents:
         raise ProtocolError(f"the status of {offset}+{length} holds no extent", rule="S-203")
-    usable: list[Extent] = []
+    usable: list[tuple[int, int]] = []
     notes: list[Noncompliance] = []
     position, end = offset, offset + length
-    for index, (extent, flags) in enumerate(extents):
+    for index, given in enumerate(extents):
+        extent, flags = given
         if not extent:
             raise ProtocolError(f"the extent at {position} has length 0", rule="S-204")
         taken = extent
@@ -88,7 +93,7 @@ def settle(
             elif size is not None and beyond > size:
                 came = f"the extent at {position} ends at {beyond}, past the export's end at {size}"
                 notes.append(Noncompliance("S-208", came, f"taken as {taken} bytes"))
-        usable.append(Extent(taken, flags))
+        usable.append(given if taken == extent and not unaligned else Extent(taken, flags))
         position += taken
         if req_one or unaligned:
             break

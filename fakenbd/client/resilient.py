@@ -32,7 +32,7 @@ from fakenbd.client.noncompliance import LIMIT, Noncompliance
 from fakenbd.client.session import Session, changes
 from fakenbd.client.target import Source, background, fresh
 from fakenbd.errors import DeadlineError, LostError, SessionChangedError
-from fakenbd.protocol.messages import Buffer, Extent
+from fakenbd.protocol.messages import Buffer
 
 __all__ = ["Policy", "ResilientClient"]
 
@@ -212,7 +212,7 @@ class ResilientClient(Commands):
 
     async def statuses(
         self, offset: int, length: int, *, req_one: bool = False
-    ) -> Mapping[str, Sequence[Extent]]:
+    ) -> Mapping[str, Sequence[tuple[int, int]]]:
         return await self._persist(lambda client: client.statuses(offset, length, req_one=req_one))
 
 

@@ -27,7 +27,6 @@ from fakenbd.protocol.messages import (
     Chunk,
     ChunkBody,
     ExportNameReply,
-    Extent,
     Greeting,
     OldstyleGreeting,
     OptionReply,
@@ -323,7 +322,7 @@ def _status(data: memoryview) -> messages.Status | None:
         return None
     (context_id,) = layout.STATUS.unpack_from(data)
     extents = layout.EXTENT.iter_unpack(data[layout.STATUS.size :])
-    return messages.Status(context_id, tuple(map(Extent._make, extents)))
+    return messages.Status(context_id, tuple(extents))
 
 
 def _status_ext(data: memoryview) -> messages.Status | None:
@@ -333,7 +332,7 @@ def _status_ext(data: memoryview) -> messages.Status | None:
     if count != len(data) // 16:  # S-216
         return None
     extents = layout.EXTENT_EXT.iter_unpack(data[layout.STATUS_EXT.size :])
-    return messages.Status(context_id, tuple(map(Extent._make, extents)))
+    return messages.Status(context_id, tuple(extents))
 
 
 def _error(data: memoryview) -> messages.ErrorChunk | None:

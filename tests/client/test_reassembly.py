@@ -325,7 +325,7 @@ STATUS_BREACHES = {
     ),
     "no extents": ([done(StatusBody(7, []))], 'has no extent for "base:allocation" (S-203)'),
     "64-bit flags": (
-        [done(StatusBody(7, [(512, 1 << 32)]))],
+        [done(StatusBody(7, [(512, 1 << 32)]), request_offset=0)],
         'has 64-bit flags for "base:allocation" (S-216)',
     ),
     "the other header's type": (
