@@ -68,6 +68,11 @@ def faults(setting: Setting) -> Iterator[Sides]:
     yield from _flat(setting, _server(faults=1), _server(faults=1000))
 
 
+@row("hundred-faults", "100 faults on other commands", "no fault", COST, 1.05, "at most")
+def hundred_faults(setting: Setting) -> Iterator[Sides]:
+    yield from _flat(setting, _server(), _server(faults=100))
+
+
 @row("size", "reads of 512 bytes from 8 EiB", "from 1 KiB", COST, 1.1, "at most", short=True)
 def size(setting: Setting) -> Iterator[Sides]:
     yield from _flat(setting, _server(size=1024), _server(size=(1 << 63) - 512))
