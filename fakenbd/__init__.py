@@ -9,8 +9,9 @@ Names are imported when they are first used, so that `import fakenbd` costs noth
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from fakenbd.later import later
 
 if TYPE_CHECKING:
     from fakenbd.client import Client, ResilientClient
@@ -74,10 +75,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'fakenbd' has no attribute {name!r}")
-    return getattr(import_module(f"fakenbd.{_HOMES[name]}"), name)
+__getattr__ = later(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

@@ -16,7 +16,7 @@ from cyclopts import Parameter
 from fakenbd import __version__
 from fakenbd.errors import ProfileError, ServeError
 from fakenbd.journal import Journal, Sink
-from fakenbd.profile import Profile, find
+from fakenbd.profile import Profile
 from fakenbd.server import Server
 from fakenbd.server.endpoint import Endpoint
 from fakenbd.server.tls import TLS
@@ -72,6 +72,8 @@ class ServerOptions:
 
     def chosen(self, name: str) -> Profile:
         """The profile of that name, with the export renamed as asked."""
+        from fakenbd.profile import find
+
         profile = find(name)
         if self.export is not None:
             first, *others = profile.exports
@@ -109,12 +111,13 @@ class ServerOptions:
         """Write the journal and the capture as long as the block lasts, and tell what fails."""
         journal = server.journal
         journal.alarm = _tell
+        began = time() - (journal.clock() - journal.began)
         detach: list[Callable[[], None]] = []
         try:
             if self.journal is not None:
                 from fakenbd.journal.jsonl import Header, JsonlSink
 
-                header = Header(__version__, server.profile.id, server.seed, time())
+                header = Header(__version__, server.profile.id, server.seed, began)
                 whole = journal.payloads == "whole"
                 detach.append(
                     _attach(journal, self.journal, lambda file: JsonlSink(file, header, whole))
@@ -122,7 +125,7 @@ class ServerOptions:
             if self.pcap is not None:
                 from fakenbd.journal.pcap import PcapSink
 
-                detach.append(_attach(journal, self.pcap, lambda file: PcapSink(file, time())))
+                detach.append(_attach(journal, self.pcap, lambda file: PcapSink(file, began)))
             yield
         finally:
             for each in detach:

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +19,7 @@ from cyclopts import Parameter
 
 from fakenbd.cli.options import ServerOptions, die_with_parent
 from fakenbd.errors import ProfileError, ServeError
-from fakenbd.profile import Profile, find, library
+from fakenbd.profile import Profile
 from fakenbd.server import Server, open_server
 from fakenbd.server.endpoint import activated
 
@@ -62,13 +63,17 @@ async def _serve(
     endpoint = activated()
     settings = options.server_options(endpoint)
     if every:
+        from fakenbd.profile import find, library
+
         settings["every"] = [find(name) for name in library()]
     if stdio:
         settings |= {"endpoints": []}
         for unused in ("tcp", "unix"):
             settings.pop(unused, None)
-    async with open_server(profile, **settings) as server, trio.open_nursery() as nursery:
-        with options.recording(server):
+    # The files outlive the server: how its last connections end belongs into them.
+    with ExitStack() as files:
+        async with open_server(profile, **settings) as server, trio.open_nursery() as nursery:
+            files.enter_context(options.recording(server))
             nursery.start_soon(_end_on_signal, nursery.cancel_scope)
             if stdio:
                 await server.serve_stream(_standard_stream())

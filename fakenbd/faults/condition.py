@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import attrs
 
-from fakenbd.faults.event import EVENT_KINDS, Event, EventKind
+from fakenbd.faults.event import ANY, EVENT_KINDS, Event, EventKind
 from fakenbd.faults.fields import word_number
 from fakenbd.faults.values import (
     TableError,
@@ -30,7 +30,6 @@ from fakenbd.protocol.constants import Command, CommandFlag, Option, flag_names,
 
 __all__ = ["ANY", "Range", "When", "parse_when"]
 
-ANY: Final = "any"
 Numbers: TypeAlias = frozenset[int] | Literal["any"]
 
 _OF_COMMANDS: Final = ("offset", "length", "flags", "without")

@@ -9,19 +9,18 @@ assignment: faults may come and go in another thread while events are being answ
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
 from fakenbd.faults.answer import Answer
-from fakenbd.faults.builder import On
-from fakenbd.faults.condition import ANY, When
-from fakenbd.faults.difference import difference
-from fakenbd.faults.event import EVENT_KINDS, Event, EventKind
-from fakenbd.faults.fault import Fault, kind_name
-from fakenbd.faults.registry import Kind
-from fakenbd.faults.report import why_not
+from fakenbd.faults.event import ANY, EVENT_KINDS, Event, EventKind
 from fakenbd.faults.strike import Strike, Struck
+
+if TYPE_CHECKING:
+    from fakenbd.faults.builder import On
+    from fakenbd.faults.condition import When
+    from fakenbd.faults.fault import Fault
 
 __all__ = ["Faults"]
 
@@ -173,6 +172,8 @@ class Faults:
         fault does is the next call, a method for each kind, `call` for a function, `do` for
         several kinds. Raises ValueError for conditions that do not exist or cannot hold.
         """
+        from fakenbd.faults.builder import On  # a third of a server's start, for who has lies
+
         return On.when(self.add, event, conditions, name=name, also=also)
 
     def strikes(self, fault: Fault | str, connection: int | None = None) -> int:
@@ -228,6 +229,8 @@ class Faults:
 
     def unfired(self, events: Iterable[Event]) -> list[str]:
         """A sentence for each fault that never struck: the closest event, and what differed."""
+        from fakenbd.faults.report import why_not
+
         events = list(events)
         return [
             why_not(live.fault, events, live.missed)
@@ -276,6 +279,10 @@ def _free_name(words: str, names: set[str]) -> str:
 
 def _applied(fault: Fault, answer: Answer, strike: Strike) -> tuple[Answer, list[tuple[str, str]]]:
     """The answer after all kinds of a fault, and of each that changed it, its name and what."""
+    from fakenbd.faults.difference import difference
+    from fakenbd.faults.fault import kind_name
+    from fakenbd.faults.registry import Kind
+
     changes = []
     for change in fault.do:
         if isinstance(change, Kind):

@@ -13,7 +13,10 @@ import attrs
 from fakenbd.protocol.constants import Command, Option, spec_name
 from fakenbd.protocol.messages import OptionRequest, Request
 
-__all__ = ["EVENT_KINDS", "Event", "EventKind"]
+__all__ = ["ANY", "EVENT_KINDS", "Event", "EventKind"]
+
+ANY: Final = "any"
+"""Stands for all options or commands, where numbers could stand."""
 
 EventKind: TypeAlias = Literal["connect", "greeting", "option", "command"]
 EVENT_KINDS: Final[tuple[EventKind, ...]] = ("connect", "greeting", "option", "command")

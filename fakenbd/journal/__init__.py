@@ -6,8 +6,7 @@ transcript.py.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fakenbd.journal.entries import (
     Connected,
@@ -23,6 +22,7 @@ from fakenbd.journal.expectations import Waiter
 from fakenbd.journal.journal import Journal, Sink, Totals
 from fakenbd.journal.payload import Payload
 from fakenbd.journal.record import HeardBatch, Record
+from fakenbd.later import later
 
 if TYPE_CHECKING:
     from fakenbd.journal.jsonl import Header, JsonlSink, load
@@ -58,7 +58,4 @@ _LATER = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _LATER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
+__getattr__ = later(__name__, _LATER)

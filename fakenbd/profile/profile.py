@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import attrs
 
 from fakenbd.errors import ProfileError
 from fakenbd.export import Export
-from fakenbd.faults import Fault
 from fakenbd.profile.exports import read_export
 from fakenbd.profile.plan import ExportPlan
 from fakenbd.profile.reading import nested, outermost
-from fakenbd.protocol.rules import rule
+
+if TYPE_CHECKING:
+    from fakenbd.faults import Fault
 
 __all__ = [
     "OPERATIONS",
@@ -145,6 +146,8 @@ class Profile:
         """Whether it sets its client free to leave; None where it names no rule to tell."""
         if not self.rules:
             return None
+        from fakenbd.protocol.rules import rule  # reading the tables takes longer than asking
+
         return any(rule(rule_id).frees for rule_id in self.rules)
 
     @property

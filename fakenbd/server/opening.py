@@ -10,20 +10,22 @@ import secrets
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import trio
 
 from fakenbd.errors import ProfileError, ServeError
 from fakenbd.faults import Faults
-from fakenbd.faults.fault import Fault
 from fakenbd.journal import Journal
 from fakenbd.profile import Profile
 from fakenbd.server.endpoint import Endpoint, bind_tcp, bind_unix
 from fakenbd.server.server import Server
 from fakenbd.server.service import Service
 from fakenbd.server.tls import TLS, Security
+
+if TYPE_CHECKING:
+    from fakenbd.faults import Fault
 
 __all__ = ["close", "open_server", "prepare"]
 

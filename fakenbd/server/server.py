@@ -8,28 +8,32 @@ from __future__ import annotations
 import socket as sockets
 import sys
 import traceback
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import trio
 
 from fakenbd.errors import ServeError
 from fakenbd.export import Export
-from fakenbd.faults import Event, Faults
+from fakenbd.faults import Faults
 from fakenbd.faults.answer import Away, StartTLS
-from fakenbd.faults.builder import On
-from fakenbd.journal import Entry, Heard, Journal, Waiter
+from fakenbd.journal import Entry, Journal, Waiter
 from fakenbd.profile import Profile
-from fakenbd.protocol.messages import OptionRequest, Request
 from fakenbd.server.conversation import Conversation
 from fakenbd.server.endpoint import Endpoint
 from fakenbd.server.handshake import HandshakeError
+from fakenbd.server.hindsight import past_events
 from fakenbd.server.service import Service
 from fakenbd.server.session import Session
 from fakenbd.server.tls import Security
 from fakenbd.server.transport import SocketTransport, StreamTransport, Transport
 
+if TYPE_CHECKING:
+    from fakenbd.faults.builder import On
+
 __all__ = ["Server"]
+
+_ROUNDS: Final = 4
 
 
 @attrs.frozen
@@ -129,7 +133,7 @@ class Server:
 
     def unfired(self) -> list[str]:
         """A sentence for each fault that never struck: the closest event, and what differed."""
-        return self.faults.unfired(_events(self.journal))
+        return self.faults.unfired(past_events(self.journal))
 
     async def wait_for(
         self, command: str | int | None = None, *, count: int = 1, timeout: float = 5, **wanted: Any
@@ -155,6 +159,20 @@ class Server:
         finally:
             unsubscribe()
         raise waiter.error(timeout)
+
+    async def settle(self, timeout: float = 1) -> None:
+        """Wait until all that has reached the server is dealt with, at most `timeout` seconds.
+
+        What clients sent before they closed is in the journal then; faults that wait still wait.
+        """
+        with trio.move_on_after(timeout):
+            # Who waits at the door is let in, and who has said goodbye is let out.
+            for _ in range(_ROUNDS):
+                await trio.lowlevel.checkpoint()
+            if self._nursery is not None and self._nursery.child_tasks:
+                from trio.testing import wait_all_tasks_blocked  # slow to import
+
+                await wait_all_tasks_blocked()
 
     # --- clients -----------------------------------------------------------------------------
 
@@ -261,26 +279,6 @@ class Server:
             self._away -= 1
             return True
         return bool(self._away_until) and trio.current_time() < self._away_until
-
-
-def _events(journal: Journal) -> list[Event]:
-    """The events of a journal, as far as it holds them, to tell why a fault never struck."""
-    events = []
-    for entry in journal:
-        if isinstance(entry, Heard) and entry.connection is not None:
-            message = entry.message
-            if isinstance(message, Request):
-                events.append(Event("command", entry.connection, request=message))
-            elif isinstance(message, OptionRequest):
-                events.append(
-                    Event(
-                        "option",
-                        entry.connection,
-                        option=message.option,
-                        option_request=message,
-                    )
-                )
-    return events
 
 
 def _deepest(error: BaseException) -> BaseException:

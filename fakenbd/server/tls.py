@@ -13,14 +13,12 @@ import tempfile
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import attrs
 
 from fakenbd.errors import ServeError
-from fakenbd.faults import Fault
 from fakenbd.faults.answer import StartTLS
-from fakenbd.faults.kinds.tls import Certificate as CertificateKind
 from fakenbd.profile import Handshake
 from fakenbd.server.certificates import (
     CA_CERTIFICATE,
@@ -31,6 +29,9 @@ from fakenbd.server.certificates import (
 from fakenbd.server.handshake import SecureTransport, shake_hands
 from fakenbd.server.keys import read_keys
 from fakenbd.server.transport import Transport
+
+if TYPE_CHECKING:
+    from fakenbd.faults import Fault
 
 __all__ = ["TLS", "Security"]
 
@@ -175,6 +176,9 @@ class Security:
     def check(self, faults: Iterable[Fault]) -> None:
         """Raise ServeError if a fault needs a certificate that cannot be made."""
         for fault in faults:
+            # A server without faults does not import their kinds.
+            from fakenbd.faults.kinds.tls import Certificate as CertificateKind
+
             for change in fault.do:
                 if isinstance(change, CertificateKind):
                     self._context(change.certificate, None)
