@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
 import trio
 import trio.testing
@@ -233,66 +231,3 @@ async def test_a_server_that_came_back_with_less(autojump_clock):
             assert caught.value.changes[-1] == "the export is read-only now"
             assert await client.read(0, 512) == content(0, 512)
             assert client.size == 1 << 20
-
-
-# --- a soak ------------------------------------------------------------------------------------
-
-
-async def soak(rounds):
-    """Write, zero and read an image over a server that fails all the time; nothing is lost."""
-    policy = Policy(attempts=100, deadline=10_000, pause=0.01, longest=1)
-    async with open_server(size="256KiB", content="zeros", seed=3) as server:
-        options = {"policy": policy, "timeout": PATIENCE}
-        async with ResilientClient.connect(source(server), **options) as client:
-            for lose in (
-                lambda on: on.close(),
-                lambda on: on.reset(after=True),
-                lambda on: on.cut(-1),
-                lambda on: on.cut(7, then="stall"),
-                lambda on: on.delay(0.5),
-                lambda on: on.away(attempts=2),
-            ):
-                lose(server.on(chance=0.04))
-            for option in ("go", "structured-reply", "extended-headers"):
-                server.on(option=option, chance=0.05).cut(5)
-            server.on("connect", chance=0.05).refuse_connection()
-            server.on("greeting", chance=0.05).cut(9)
-            image = bytearray(client.size)
-
-            async def work(part):
-                # Each worker has a part of its own: overlapping requests have no order.
-                start, size = part * 4096, 4096
-                chance = random.Random(part)
-                for number in range(rounds):
-                    place = start + chance.randrange(size)
-                    length = min(chance.randrange(1, 2000), start + size - place)
-                    if number % 3 == 0:
-                        assert await client.read(place, length) == image[place : place + length]
-                    elif number % 3 == 1:
-                        data = chance.randbytes(length)
-                        await client.write(place, data)
-                        image[place : place + length] = data
-                    else:
-                        await client.zero(place, length)
-                        image[place : place + length] = bytes(length)
-
-            async with trio.open_nursery() as nursery:
-                for part in range(16):
-                    nursery.start_soon(work, part)
-            strikes = server.strikes()
-            for fault in tuple(server.faults):
-                server.faults.remove(fault)
-            assert await client.read(0, client.size) == image
-        assert server.errors == []
-        return strikes
-
-
-@pytest.mark.trio
-async def test_nothing_is_lost(autojump_clock):
-    assert await soak(20) > 50
-
-
-@pytest.mark.soak
-@pytest.mark.trio
-async def test_nothing_is_lost_in_the_long_run(autojump_clock):
-    assert await soak(1000) > 3000
