@@ -195,7 +195,7 @@ class Session:
             await self.transport.send(buffers)
         except _BROKEN as error:
             how = "EOF" if getattr(error, "errno", None) == errno.EPIPE else "RST"
-            self._stop("client", how, str(error))
+            self._stop("client", how, _reason(error))
 
     def _stop(self, by: str, how: str, detail: str = "") -> None:
         self.conversation.end(by, how, detail)
@@ -231,7 +231,7 @@ class Session:
             try:
                 await self.transport.finish()
             except _BROKEN as error:
-                self._stop("client", "RST", str(error))
+                self._stop("client", "RST", _reason(error))
             return
         if step.how == "reset":
             self.transport.reset()
@@ -268,6 +268,11 @@ class Session:
     async def _go_away(self, step: Away) -> None:
         self.away(step)
         await trio.lowlevel.checkpoint()
+
+
+def _reason(error: Exception) -> str:
+    # The number of an error says nothing to people.
+    return getattr(error, "strerror", None) or str(error)
 
 
 _PERFORMANCES: Final[dict[type, Callable[[Session, Any], Awaitable[None]]]] = {
