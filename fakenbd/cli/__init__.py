@@ -1,39 +1,56 @@
 """The command line: one module for each group of verbs, imported when its verb is called.
 
 Errors are one sentence on standard error and an exit status: 1 failures, 2 usage, 3 trouble with
-the set-up, 5 nothing selected. A traceback means a bug of ours.
+the set-up, 5 nothing selected, 130 interrupted. A traceback means a bug of ours.
 """
 
 from __future__ import annotations
 
 import json
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Group, Parameter
 
 from fakenbd import __version__
+from fakenbd.cli.verbs import PROFILE_VERBS, VERBS, Verb
 from fakenbd.errors import ClientError, FakenbdError, ProfileError, ProtocolError, UriError
 
 __all__ = ["app", "main"]
+
+_LOOKS = {
+    "help_format": "plaintext",
+    "group_parameters": Group("Options"),
+    # What is off unless given needs no default, and what is not given needs no opposite.
+    "default_parameter": Parameter(show_default=False, negative=""),
+}
 
 app = App(
     name="fakenbd",
     help="A fake NBD server that tells the truth by default and lies on cue.",
     version=__version__,
-    help_format="plaintext",
-    help_epilogue="A profile is named by its id (see fakenbd profiles list), "
-    "or by the path of a .toml or .py file.",
+    help_epilogue="What a verb takes, with examples: fakenbd VERB --help",
+    **_LOOKS,
 )
-app.command("fakenbd.cli.serve:serve", name="serve")
-app.command("fakenbd.cli.run:run", name="run")
-app.command("fakenbd.cli.check:check", name="check")
-app.command("fakenbd.cli.check:report", name="report")
-app.command("fakenbd.cli.client:info", name="info")
-app.command("fakenbd.cli.client:list_all", name="list")
-app.command("fakenbd.cli.client:copy_disk", name="copy")
-app.command("fakenbd.cli.client:show_map", name="map")
-app.command("fakenbd.cli.explain:explain", name="explain")
+profiles = App(name="profiles", help="Look at the library of profiles.", **_LOOKS)
+
+
+def _add(parent: App, verbs: Mapping[str, Verb], name: str) -> None:
+    for word, verb in verbs.items():
+        parent.command(
+            verb.home,
+            name=word,
+            help=verb.help,
+            usage=f"Usage: {name} {word} {verb.usage}",
+            help_epilogue=verb.epilogue,
+            **_LOOKS,
+        )
+
+
+_add(app, VERBS, "fakenbd")
+_add(profiles, PROFILE_VERBS, "fakenbd profiles")
+app.command(profiles)
 
 _STATUSES: dict[type[Exception], int] = {
     CycloptsError: 2,
@@ -43,12 +60,6 @@ _STATUSES: dict[type[Exception], int] = {
     ProtocolError: 1,
     FakenbdError: 3,
 }
-
-profiles = App(name="profiles", help="Look at the library of profiles.", help_format="plaintext")
-profiles.command("fakenbd.cli.profiles:list_profiles", name="list")
-profiles.command("fakenbd.cli.profiles:show", name="show")
-profiles.command("fakenbd.cli.profiles:validate", name="validate")
-app.command(profiles)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -69,8 +80,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read our output has seen enough.
         sys.stderr.close()
         return 0
-    except Exception as error:
+    except BaseException as error:
         reason = _alone(error)
+        if isinstance(reason, KeyboardInterrupt):
+            return 128 + signal.SIGINT
         for kind, code in _STATUSES.items():
             if isinstance(reason, kind):
                 return _complain(str(reason), code)

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import trio
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from fakenbd.cli.client_options import ClientOptions
 from fakenbd.client import Run, copy, list_offers, map_export, qemu_json
@@ -113,7 +114,10 @@ def list_all(uri: _Target, /, *, json: _Json = False, options: ClientOptions | N
 async def _listed(uri: str, options: ClientOptions) -> list[dict[str, Any]]:
     target = Uri.parse(uri)
     found: list[dict[str, Any]] = []
-    for listed, offer in await list_offers(target, **options.settings(target)):
+    settings = {**options.settings(target), "tls": options.security(target)}
+    with options.telling() as notes:
+        offers = await list_offers(target, notes=notes, **settings)
+    for listed, offer in offers:
         if isinstance(offer, str):
             found.append({"export": listed.name, "refused": offer})
             continue
@@ -145,21 +149,27 @@ def copy_disk(
     verify: Annotated[
         bool, Parameter(help="Read both once more and compare.", negative="")
     ] = False,
-    in_flight: Annotated[int, Parameter(help="How many pieces are on their way at once.")] = 8,
+    in_flight: Annotated[
+        int, Parameter(help="How many pieces are on their way at once.", validator=Number(gte=1))
+    ] = 8,
     connections: Annotated[
-        int, Parameter(help="Share the work among so many, where the server allows it.")
+        int,
+        Parameter(
+            help="Share the work among so many, where the server allows it.",
+            validator=Number(gte=1),
+        ),
     ] = 4,
     no_sparse: Annotated[bool, Parameter(help="Transfer zeroes as data.", negative="")] = False,
     options: ClientOptions | None = None,
 ) -> int:
     """Copy an export or a file, whole, to an export or a file."""
     options = options or ClientOptions()
-    # Both ends, where both are exports, are asked as the first URI and the options say.
-    remote = [place for place in (source, destination) if "://" in place]
+    remote = [Uri.parse(place) for place in (source, destination) if "://" in place]
     if not remote:
         raise ClientError(f"neither {source} nor {destination} is the URI of an export")
-    settings = options.settings(Uri.parse(remote[0]))
-    with _progress(f"{Path(source).name or source} → {destination}") as progress:
+    settings = options.settings(*remote)
+    title = f"{Path(source).name or source} → {destination}"
+    with options.telling() as notes, _progress(title) as progress:
         copied = trio.run(
             lambda: copy(
                 source,
@@ -170,6 +180,8 @@ def copy_disk(
                 sparse=not no_sparse,
                 policy=options.policy,
                 progress=progress,
+                tls=options.security,
+                notes=notes,
                 **settings,
             )
         )

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import attrs
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from fakenbd.client import TLS, Client, Commands, Noncompliance, Policy, ResilientClient
 from fakenbd.protocol.text import visible
 from fakenbd.protocol.uri import Uri
 
-__all__ = ["ClientOptions", "tell"]
+__all__ = ["ClientOptions"]
 
 _TIMEOUT: Final = 30.0
 
@@ -26,9 +27,15 @@ _TIMEOUT: Final = 30.0
 class ClientOptions:
     """Options of the reference client."""
 
-    timeout: Annotated[float, Parameter(help="Seconds that any one wait may take.")] = _TIMEOUT
+    timeout: Annotated[
+        float, Parameter(help="Seconds that any one wait may take.", validator=Number(gt=0))
+    ] = _TIMEOUT
     retry: Annotated[
-        int, Parameter(help="Connect again after a lost connection, this many times for one call.")
+        int,
+        Parameter(
+            help="Connect again after a lost connection, this many times for one call.",
+            validator=Number(gte=0),
+        ),
     ] = 0
     strict: Annotated[
         bool, Parameter(help="Fail at the first breach instead of coping with it.", negative="")
@@ -59,12 +66,13 @@ class ClientOptions:
         """The URI's wishes for TLS, and what the options say otherwise."""
         if self.tls_certificates is not None:
             uri = attrs.evolve(uri, tls_certificates=str(self.tls_certificates))
+        if self.tls_psk is not None:
+            uri = attrs.evolve(uri, tls_psk_file=str(self.tls_psk))
         security = TLS.of(uri)
         given: dict[str, Any] = {
             "policy": self.tls,
             "authority": self.tls_ca and str(self.tls_ca),
             "hostname": self.tls_hostname,
-            "psk_file": self.tls_psk and str(self.tls_psk),
         }
         return attrs.evolve(
             security,
@@ -72,16 +80,16 @@ class ClientOptions:
             **{name: value for name, value in given.items() if value is not None},
         )
 
-    def settings(self, uri: Uri) -> dict[str, Any]:
-        """The keyword arguments for everything that connects to `uri`."""
+    def settings(self, *uris: Uri) -> dict[str, Any]:
+        """The keyword arguments for everything that connects to `uris`, but for `tls`."""
         # The notes are told at the end, each once; the log would say them again.
         logging.getLogger("fakenbd").addHandler(logging.NullHandler())
-        for name, _ in uri.unknown:  # C-154
-            print(f"fakenbd: the URI's parameter {visible(name)} is not known", file=sys.stderr)
+        for uri in uris:
+            for name, _ in uri.unknown:  # C-154
+                print(f"fakenbd: the URI's parameter {visible(name)} is not known", file=sys.stderr)
         return {
             "tolerance": "strict" if self.strict else "tolerant",
             "timeout": self.timeout,
-            "tls": self.security(uri),
         }
 
     @asynccontextmanager
@@ -90,22 +98,32 @@ class ClientOptions:
     ) -> AsyncIterator[Commands]:
         """A client of `target`; what it put up with is told on standard error at the end."""
         uri = Uri.parse(target)
-        settings = {**self.settings(uri), "contexts": contexts}
+        settings = {**self.settings(uri), "tls": self.security(uri), "contexts": contexts}
         policy = self.policy
         connection = (
             Client.connect(uri, **settings)
             if policy is None
             else ResilientClient.connect(uri, policy=policy, **settings)
         )
-        async with connection as client:
-            try:
-                yield client
-            finally:
-                if not self.strict:
-                    tell(client.notes)
+        with self.telling() as notes:
+            async with connection as client:
+                try:
+                    yield client
+                finally:
+                    notes += client.notes
+
+    @contextmanager
+    def telling(self) -> Iterator[list[Noncompliance]]:
+        """A list of what the client puts up with, which is told on standard error at the end."""
+        notes: list[Noncompliance] = []
+        try:
+            yield notes
+        finally:
+            if not self.strict:
+                _tell(notes)
 
 
-def tell(notes: Sequence[Noncompliance]) -> None:
+def _tell(notes: Sequence[Noncompliance]) -> None:
     """Say what the client put up with, each breach once and how often it came."""
     seen: dict[str, int] = {}
     for note in notes:

@@ -3,13 +3,14 @@
 The source says where it has data, the pieces of that are read and written by a few workers, and
 the rest is made to read as zeroes, which costs no transfer. Data that turns out to be zeroes is
 treated alike. Whatever fails ends the copy with its error: a copy is whole, or it is an exception.
+A file is written under another name and gets its own when all is there, and compared where that is
+wished; an export has what had been written by then.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing
-from functools import partial
 from os import PathLike
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -19,8 +20,10 @@ import trio
 from fakenbd.client.blocks import pieces
 from fakenbd.client.commands import Commands
 from fakenbd.client.file import FileEnd
+from fakenbd.client.noncompliance import Noncompliance
 from fakenbd.client.pool import Pool
 from fakenbd.client.resilient import Policy, ResilientClient
+from fakenbd.client.tls import TLS
 from fakenbd.errors import ClientError
 from fakenbd.protocol.constants import State, TransmissionFlag
 from fakenbd.protocol.messages import Buffer
@@ -99,16 +102,34 @@ async def copy(
     connections: int = 4,
     policy: Policy | None = None,
     progress: Progress | None = None,
+    tls: TLS | Callable[[Uri], TLS] | None = None,
+    notes: list[Noncompliance] | None = None,
     **options: Any,
 ) -> Copied:
     """Copy all of `source` to `destination`; a file is created or replaced.
 
     `verify` reads both once more and compares. `sparse` off transfers zeroes as data. With a
     `policy` a lost connection is made again, without one `connections` share the work where the
-    server allows that. `options` are those of `Client.connect`.
+    server allows that. `tls` may depend on the URI. The breaches that were tolerated are added to
+    `notes`. `options` are those of `Client.connect`.
     """
+    if in_flight < 1:
+        raise ValueError(f"in_flight must be at least 1, not {in_flight}")
+    kept = notes if notes is not None else []
+
+    async def connect(uri: Uri) -> Commands:
+        settings = {**options, "tls": tls(uri) if callable(tls) else tls}
+        client: Commands
+        if policy is not None:
+            resilient = ResilientClient.connect(uri, policy=policy, **settings)
+            client = await stack.enter_async_context(resilient)
+        else:
+            pool = Pool.connect(uri, connections=connections, **settings)
+            client = await stack.enter_async_context(pool)
+        stack.callback(lambda: kept.extend(client.notes))
+        return client
+
     async with AsyncExitStack() as stack:
-        connect = partial(_connected, stack, policy, connections, options)
         reading = await _end(stack, connect, source, None)
         writing = await _end(stack, connect, destination, reading.size)
         if writing.size < reading.size:
@@ -127,28 +148,16 @@ async def copy(
 
 async def _end(
     stack: AsyncExitStack,
-    connect: Callable[[str | Uri], Awaitable[Commands]],
+    connect: Callable[[Uri], Awaitable[Commands]],
     place: Place,
     size: int | None,
 ) -> _End:
     """One end of the copy; `size` is what the destination must hold, None for the source."""
     if isinstance(place, Uri) or "://" in str(place):
-        return ExportEnd(await connect(place if isinstance(place, Uri) else str(place)))
-    return stack.enter_context(FileEnd.opened(str(place), size))
-
-
-async def _connected(
-    stack: AsyncExitStack,
-    policy: Policy | None,
-    connections: int,
-    options: dict[str, Any],
-    target: str | Uri,
-) -> Commands:
-    if policy is not None:
-        resilient = ResilientClient.connect(target, policy=policy, **options)
-        return await stack.enter_async_context(resilient)
-    pool = Pool.connect(target, connections=connections, **options)
-    return await stack.enter_async_context(pool)
+        return ExportEnd(await connect(place if isinstance(place, Uri) else Uri.parse(str(place))))
+    if size is None:
+        return stack.enter_context(FileEnd.opened(str(place)))
+    return stack.enter_context(FileEnd.created(str(place), size))
 
 
 @attrs.define(eq=False)

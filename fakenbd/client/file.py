@@ -1,11 +1,18 @@
-"""A file as one end of a copy; reads and writes go to threads, so that no disk holds up a reply."""
+"""A file as one end of a copy; reads and writes go to threads, so that no disk holds up a reply.
+
+A new file is written beside the one whose place it takes, and renamed when it is whole: a copy that
+was broken off, however, is never taken for the copy.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
+import secrets
+import stat
 from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from contextlib import ExitStack, contextmanager, suppress
+from typing import TypeVar
 
 import attrs
 import trio
@@ -28,22 +35,39 @@ class FileEnd:
 
     @classmethod
     @contextmanager
-    def opened(cls, path: str, size: int | None) -> Iterator[FileEnd]:
-        """The file to read (`size` None), or a new file of `size` bytes, all of them a hole."""
-        try:
-            if size is None:
+    def opened(cls, path: str) -> Iterator[FileEnd]:
+        """The file to read."""
+        with ExitStack() as stack:
+            with _blamed("open", path):
                 descriptor = os.open(path, os.O_RDONLY)
+                stack.callback(os.close, descriptor)
                 # Block devices say 0 in stat.
                 size = os.lseek(descriptor, 0, os.SEEK_END)
-            else:
-                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
-                os.truncate(descriptor, size)
-        except (OSError, ValueError, OverflowError) as error:
-            raise _failed("open", path, error) from error
-        try:
             yield cls(path, size, descriptor)
-        finally:
-            os.close(descriptor)
+
+    @classmethod
+    @contextmanager
+    def created(cls, path: str, size: int) -> Iterator[FileEnd]:
+        """A new file of `size` bytes, all of them a hole. It is at `path` when the block is over.
+
+        A file that was there keeps its owner and its permissions; if the block raises, its content.
+        """
+        with ExitStack() as stack:
+            with _blamed("open", path):
+                goal = os.path.realpath(path)
+                before = _replaceable(goal)
+                part = f"{goal}.{secrets.token_hex(4)}.part"
+                descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+                stack.callback(os.close, descriptor)
+                stack.callback(_remove, part)
+                os.truncate(descriptor, size)
+                if before is not None:
+                    with suppress(PermissionError):
+                        os.fchown(descriptor, before.st_uid, before.st_gid)
+                    os.fchmod(descriptor, stat.S_IMODE(before.st_mode))
+            yield cls(path, size, descriptor)
+            with _blamed("rename", part):
+                os.rename(part, goal)
 
     async def extents(self) -> AsyncGenerator[tuple[int, bool], None]:
         """Lengths that add up to the size, and whether each is a hole."""
@@ -95,11 +119,37 @@ class FileEnd:
         await trio.lowlevel.checkpoint()
 
     async def _in_thread(self, what: str, work: Callable[[], _T]) -> _T:
-        try:
+        with _blamed(what, self.path):
             return await trio.to_thread.run_sync(work)
-        except (OSError, EOFError) as error:
-            raise _failed(what, self.path, error) from error
 
 
-def _failed(what: str, path: str, error: Any) -> ClientError:
-    return ClientError(f"cannot {what} {path}: {getattr(error, 'strerror', None) or error}")
+def _replaceable(path: str) -> os.stat_result | None:
+    """What is known of the file at `path`; None where there is none. OSError if it must stay."""
+    try:
+        # Opening says who may write; a pipe without a reader must not hold it up.
+        descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return None
+    try:
+        known = os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
+    if not stat.S_ISREG(known.st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file")
+    return known
+
+
+def _remove(path: str) -> None:
+    # Where it was renamed there is nothing to remove.
+    with suppress(OSError):
+        os.unlink(path)
+
+
+@contextmanager
+def _blamed(what: str, path: str) -> Iterator[None]:
+    """Whatever the system refuses is a ClientError that says what was tried, and where."""
+    try:
+        yield
+    except (OSError, EOFError, ValueError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ClientError(f"cannot {what} {path}: {reason}") from error

@@ -10,7 +10,7 @@ import attrs
 
 from fakenbd.client.channel import Channel, Deadlines
 from fakenbd.client.negotiation import Negotiation
-from fakenbd.client.noncompliance import Tolerance
+from fakenbd.client.noncompliance import Noncompliance, Tolerance
 from fakenbd.client.session import Listed, Offer
 from fakenbd.client.target import Settings, Target, begin
 from fakenbd.client.tls import TLS
@@ -28,9 +28,14 @@ async def list_exports(target: Target, **options: Any) -> tuple[Listed, ...]:
         return await channel.perform(negotiation.list_exports())
 
 
-async def list_offers(target: Target, **options: Any) -> tuple[tuple[Listed, Offer | str], ...]:
-    """The exports that a server lists, and what each offers; or why it does not say."""
-    async with _haggling(target, **options) as (channel, negotiation):
+async def list_offers(
+    target: Target, *, notes: list[Noncompliance] | None = None, **options: Any
+) -> tuple[tuple[Listed, Offer | str], ...]:
+    """The exports that a server lists, and what each offers; or why it does not say.
+
+    The breaches that were tolerated are added to `notes`.
+    """
+    async with _haggling(target, notes=notes, **options) as (channel, negotiation):
         found: list[tuple[Listed, Offer | str]] = []
         for listed in await channel.perform(negotiation.list_exports()):
             try:
@@ -61,6 +66,7 @@ async def _haggling(
     timeout: float | Deadlines | None = None,
     tolerance: Tolerance = "tolerant",
     tls: TLS | None = None,
+    notes: list[Noncompliance] | None = None,
 ) -> AsyncIterator[tuple[Channel, Negotiation]]:
     """A session between its greeting and the choice of an export; left with NBD_OPT_ABORT."""
     settings = Settings(target, export, (), tolerance, Deadlines.given(timeout), tls)
@@ -73,4 +79,7 @@ async def _haggling(
     except BaseException as error:
         await channel.leave(negotiation, error)
         raise
+    finally:
+        if notes is not None:
+            notes += negotiation.notes.kept
     await channel.leave(negotiation)

@@ -16,7 +16,7 @@ from fakenbd.client.negotiation import Negotiation, Wishes
 from fakenbd.client.noncompliance import Notes, Tolerance
 from fakenbd.client.tls import TLS
 from fakenbd.client.transport import transport_of
-from fakenbd.errors import LostError
+from fakenbd.errors import LostError, TLSError
 from fakenbd.protocol.uri import Uri
 
 __all__ = ["Settings", "Source", "Target", "background", "begin", "fresh", "open_stream", "opened"]
@@ -52,11 +52,15 @@ class Settings:
 
     @property
     def security(self) -> TLS:
-        """What was said about TLS, or what the URI says of it."""
-        if self.tls is not None:
-            return self.tls
+        """What was said about TLS, or what the URI says of it. TLSError if the two disagree."""
         uri = self.uri
-        return TLS.of(uri) if uri is not None else TLS(policy="off")
+        if self.tls is None:
+            return TLS.of(uri) if uri is not None else TLS(policy="off")
+        if uri is None or not uri.tls:
+            return self.tls
+        if self.tls.policy == "off":
+            raise TLSError(f"{uri} requires TLS, which is switched off")
+        return attrs.evolve(self.tls, policy="require")  # C-150
 
     def wishes(self) -> Wishes:
         """What the negotiation is to ask for."""

@@ -80,12 +80,16 @@ class TLS:
     @classmethod
     def of(cls, uri: Uri) -> TLS:
         """What a URI says: required for nbds schemes, not asked for otherwise."""
+        if uri.tls and uri.tls_type == "anon":
+            raise TLSError("anonymous TLS (tls-type=anon) is not to be had with Python")
+        if uri.tls and uri.tls_type == "psk" and uri.tls_psk_file is None:
+            raise TLSError("tls-type=psk needs a file of pre-shared keys: tls-psk-file")
         files = _in_directory(uri.tls_certificates) if uri.tls_certificates is not None else {}
         return cls(
             policy="require" if uri.tls else "off",
             hostname=uri.tls_hostname,
             verify=uri.tls_verify_peer is not False,
-            psk_file=uri.tls_psk_file,
+            psk_file=uri.tls_psk_file if uri.tls_type != "x509" else None,
             username=uri.username,
             **files,
         )
