@@ -27,7 +27,7 @@ _PIECE: Final = 1 << 20
 class Job:
     """One operation on `length` bytes from `offset` on; the folder has its input and its output.
 
-    `before` is what the export held there when it began.
+    `before` is what the export held there when it began, `told` the sizes that the server claimed.
     """
 
     facts: Facts
@@ -36,6 +36,7 @@ class Job:
     input: Path
     output: Path
     before: bytes = attrs.field(default=b"", repr=False)
+    told: frozenset[int] = frozenset()
 
 
 def wrong(check: Check, job: Job, said: str) -> str:
@@ -66,11 +67,17 @@ def _file(job: Job, said: str) -> str:
     return ""
 
 
-def _honest_lengths(job: Job) -> tuple[int, ...]:
-    """The length, and what is left of it where the last block is not whole: none may be read."""
+def _honest_lengths(job: Job) -> set[int]:
+    """How much there may be: what there is, or what the server said there is.
+
+    What is left of the last block where that is not whole may be missing: nobody can ask for it.
+    """
+    whole = job.length == job.facts.export.size
+    ends = {job.offset + job.length}
+    ends |= {size if whole else min(size, job.offset + job.length) for size in job.told}
     blocks = job.facts.export.block_size
-    minimum = blocks.minimum if blocks is not None else 1
-    return job.length, job.length - (job.offset + job.length) % max(1, minimum)
+    minimum = max(1, blocks.minimum) if blocks is not None else 1
+    return {end - job.offset for each in ends for end in (each, each - each % minimum)}
 
 
 def _input(job: Job, said: str) -> str:
@@ -137,6 +144,8 @@ def _map(said: str, job: Job, start: str, flags: Callable[[Mapping[str, Any]], i
     except (ValueError, TypeError, KeyError) as error:
         return f"it wrote no map that can be read ({type(error).__name__}: {error})"
     place = 0
+    if [row[:2] for row in extents] == [(0, 0)]:
+        extents = []  # It is a way to say that there is nothing.
     for offset, length, _ in extents:
         if offset != place:
             return f"its map goes on at {offset}, where {place} was next"

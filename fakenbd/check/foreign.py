@@ -123,7 +123,8 @@ class _Stage:
             self.witness.wait_alone(_SETTLE)
             problem = ""
             if done.status == 0 and not done.stopped:
-                problem = wrong(deed.check, job, done.output)
+                told = frozenset(self.witness.sizes)
+                problem = wrong(deed.check, attrs.evolve(job, told=told), done.output)
         return Account(_account(self.operation, done, problem), tuple(argv), "", done.seconds)
 
 

@@ -15,7 +15,14 @@ import attrs
 
 from fakenbd.journal import Connected, Ended, HeardBatch, Record
 from fakenbd.journal.record import Happening, Utterance
-from fakenbd.protocol.messages import OptionReply, OptionRequest, Request
+from fakenbd.protocol.messages import (
+    ExportNameReply,
+    InfoExport,
+    OldstyleGreeting,
+    OptionReply,
+    OptionRequest,
+    Request,
+)
 from fakenbd.protocol.messages import Server as Listed
 
 __all__ = ["Witness"]
@@ -43,6 +50,7 @@ class Witness:
     size: int
     alarm: Callable[[], None] = _nothing
     storm: str = attrs.field(init=False, default="")
+    sizes: set[int] = attrs.field(init=False, factory=set)
     _connections: int = attrs.field(init=False, default=0)
     _options: int = attrs.field(init=False, default=0)
     _requests: int = attrs.field(init=False, default=0)
@@ -67,8 +75,8 @@ class Witness:
             elif type(record.message) is OptionRequest:
                 self._options += 1
                 self._look()
-            elif type(record.message) is OptionReply and type(record.message.body) is Listed:
-                self._options_bound += _EACH
+            else:
+                self._heed(record.message)
         elif isinstance(record, Happening):
             self._happened(record)
 
@@ -78,6 +86,16 @@ class Witness:
     def wait_alone(self, seconds: float) -> bool:
         """Wait until no connection is left; False if that takes too long."""
         return self._alone.wait(seconds)
+
+    def _heed(self, message: object) -> None:
+        """Take note of what the server said, where it matters."""
+        if type(message) is OptionReply:
+            if type(message.body) is Listed:
+                self._options_bound += _EACH
+            elif type(message.body) is InfoExport:
+                self.sizes.add(message.body.size)
+        elif type(message) is ExportNameReply or type(message) is OldstyleGreeting:
+            self.sizes.add(message.size)
 
     def _happened(self, record: Happening) -> None:
         if isinstance(record.entry, Connected):

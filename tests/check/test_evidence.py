@@ -52,6 +52,24 @@ def test_a_last_block_that_nobody_may_ask_for_may_be_missing(tmp_path: Path) -> 
     assert wrong("file", task, "") == ""
 
 
+@pytest.mark.parametrize(("size", "sentence"), [(512, ""), (513, "its output has 513 bytes, ")])
+def test_a_size_that_the_server_lied_about_is_not_the_clients_fault(
+    tmp_path: Path, size: int, sentence: str
+) -> None:
+    task = attrs.evolve(job(tmp_path), told=frozenset((512,)))
+    (tmp_path / "output").write_bytes(TRUTH[:size])
+    found = wrong("file", task, "")
+    assert found.startswith(sentence)
+    assert bool(found) == bool(sentence)
+
+
+def test_an_empty_export_may_be_one_empty_row(tmp_path: Path) -> None:
+    export = Export(size=0)
+    task = Job(Facts(export), 0, 0, tmp_path / "input", tmp_path / "output")
+    assert wrong("nbdinfo-map", task, nbdinfo([(0, 0, 0)])) == ""
+    assert wrong("nbdinfo-map", task, "[]") == ""
+
+
 def test_data_that_nobody_could_know_to_be_wrong_is_not_compared(tmp_path: Path) -> None:
     task = job(tmp_path)
     (tmp_path / "output").write_bytes(flipped(TRUTH, 7))

@@ -148,7 +148,7 @@ def test_the_link_of_a_failed_case_leads_to_its_transcript(tmp_path: Path) -> No
     opened = tags(document, r'<article id="([^"]+)"[^>]*>\s*<details open="">')
     assert opened == [link[1:]]
     article = document.partition(f'<article id="{link[1:]}"')[2].partition("</article>")[0]
-    assert "<span class=\"marked strike\">▸            ⚡ 'cut' (1st): cut off</span>" in article
+    assert "<span class=\"marked strike\">▸     ⚡ 'cut' (1st): cut off</span>" in article
     for piece in (
         "too few bytes",
         "it fails, and says so",
