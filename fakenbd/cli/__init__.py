@@ -10,6 +10,7 @@ import json
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from cyclopts import App, CycloptsError, Group, Parameter
 
@@ -19,7 +20,7 @@ from fakenbd.errors import ClientError, FakenbdError, ProfileError, ProtocolErro
 
 __all__ = ["app", "main"]
 
-_LOOKS = {
+_LOOKS: Final[dict[str, Any]] = {
     "help_format": "plaintext",
     "group_parameters": Group("Options"),
     # What is off unless given needs no default, and what is not given needs no opposite.
@@ -33,14 +34,17 @@ app = App(
     help_epilogue="What a verb takes, with examples: fakenbd VERB --help",
     **_LOOKS,
 )
-profiles = App(name="profiles", help="Look at the library of profiles.", **_LOOKS)
+profiles = App(
+    name="profiles", help="Look at the library of profiles.", sort_key=len(VERBS), **_LOOKS
+)
 
 
 def _add(parent: App, verbs: Mapping[str, Verb], name: str) -> None:
-    for word, verb in verbs.items():
+    for place, (word, verb) in enumerate(verbs.items()):
         parent.command(
             verb.home,
             name=word,
+            sort_key=place,
             help=verb.help,
             usage=f"Usage: {name} {word} {verb.usage}",
             help_epilogue=verb.epilogue,

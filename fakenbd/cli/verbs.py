@@ -1,0 +1,146 @@
+"""The verbs: where each is, and what its help says around the options.
+
+The list of verbs is shown without importing any of them, and so what it says stands here.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+
+__all__ = ["PROFILE_VERBS", "VERBS", "Verb"]
+
+_URI: Final = "nbd://localhost:10809/disk"
+
+
+@attrs.frozen
+class Verb:
+    """One verb. `home` is "module:function", `usage` what follows the name, and `more` prose."""
+
+    home: str
+    summary: str
+    usage: str
+    more: str = ""
+    examples: tuple[str, ...] = ()
+
+    @property
+    def help(self) -> str:
+        """The paragraphs above the options."""
+        return f"{self.summary}\n\n{self.more}" if self.more else self.summary
+
+    @property
+    def epilogue(self) -> str:
+        """What stands below the options."""
+        return "\n".join(["Examples:", *(f"  {each}" for each in self.examples)])
+
+
+VERBS: Final = {
+    "serve": Verb(
+        "fakenbd.cli.serve:serve",
+        "Serve a profile until SIGINT or SIGTERM.",
+        "[PROFILE] [OPTIONS]",
+        "One line of JSON says where, as soon as it listens. A profile is an id of the library, or "
+        "the path of a .toml or .py file; without one, an honest export of 1 MiB is served. A "
+        "socket from systemd (LISTEN_FDS) is used in place of --tcp and --unix.",
+        (
+            "fakenbd serve quirks/qemu-odd-tail",
+            "fakenbd serve --all --unix /run/user/1000/fake.sock",
+            "fakenbd serve my-profile.toml --tcp 127.0.0.1:10809 --ready-file ready.json",
+        ),
+    ),
+    "run": Verb(
+        "fakenbd.cli.run:run",
+        "Serve a profile to one client, and exit as it does.",
+        "PROFILE [OPTIONS] -- COMMAND [ARGUMENT...]",
+        "Replaced in the command's words, and set in its environment as FAKENBD_URI and so on: "
+        "{uri} {host} {port} {socket} {export} {size} {sha256} {ca} {certificates} {psk} {profile} "
+        "{seed}. What the client did wrong, and faults that never struck, are told at the end.",
+        (
+            "fakenbd run quirks/qemu-odd-tail -- qemu-img map --output=json '{uri}'",
+            "fakenbd run reads/out-of-order --unix - -- ./my-client '{socket}'",
+        ),
+    ),
+    "check": Verb(
+        "fakenbd.cli.check:check",
+        "Run every profile, or some, against a client, with a verdict for each.",
+        "[PROFILE...] [OPTIONS] [-- COMMAND [ARGUMENT...]]",
+        "The client is the reference client, or --client, or the command after --. In the "
+        "command's words {uri}, {output} and the like are replaced: a command with {output} is to "
+        "leave the export's bytes in that file, one with {input} is to write that file to the "
+        "export; of any other its exit status is judged. It runs in a folder of its own. Exit "
+        "status: 0 all is well, 1 failures, 2 usage, 3 trouble with the set-up, 5 nothing selected.",
+        (
+            "fakenbd check --client libnbd --select 'extents/*' --report report/",
+            "fakenbd check my-profiles/ -- ./my-client --uri '{uri}' --out '{output}'",
+            "fakenbd check --last-failed --exit-first",
+        ),
+    ),
+    "report": Verb(
+        "fakenbd.cli.check:report",
+        "Merge the reports of several runs into one.",
+        "FOLDER... --output FOLDER",
+        examples=("fakenbd report report-1/ report-2/ --output report/",),
+    ),
+    "info": Verb(
+        "fakenbd.cli.client:info",
+        "Show what a server says of an export.",
+        "URI [OPTIONS]",
+        examples=(f"fakenbd info {_URI}", "fakenbd info --json 'nbd+unix:///?socket=nbd.sock'"),
+    ),
+    "list": Verb(
+        "fakenbd.cli.client:list_all",
+        "List the exports of a server, and what it says of each.",
+        "URI [OPTIONS]",
+        examples=("fakenbd list nbd://localhost",),
+    ),
+    "map": Verb(
+        "fakenbd.cli.client:show_map",
+        "Show which parts of an export hold data, and which are holes.",
+        "URI [OPTIONS]",
+        "A line for each extent: its start, its length, its flags as a number and in words.",
+        (f"fakenbd map {_URI}", f"fakenbd map --strict --json {_URI}"),
+    ),
+    "copy": Verb(
+        "fakenbd.cli.client:copy_disk",
+        "Copy an export or a file, whole, to an export or a file.",
+        "SOURCE DESTINATION [OPTIONS]",
+        examples=(f"fakenbd copy {_URI} disk.img", f"fakenbd copy disk.img {_URI} --verify"),
+    ),
+    "explain": Verb(
+        "fakenbd.cli.explain:explain",
+        "Show what both sides said, what each fault changed, and what the client owed.",
+        "FILE [OPTIONS]",
+        examples=(
+            "fakenbd run reads/out-of-order --journal talk.jsonl -- ./my-client '{uri}'",
+            "fakenbd explain talk.jsonl",
+        ),
+    ),
+}
+
+PROFILE_VERBS: Final = {
+    "list": Verb(
+        "fakenbd.cli.profiles:list_profiles",
+        "List the profiles of the library with their summaries.",
+        "[PATTERN...] [OPTIONS]",
+        examples=("fakenbd profiles list", "fakenbd profiles list 'extents/*' 'quirks/*'"),
+    ),
+    "show": Verb(
+        "fakenbd.cli.profiles:show",
+        "Tell in prose what a profile does, and what a good client makes of it.",
+        "PROFILE",
+        examples=("fakenbd profiles show quirks/qemu-odd-tail",),
+    ),
+    "validate": Verb(
+        "fakenbd.cli.profiles:validate",
+        "Check profile files; every mistake is listed. Without files, the whole library.",
+        "[FILE...]",
+        examples=("fakenbd profiles validate my-profile.toml",),
+    ),
+    "kinds": Verb(
+        "fakenbd.cli.profiles:kinds",
+        "List the kinds of faults, or tell all about some: what stands behind do in a profile.",
+        "[KIND...]",
+        examples=("fakenbd profiles kinds", "fakenbd profiles kinds cut delay"),
+    ),
+}
