@@ -1,0 +1,82 @@
+"""What there is to say about each kind of lie, read from where it is made.
+
+The docstring of a kind's class is all of its documentation: prose, an example, then a line for each
+parameter. The command line and the library's README show it; nobody writes it a second time.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import Final
+
+import attrs
+
+from fakenbd.faults import KINDS, Kind
+from fakenbd.faults.event import EVENT_KINDS, Event
+from fakenbd.faults.fields import FIELDS, has_field
+from fakenbd.faults.literal import LITERALS
+
+__all__ = ["Page", "Parameter", "fields_of_messages", "page"]
+
+_PARAMETER: Final = re.compile(r"^(\w+): (.*) \((required|default .*)\)$")
+_EXAMPLE: Final = "Example: "
+
+
+@attrs.frozen
+class Parameter:
+    """A parameter as profiles name it; `default` is "required" or "default …"."""
+
+    name: str
+    meaning: str
+    default: str
+
+
+@attrs.frozen
+class Page:
+    """A kind of lie: its paragraphs, a line of a profile, and what it takes.
+
+    `events` are what it can strike at: "connects", "greetings", "options", "commands".
+    """
+
+    slug: str
+    family: str
+    events: tuple[str, ...]
+    paragraphs: tuple[str, ...]
+    example: str
+    parameters: tuple[Parameter, ...]
+
+    @property
+    def summary(self) -> str:
+        """Its first sentence."""
+        return re.split(r"(?<=\.) ", self.paragraphs[0], maxsplit=1)[0]
+
+
+def page(slug: str) -> Page:
+    """All about one kind. Raises KeyError for a word that is none."""
+    kind = KINDS[slug]
+    text, _, rest = (inspect.getdoc(kind) or "").partition(_EXAMPLE)
+    example, *lines = rest.splitlines()
+    parameters = filter(None, map(_PARAMETER.match, lines))
+    return Page(
+        slug,
+        kind.family,
+        tuple(f"{event}s" for event in EVENT_KINDS if event in kind.events),
+        tuple(" ".join(paragraph.split()) for paragraph in text.strip().split("\n\n")),
+        example,
+        tuple(Parameter(_as_written(kind, match[1]), match[2], match[3]) for match in parameters),
+    )
+
+
+def _as_written(kind: type[Kind], name: str) -> str:
+    """A parameter as it stands in a profile: the main one is the value of the kind's own word."""
+    return kind.slug if name == kind.main else name.replace("_", "-")
+
+
+def fields_of_messages() -> dict[str, tuple[str, ...]]:
+    """The fields of each message that a profile can write out or set, as profiles name them."""
+    sample = Event("command", 1, structured=True)
+    return {
+        word: tuple(field.replace("_", "-") for field in FIELDS if has_field(build(sample), field))
+        for word, build in LITERALS.items()
+    }
