@@ -234,7 +234,7 @@ async def test_a_deaf_server_answers_and_reads_no_more() -> None:
 
 
 async def test_a_mute_server_says_nothing(autojump_clock: Any) -> None:
-    mute = parse_fault({"when": {"connect": True, "nth": 1}, "do": {"mute": True}})
+    mute = parse_fault({"when": {"connect": True, "connection": 1}, "do": {"mute": True}})
     async with served(faults=[mute]) as server:
         silent, other = server.connect(), await opened(server.connect())
         with trio.move_on_after(1000) as scope:
