@@ -1,20 +1,20 @@
 """Every error fakenbd raises on purpose, a class for each thing a caller can do differently.
 
-    FakenbdError
-    ├── ProtocolError            bytes that no NBD peer may send; give up the connection
-    ├── UriError                 a URI that names no NBD export; mend the URI
-    ├── ProfileError             a profile with mistakes, all of them listed; mend the file
-    ├── ServeError               the server cannot start here (address, path, file); mend the set-up
-    ├── ExpectationError         the journal does not hold what a test expected (an AssertionError too)
-    └── ClientError              the reference client could not do what it was asked
-        ├── RefusedError         the server said no to an option; ask for something else
-        ├── CommandError         the server answered a command with an error number
-        ├── NoncomplianceError   a breach that a tolerant client would have noted and survived
-        ├── LostError            the connection is gone; reconnecting may help
-        │   └── DeadlineError    … because nothing came in time
-        ├── ShutdownError        the server said that it is shutting down; come back later
-        ├── SessionChangedError  the server came back as something else; do not reuse what you knew
-        └── TLSError             TLS was required or refused, or the peer could not be trusted
+FakenbdError
+├── ProtocolError            bytes that no NBD peer may send; give up the connection
+├── UriError                 a URI that names no NBD export; mend the URI
+├── ProfileError             a profile with mistakes, all of them listed; mend the file
+├── ServeError               the server cannot start here (address, path, file); mend the set-up
+├── ExpectationError         the journal does not hold what a test expected (an AssertionError too)
+└── ClientError              the reference client could not do what it was asked
+    ├── RefusedError         the server said no to an option; ask for something else
+    ├── CommandError         the server answered a command with an error number
+    ├── NoncomplianceError   a breach that a tolerant client would have noted and survived
+    ├── LostError            the connection is gone; reconnecting may help
+    │   └── DeadlineError    … because nothing came in time
+    ├── ShutdownError        the server said that it is shutting down; come back later
+    ├── SessionChangedError  the server came back as something else; do not reuse what you knew
+    └── TLSError             TLS was required or refused, or the peer could not be trusted
 """
 
 from __future__ import annotations
@@ -90,11 +90,19 @@ class RefusedError(ClientError):
 
 
 class CommandError(ClientError):
-    """The server answered a command with an error. `error` is the number on the wire."""
+    """The server answered a command with an error, or with a success that cannot be one.
 
-    def __init__(self, message: str, *, error: int, offset: int | None = None) -> None:
+    `error` is the number as the protocol counts it: one that NBD does not know is EINVAL. `number`
+    is what came on the wire, 0 for such a success; `offset` is where the server met the error, if
+    it said.
+    """
+
+    def __init__(
+        self, message: str, *, error: int, number: int | None = None, offset: int | None = None
+    ) -> None:
         super().__init__(message)
         self.error = error
+        self.number = error if number is None else number
         self.offset = offset
 
 

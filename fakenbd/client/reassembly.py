@@ -89,8 +89,8 @@ def command_error(
         message += f": {visible(text)}"
     if error == Error.ESHUTDOWN:
         return ShutdownError(message)
-    number = error if error in KNOWN_ERRORS else int(Error.EINVAL)
-    return CommandError(message, error=number, offset=at)
+    known = error if error in KNOWN_ERRORS else int(Error.EINVAL)
+    return CommandError(message, error=known, number=error, offset=at)
 
 
 def error_name(error: int) -> str:
@@ -372,7 +372,7 @@ class StatusReply(Reply):
             if name not in self.extents:
                 request = asked(self.command, self.offset, self.length)
                 message = f"the server answered {request} with success and no extent of"
-                raise CommandError(f"{message} {quoted(name)}", error=int(Error.EIO))
+                raise CommandError(f"{message} {quoted(name)}", error=int(Error.EIO), number=0)
         return {name: self._settled(extents) for name, extents in self.extents.items()}
 
     def _settled(self, extents: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:

@@ -363,7 +363,7 @@ def test_status_without_a_context_fails_alone(chunks):
         "the server answered NBD_CMD_BLOCK_STATUS of 0+1024 with success and no extent of"
         ' "base:allocation"'
     )
-    assert caught.value.error == 5
+    assert (caught.value.error, caught.value.number) == (5, 0)
 
 
 def test_status_with_an_error_fails():
@@ -435,3 +435,12 @@ def test_payload_is_bounded_by_the_request(reply, kind, limit):
 )
 def test_error_name(error, name):
     assert error_name(error) == name
+
+
+@pytest.mark.parametrize(("number", "error"), [(5, 5), (28, 28), (9999, 22), (1 << 31, 22)])
+def test_errors_are_counted_as_the_protocol_counts_them(number, error):
+    """C-126; what came on the wire is kept."""
+    with pytest.raises(CommandError) as caught:
+        feed(read_reply(), [done(ErrorChunk(number, "", OFFSET + 3), type=6)])
+    assert (caught.value.error, caught.value.number) == (error, number)
+    assert caught.value.offset == OFFSET + 3

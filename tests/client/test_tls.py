@@ -342,13 +342,31 @@ async def test_real_server(command, folder, tmp_path):
     assert (tmp_path / "image").read_bytes()[100:105] == b"hello"
 
 
+def qemu_nbd_with_keys(keys, image):
+    credentials = f"tls-creds-psk,id=tls,endpoint=server,dir={keys.parent}"
+    options = ["--object", credentials, "--tls-creds", "tls", "--persistent", "--shared=4"]
+    return [require("qemu-nbd"), *options, "-f", "raw", image]
+
+
+def nbdkit_with_keys(keys, image):
+    return [require("nbdkit"), "-f", "--tls=require", f"--tls-psk={keys}", "file", image]
+
+
 @pytest.mark.skipif(sys.version_info < (3, 13), reason="Python has pre-shared keys from 3.13 on")
-async def test_real_server_with_pre_shared_keys(tmp_path):
+@pytest.mark.parametrize("command", [qemu_nbd_with_keys, nbdkit_with_keys])
+async def test_real_server_with_pre_shared_keys(command, tmp_path):
     keys = tmp_path / "keys.psk"
     keys.write_text("alice:000102030405060708090a0b0c0d0e0f\n")
-    command = [require("nbdkit"), "-f", "--tls=require", f"--tls-psk={keys}", "pattern", "1M"]
-    with activated(command, tmp_path / "socket") as clear:
+    image = sparse_file(tmp_path / "image")
+    with activated(command(keys, image), tmp_path / "socket") as clear:
         uri = clear.replace("nbd+unix://", "nbds+unix://alice@") + f"&tls-psk-file={keys}"
         async with Client.connect(uri) as client:
             assert client.tls
-            assert (await client.read(0, 16)).hex() == "00000000000000000000000000000008"
+            assert await client.read(0, client.size) == (tmp_path / "image").read_bytes()
+            await client.write(100, b"hello")
+        stranger = tmp_path / "stranger"
+        stranger.write_text("alice:ffffffffffffffffffffffffffffffff\n")
+        with pytest.raises(TLSError):
+            async with Client.connect(uri, tls=TLS(psk_file=str(stranger), username="alice")):
+                raise AssertionError("there is no session")
+    assert (tmp_path / "image").read_bytes()[100:105] == b"hello"
