@@ -4,29 +4,43 @@ from __future__ import annotations
 
 import json as json_format
 import sys
+import textwrap
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from fakenbd.errors import ProfileError
 from fakenbd.profile import find, find_all, library, select
 
-__all__ = ["list_profiles", "show", "validate"]
+if TYPE_CHECKING:
+    from fakenbd.faults.manual import Page
 
+__all__ = ["kinds", "list_profiles", "show", "validate"]
+
+_USAGE = 2
 _NOTHING_SELECTED = 5
+_WIDTH = 100
 
 
 def list_profiles(
-    *patterns: Annotated[str, Parameter(help="Only ids like extents/*.")],
-    json: Annotated[bool, Parameter(help="As JSON.", negative="")] = False,
+    *patterns: Annotated[str, Parameter(help="Only ids like these; * stands for anything.")],
+    json: Annotated[bool, Parameter(help="As JSON.")] = False,
 ) -> int:
     """List the profiles of the library with their summaries."""
     names = select(patterns) if patterns else list(library())
     if not names:
         print(f"fakenbd: no profile is called {' or '.join(patterns)}", file=sys.stderr)
         return _NOTHING_SELECTED
-    found = [find(name) for name in names]
+    found, status = [], 0
+    for name in names:
+        try:
+            found.append(find(name))
+        except ProfileError as error:
+            status = 1
+            print(
+                *(f"fakenbd: {line}" for line in str(error).splitlines()), sep="\n", file=sys.stderr
+            )
     if json:
         rows = [
             {
@@ -38,11 +52,11 @@ def list_profiles(
             for each in found
         ]
         print(json_format.dumps(rows, indent=1, ensure_ascii=False))
-        return 0
-    width = max(len(each.id) for each in found)
+        return status
+    width = max((len(each.id) for each in found), default=0)
     for each in found:
         print(f"{each.id:<{width}}  {each.summary}")
-    return 0
+    return status
 
 
 def show(profile: Annotated[str, Parameter(help="The profile.")], /) -> int:
@@ -66,3 +80,39 @@ def validate(*files: Annotated[Path, Parameter(help="Profiles to check.")]) -> i
     good = len(names) - bad
     print(f"{good} of {len(names)} valid" if bad else f"{good} valid")
     return 1 if bad else 0
+
+
+def kinds(*names: Annotated[str, Parameter(help="Tell all about these.")]) -> int:
+    """List the kinds of faults: what stands behind `do` in a profile."""
+    from fakenbd.faults import KINDS
+    from fakenbd.faults.manual import page
+    from fakenbd.faults.values import unknown
+
+    for name in names:
+        if name not in KINDS:
+            print(f"fakenbd: {unknown('kind', name, KINDS)}", file=sys.stderr)
+            return _USAGE
+    if names:
+        print("\n\n\n".join(_told(page(name)) for name in names))
+        return 0
+    width = max(map(len, KINDS))
+    for name in KINDS:
+        print(f"{name:<{width}}  {page(name).summary}")
+    return 0
+
+
+def _told(page: Page) -> str:
+    """A kind as a page of text."""
+    from fakenbd.profile.wording import listed
+
+    lines = [f"{page.slug} ({page.family}) strikes at {listed(list(page.events))}"]
+    for paragraph in page.paragraphs:
+        lines += ["", textwrap.fill(paragraph, _WIDTH)]
+    lines += ["", f"  {page.example}"]
+    if page.parameters:
+        lines.append("")
+    width = max((len(each.name) for each in page.parameters), default=0)
+    lines += [
+        f"  {each.name:<{width}}  {each.meaning} ({each.default})" for each in page.parameters
+    ]
+    return "\n".join(lines)

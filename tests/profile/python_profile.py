@@ -1,0 +1,35 @@
+"""A disk of stripes whose server says every answer in two halves, with a pause between them."""
+
+from fakenbd.faults import Fault, When, make_kind
+from fakenbd.faults.answer import Pause
+from fakenbd.profile import Expect, Profile
+
+
+def content(offset, length):
+    """The bytes of any part of the export."""
+    return bytes(place >> 9 & 0xFF for place in range(offset, offset + length))
+
+
+def extents(context, offset, length, flags):
+    """Lengths and flags from `offset` on; every other stripe is told to be zeroes."""
+    for place in range(offset, offset + length, 512):
+        yield 512, place >> 8 & 2
+
+
+def halved(answer, strike):
+    """A fault: of the true answer, which is a list of steps, it makes another one."""
+    middle = len(answer) // 2
+    return [*answer[:middle], Pause(0.01 * strike.occurrence), *answer[middle:]]
+
+
+profile = Profile.of(
+    summary="Stripes, told in halves",
+    size="64KiB",
+    content=content,
+    contexts={"base:allocation": extents},
+    faults=[
+        Fault("in halves", When(option="any"), halved, also=True),
+        Fault("bad stripe", When(command="read", offset=1024), make_kind("error", "EIO")),
+    ],
+    expect=Expect("fails", exercise=("read",)),
+)
