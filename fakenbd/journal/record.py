@@ -29,7 +29,6 @@ from fakenbd.protocol.constants import (
     ChunkType,
     Command,
 )
-from fakenbd.protocol.decode import decode_reply
 from fakenbd.protocol.encode import encode_buffers
 from fakenbd.protocol.messages import (
     Buffer,
@@ -259,6 +258,8 @@ def _decode_header(header: Buffer, request: Request) -> tuple[_Reply, int | None
         (offset,) = layout.U64.unpack_from(header, form.size)
         chunk = Chunk(cookie, Data(offset, b""), flags, request_offset=asked)
         return chunk, length - layout.U64.size
+    from fakenbd.protocol.decode_server import decode_reply  # the other half of what a server needs
+
     decoded = decode_reply(
         header,
         extended=magic == EXTENDED_REPLY_MAGIC,

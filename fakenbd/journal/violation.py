@@ -10,8 +10,6 @@ from typing import Literal, TypeAlias
 
 import attrs
 
-from fakenbd.protocol.rules import rule
-
 __all__ = ["Level", "Violation", "weight"]
 
 Level: TypeAlias = Literal["MUST", "SHOULD", "advisory"]
@@ -19,6 +17,8 @@ Level: TypeAlias = Literal["MUST", "SHOULD", "advisory"]
 
 def weight(rule_id: str) -> Level:
     """What breaking the rule weighs, from its level in the tables (MUST NOT weighs as MUST)."""
+    from fakenbd.protocol.rules import rule  # a whole table, for clients that break a rule
+
     row = rule(rule_id)
     if row.must:
         return "MUST"
