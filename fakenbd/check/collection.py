@@ -5,7 +5,8 @@ that trouble of ours is an `error` and not a failure of the client, and tells th
 called. The result travels with the report, from a worker if need be.
 
 A client that fails on an honest server proves nothing by failing on a liar. So an honest server
-comes first and last; if that fails, the run ends with exit status 3.
+comes first and last; if that fails, the run ends with exit status 3. A client that merely breaks an
+obligation there works all the same, and the run goes on: its cases will tell.
 """
 
 from __future__ import annotations
@@ -289,8 +290,12 @@ class Cases:
     def _check_plainly(self, when: str) -> None:
         result = self.setup.run(plain(_operations(self.setup.adapter)))
         verdict = result.verdict
+        name = f"{self.setup.adapter.name}::{PLAIN} ({when})"
         if verdict.name in ("pass", "warn"):
-            self._say(f"{self.setup.adapter.name}::{PLAIN} ({when}) OK")
+            self._say(f"{name} OK")
+            return
+        if verdict.cause == "violation":
+            self._say(f"{name} works, but {verdict.reason} ({verdict.rule})")
             return
         self.trouble = (
             f"{self.setup.adapter.name} fails on an honest server, so the client or the set-up is "

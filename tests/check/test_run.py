@@ -135,6 +135,13 @@ def test_a_failure_reads_from_the_requirement_to_the_command_that_repeats_it(pla
     assert places == sorted(places)
 
 
+def test_who_breaks_an_obligation_on_an_honest_server_is_judged_all_the_same(place: Place) -> None:
+    done = place.run(client=place.client("breaks_a_must"), select=["honest"])
+    assert done.returncode == 1
+    assert "breaks_a_must::plain (first) works, but NBD_CMD_READ of 512 bytes" in done.stdout
+    assert "breaks_a_must::honest FAIL (violation)" in done.stdout
+
+
 def test_nothing_selected_and_nothing_exercised_are_5(place: Place) -> None:
     client = place.client("good")
     assert place.run(client=client, select=["nowhere/*"]).returncode == 5
