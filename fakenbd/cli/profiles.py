@@ -103,7 +103,7 @@ def kinds(*names: Annotated[str, Parameter(help="Tell all about these.")]) -> in
 
 def _told(page: Page) -> str:
     """A kind as a page of text."""
-    from fakenbd.profile.wording import listed
+    from fakenbd.profile.quantities import listed
 
     lines = [f"{page.slug} ({page.family}) strikes at {listed(list(page.events))}"]
     for paragraph in page.paragraphs:

@@ -11,7 +11,8 @@ from fakenbd.export import ExtentList, Policy, Repeated, Truth, Unwritten
 from fakenbd.export.extents import script
 from fakenbd.profile.plan import ContentPlan, ExportPlan
 from fakenbd.profile.profile import Handshake, Profile
-from fakenbd.profile.wording import extents, fault_sentence, listed, octets
+from fakenbd.profile.quantities import extents, listed, octets
+from fakenbd.profile.wording import fault_sentence
 from fakenbd.protocol.constants import TransmissionFlag, flag_names
 from fakenbd.protocol.rules import Rule, rule
 
@@ -178,11 +179,12 @@ def _speaks(handshake: Handshake) -> str:
 
 
 def _rule(row: Rule) -> str:
-    where = ", ".join(part for part in (row.level, row.section or row.basis) if part)
+    named = (row.level, row.section or row.basis)
+    where = ", ".join(part for part in named if part and part != "—")
     kind = {"C": "for the client", "S": "broken here", "Q": "legal, and unusual"}[row.group]
     sentence = f"{row.id} ({kind}; {where}): {row.text}."
     if row.should:
-        sentence += f" A client should: {_spelled_out(row.should)}."
+        sentence += f" Asked of a client: {_spelled_out(row.should)}."
     if row.bug:
         sentence += f" Clients' usual bug: {row.bug}."
     return sentence
@@ -197,11 +199,11 @@ _CODES: Final = {
     "SOFT!": "take its leave (it must)",
     "UNDEF": "find its own way (nothing is specified)",
 }
-_CODE: Final = re.compile(r"\b(?:HARD!?|FAIL|SOFT!|TOL|FALL|UNDEF)(?!\w)")
+_CODE: Final = re.compile(r"\b(?:MAY )?(HARD!?|FAIL|SOFT!|TOL|FALL|UNDEF)(?!\w)")
 
 
 def _spelled_out(should: str) -> str:
-    return _CODE.sub(lambda match: _CODES[match[0]], should)
+    return _CODE.sub(lambda match: _CODES[match[1]], should)
 
 
 _OUTCOMES: Final = {
@@ -221,15 +223,25 @@ _SESSIONS: Final = {
 _POLICIES: Final = {
     None: "",
     "off": " without TLS",
-    "allow": ", with TLS if there is any,",
+    "allow": ", with TLS if there is any",
     "require": " with TLS",
+}
+
+
+_WORK: Final = {
+    "info": "look at the export",
+    "list": "list the exports",
+    "zero": "write zeroes",
+    "cache": "read ahead",
+    "reconnect": "connect again",
 }
 
 
 def _expectation(profile: Profile) -> str:
     expect = profile.expect
+    work = [_WORK.get(operation, operation) for operation in expect.exercise]
     return (
-        f"When asked to {listed(list(expect.exercise))}{_POLICIES[expect.tls]} it "
+        f"When asked to {listed(work)}{_POLICIES[expect.tls]}, it "
         f"{_OUTCOMES[expect.outcome]}{_SESSIONS[expect.session]}; "
         "it never crashes, hangs, or takes wrong data for good."
     )

@@ -20,74 +20,19 @@ from fakenbd.faults.fault import Change, kind_name
 from fakenbd.faults.fields import Number
 from fakenbd.faults.literal import Literal
 from fakenbd.faults.registry import parameters
+from fakenbd.profile.quantities import count, extents, listed, octets, ordinal
 from fakenbd.protocol.constants import (
     Command,
     CommandFlag,
     Error,
     Option,
     Reply,
-    State,
     flag_names,
     spec_name,
 )
-from fakenbd.protocol.messages import Extent, Raw
+from fakenbd.protocol.messages import Raw
 
-__all__ = ["count", "extents", "fault_sentence", "listed", "octets"]
-
-_UNITS: Final = "bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"
-
-
-# --- small things ------------------------------------------------------------------------------
-
-
-def octets(number: int) -> str:
-    """A number of bytes in the largest unit that it is a whole multiple of."""
-    if abs(number) == 1:
-        return f"{number} byte"
-    power = 0
-    while number and number % 1024 == 0 and power < len(_UNITS) - 1:
-        number //= 1024
-        power += 1
-    return f"{number} {_UNITS[power]}"
-
-
-def count(number: int, noun: str) -> str:
-    """ "1 reply", "2 replies"."""
-    if number == 1:
-        return f"1 {noun}"
-    return f"{number} {noun[:-1]}ies" if noun.endswith("y") else f"{number} {noun}s"
-
-
-def listed(words: list[str], last: str = "and") -> str:
-    """ "a, b and c"."""
-    if len(words) < 2:
-        return "".join(words)
-    return f"{', '.join(words[:-1])} {last} {words[-1]}"
-
-
-def _ordinal(number: int) -> str:
-    if number % 100 in (11, 12, 13):
-        return f"{number}th"
-    return f"{number}{({1: 'st', 2: 'nd', 3: 'rd'}).get(number % 10, 'th')}"
-
-
-_STATES: Final = {
-    0: "data",
-    int(State.HOLE): "a hole",
-    int(State.ZERO): "zeroes",
-    int(State.HOLE | State.ZERO): "a hole that reads as zeroes",
-}
-_FEW: Final = 6
-
-
-def extents(given: tuple[Extent, ...] | list[Extent]) -> str:
-    """Extents in words; of many only the first few."""
-    words = [
-        f"{octets(length)} of {_STATES.get(flags, f'flags {flags:#x}')}" for length, flags in given
-    ]
-    if len(words) > _FEW:
-        words = [*words[:_FEW], f"{len(words) - _FEW} more"]
-    return listed(words) or "no extents at all"
+__all__ = ["fault_sentence"]
 
 
 # --- when --------------------------------------------------------------------------------------
@@ -130,7 +75,7 @@ _DETAILS: Final[dict[str, Callable[[Any], str]]] = {
     "offset": _area,
     "flags": lambda value: f"with {flag_names(CommandFlag, value).replace('|', ' and ')}",
     "without": lambda value: f"without {flag_names(CommandFlag, value).replace('|', ' and ')}",
-    "connection": lambda value: f"on the {listed([_ordinal(n) for n in sorted(value)])} connection",
+    "connection": lambda value: f"on the {listed([ordinal(n) for n in sorted(value)])} connection",
     "tls": lambda value: _is(value, "with TLS"),
     "structured": lambda value: _is(value, "with structured replies"),
     "extended": lambda value: _is(value, "with extended headers"),
@@ -141,12 +86,12 @@ def _when(fault: Fault) -> str:
     when: When = fault.when
     noun = _noun(fault)
     if noun == "connection" and when.connection is not None:
-        noun = f"{listed([_ordinal(number) for number in sorted(when.connection)])} connection"
+        noun = f"{listed([ordinal(number) for number in sorted(when.connection)])} connection"
         words = [f"the {noun}"]
     elif when.nth is not None:
-        words = [f"the {_ordinal(when.nth)} {noun}"]
+        words = [f"the {ordinal(when.nth)} {noun}"]
     elif when.every is not None and when.every > 1:
-        words = [f"every {_ordinal(when.every)} {noun}"]
+        words = [f"every {ordinal(when.every)} {noun}"]
     else:
         words = [f"{'the first' if when.times == 1 and not when.after else 'each'} {noun}"]
     if when.per == "connection":
@@ -180,8 +125,8 @@ def _messages(at: Any) -> str:
         return f"the {at} message of the answer"
     if isinstance(at, int):
         if at < 0:
-            return f"the {_ordinal(-at)} message from the answer's end"
-        return f"the {_ordinal(at + 1)} message of the answer"
+            return f"the {ordinal(-at)} message from the answer's end"
+        return f"the {ordinal(at + 1)} message of the answer"
     return f"each {at} message"
 
 
@@ -309,9 +254,10 @@ def _delay(kind: Any) -> str:
 
 
 def _hold(kind: Any) -> str:
-    if kind.replies is None:
-        return f"keeps {_messages(kind.at)} back until nothing else is left to say"
-    return f"keeps {_messages(kind.at)} back until {count(kind.replies, 'other answer')} went first"
+    idle = f"there was silence for {kind.idle:g} s"
+    if kind.replies is not None:
+        idle = f"{count(kind.replies, 'other answer')} went first, or {idle}"
+    return f"keeps {_messages(kind.at)} back until {idle}"
 
 
 def _away(kind: Any) -> str:
@@ -321,6 +267,27 @@ def _away(kind: Any) -> str:
         else count(kind.attempts, "connection attempt")
     )
     return f"{_ENDINGS[kind.then]} and takes its listener away for {many}"
+
+
+_CERTIFICATES: Final = {
+    "expired": "a certificate that has expired",
+    "wrong-host": "the certificate of another host",
+    "untrusted": "a certificate that nobody trusted has signed",
+    "self-signed": "a certificate that it has signed itself",
+}
+_UNENCRYPTED: Final = {
+    "clear": "goes on in clear",
+    "silence": "falls silent",
+    "close": "closes the connection",
+    "reset": "resets the connection",
+}
+
+
+def _abort(kind: Any) -> str:
+    many = (
+        f"after {octets(kind.after)} of its half of" if kind.after else "before it says a word in"
+    )
+    return f"agrees to TLS and drops the connection {many} the handshake"
 
 
 def _repeat(kind: Any) -> str:
@@ -357,6 +324,15 @@ _WORDS: Final[Mapping[str, Callable[[Any], str]]] = {
     "stop-reading": lambda _: "reads nothing more from the client",
     "shutdown": lambda _: "shuts down: this request and all that follow fail",
     "away": _away,
+    "certificate": lambda kind: f"shows {_CERTIFICATES[kind.certificate]}",
+    "plaintext-after-ack": lambda kind: (
+        f"says {_said(kind.message)} in clear right behind the ack, before the handshake"
+    ),
+    "no-handshake": lambda kind: f"agrees to TLS and {_UNENCRYPTED[kind.instead]} instead",
+    "tls-version": lambda kind: f"speaks TLS {kind.version} only",
+    "keep-state": lambda _: "forgets nothing of what was agreed before TLS",
+    "abort-handshake": _abort,
+    "no-close-notify": lambda _: "ends the connection without TLS's goodbye",
 }
 
 

@@ -7,7 +7,8 @@ import pytest
 from fakenbd.faults import KINDS, Fault, parse_fault
 from fakenbd.profile import Expect, Profile, find
 from fakenbd.profile.prose import describe
-from fakenbd.profile.wording import count, extents, fault_sentence, octets
+from fakenbd.profile.quantities import count, extents, octets
+from fakenbd.profile.wording import fault_sentence
 from fakenbd.protocol.messages import Extent
 
 SEED = """\
@@ -26,17 +27,18 @@ becomes a whole block of data, since data is the answer that is always safe. It 
 
 The server
   * The default export has 1000 bytes, rounded up to a multiple of 512 bytes: bytes that tell where
-    they belong. It advertises blocks of 512 bytes (preferred 4 KiB), at most 32 MiB a request.
+    they belong. It advertises blocks of 512 bytes (preferred 4 KiB), at most 32 MiB a request. It
+    answers requests off the minimum block, too.
   * base:allocation says 1000 bytes of data and 24 bytes of a hole that reads as zeroes.
   * It speaks fixed newstyle, structured replies, extended headers, no TLS.
 
 Rules
   * S-209 (broken here; SHOULD, NBD_CMD_BLOCK_STATUS): lengths not multiples of 512 or the
-    advertised minimum. A client should: tolerate it; do not derive unaligned READs from it (then
+    advertised minimum. Asked of a client: tolerate it; do not derive unaligned READs from it (then
     C-89 breach).
 
 A good client
-  * When asked to map it succeeds and keeps the connection; it never crashes, hangs, or takes wrong
+  * When asked to map, it succeeds and keeps the connection; it never crashes, hangs, or takes wrong
     data for good.
 
 Seen in
@@ -104,8 +106,8 @@ The server
     are NBD_FLAG_HAS_FLAGS, NBD_FLAG_READ_ONLY, 0x8000. Its canonical name is "disk".
   * It has no metadata contexts.
   * The export "second" has 1 byte: random bytes from the seed 7. It advertises blocks of 1 byte
-    (preferred 4 KiB), at most 32 MiB a request. It is described as "d". It answers requests
-    off the minimum block, too. It is opened over TLS only.
+    (preferred 4 KiB), at most 32 MiB a request. It is described as "d". It answers requests off the
+    minimum block, too. It is opened over TLS only.
   * x:1 has nothing to tell.
   * x:2 says 1 byte of flags 0x7 and 4 KiB of a hole, over and over.
   * x:3 has nothing to tell, many extents, asked or not, equal neighbours joined, cut at every 512
@@ -124,8 +126,8 @@ Rules
     Clients' usual bug: assumes alternation.
 
 A good client
-  * When asked to info, list and copy it succeeds or reports a failure; it never crashes, hangs, or
-    takes wrong data for good.
+  * When asked to look at the export, list the exports and copy, it succeeds or reports a failure;
+    it never crashes, hangs, or takes wrong data for good.
 """,
 )
 
@@ -251,14 +253,19 @@ SENTENCES = [
     ({}, {"delay": 2, "at": "last"}, "… it lets 2 s pass before the last message of the answer."),
     ({}, {"delay": 2}, "… it lets 2 s pass first."),
     ({}, {"delay": 2, "jitter": 0.5}, "… it lets 2 s to 2.5 s pass first."),
-    ({}, {"hold": 2}, "… it keeps the answer back until 2 other answers went first."),
+    (
+        {},
+        {"hold": 2},
+        "… it keeps the answer back until 2 other answers went first, or there was silence for "
+        "0.05 s.",
+    ),
     (
         {},
         {"hold": 1, "idle": 2, "at": "last"},
-        "… it keeps the last message of the answer back until 1 other answer went first "
-        "(idle = 2.0).",
+        "… it keeps the last message of the answer back until 1 other answer went first, or there "
+        "was silence for 2 s.",
     ),
-    ({}, {"hold": True}, "… it keeps the answer back until nothing else is left to say."),
+    ({}, {"hold": True}, "… it keeps the answer back until there was silence for 0.05 s."),
     ({}, {"stall": True}, "… it sends nothing of the answer and falls silent."),
     ({}, {"rate": "64KiB"}, "… it sends 64 KiB a second."),
     ({}, {"refuse-connection": True}, "… it resets it at once."),
@@ -280,13 +287,27 @@ SENTENCES = [
         {"away": True, "seconds": 3, "then": "answer"},
         "… it answers and takes its listener away for 3 s.",
     ),
+    ({}, {"certificate": "wrong-host"}, "… it shows the certificate of another host."),
     (
         {},
-        {"certificate": "expired"},
-        "… it does this: show a certificate that the client must not accept "
-        "(certificate = expired).",
+        {"plaintext-after-ack": {"message": "ack"}},
+        '… it says a message "ack" in clear right behind the ack, before the handshake.',
     ),
-    ({}, {"no-handshake": True}, "… it does this: acknowledge STARTTLS and do not begin TLS."),
+    ({}, {"no-handshake": True}, "… it agrees to TLS and goes on in clear instead."),
+    ({}, {"no-handshake": "silence"}, "… it agrees to TLS and falls silent instead."),
+    ({}, {"tls-version": "1.1"}, "… it speaks TLS 1.1 only."),
+    ({}, {"keep-state": True}, "… it forgets nothing of what was agreed before TLS."),
+    (
+        {},
+        {"abort-handshake": True},
+        "… it agrees to TLS and drops the connection before it says a word in the handshake.",
+    ),
+    (
+        {},
+        {"abort-handshake": 100},
+        "… it agrees to TLS and drops the connection after 100 bytes of its half of the handshake.",
+    ),
+    ({}, {"no-close-notify": True}, "… it ends the connection without TLS's goodbye."),
     (
         {},
         [{"cut": 0}, {"delay": 1}],
@@ -305,14 +326,15 @@ def test_a_fault_in_a_sentence(when, do, sentence):
         assert fault_sentence(said).endswith(sentence.removeprefix("…"))
 
 
-def test_every_kind_but_those_of_tls_has_words_of_its_own():
+def test_every_kind_has_words_of_its_own():
     said = {
         kind
         for _, do, _ in SENTENCES
         for each in (do if isinstance(do, list) else [do])
         for kind in each
     }
-    assert {word for word, kind in KINDS.items() if kind.family != "tls"} <= said
+    assert set(KINDS) <= said
+    assert "does this" not in " ".join(sentence for _, _, sentence in SENTENCES)
 
 
 def test_faults_that_stack_and_functions_are_told():
@@ -332,10 +354,10 @@ def test_faults_that_stack_and_functions_are_told():
 @pytest.mark.parametrize(
     ("policy", "words"),
     [
-        (None, "When asked to read it succeeds;"),
-        ("off", "When asked to read without TLS it succeeds;"),
+        (None, "When asked to read, it succeeds;"),
+        ("off", "When asked to read without TLS, it succeeds;"),
         ("allow", "When asked to read, with TLS if there is any, it succeeds;"),
-        ("require", "When asked to read with TLS it succeeds;"),
+        ("require", "When asked to read with TLS, it succeeds;"),
     ],
 )
 def test_what_the_client_is_told_about_tls(policy, words):
