@@ -145,9 +145,12 @@ def _setting(name: str, value: Any) -> str:
     if isinstance(value, Content):
         if value.resize is None:
             return octets(len(value.data)) + " of its own"
-        sign = "+" if value.relative and value.resize >= 0 else ""
-        change = f"{sign}{value.resize} bytes"
-        return f"the honest bytes with {change}" if value.relative else f"its first {change}"
+        if not value.relative:
+            return f"the honest bytes, cut or filled up to {octets(value.resize)}"
+        many = octets(abs(value.resize))
+        if value.resize < 0:
+            return f"the honest bytes but for the last {many}"
+        return f"the honest bytes with {many} more"
     return extents(value)
 
 
@@ -248,9 +251,10 @@ def _dribble(kind: Any) -> str:
 
 
 def _delay(kind: Any) -> str:
+    least = f"{kind.seconds:g} s" if kind.seconds else "up"
     most = f" to {kind.seconds + kind.jitter:g} s" if kind.jitter else ""
     where = "first" if kind.at is None else f"before {_messages(kind.at)}"
-    return f"lets {kind.seconds:g} s{most} pass {where}"
+    return f"lets {least}{most} pass {where}"
 
 
 def _hold(kind: Any) -> str:

@@ -207,8 +207,14 @@ SENTENCES = [
     (
         {},
         {"set": {"payload": {"resize": "-1"}, "extents": ["1 data"]}, "at": -1},
-        "… it sets payload to the honest bytes with -1 bytes and extents to 1 byte of data in the "
-        "1st message from the answer's end.",
+        "… it sets payload to the honest bytes but for the last 1 byte and extents to 1 byte of "
+        "data in the 1st message from the answer's end.",
+    ),
+    (
+        {},
+        {"set": {"payload": {"resize": "+1KiB"}, "data": {"resize": 2}}, "at": "data"},
+        "… it sets payload to the honest bytes with 1 KiB more and data to the honest bytes, cut or "
+        "filled up to 2 bytes in each data message.",
     ),
     ({}, {"drop": "last"}, "… it leaves out the last message of the answer."),
     ({}, {"repeat": 2, "at": "each"}, "… it says every message of the answer again, 2 times."),
@@ -253,6 +259,7 @@ SENTENCES = [
     ({}, {"delay": 2, "at": "last"}, "… it lets 2 s pass before the last message of the answer."),
     ({}, {"delay": 2}, "… it lets 2 s pass first."),
     ({}, {"delay": 2, "jitter": 0.5}, "… it lets 2 s to 2.5 s pass first."),
+    ({}, {"delay": 0, "jitter": 3}, "… it lets up to 3 s pass first."),
     (
         {},
         {"hold": 2},
