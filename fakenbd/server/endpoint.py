@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import stat
 import tempfile
 from pathlib import Path
 from typing import Any, Final
@@ -165,6 +166,9 @@ def activated() -> Endpoint | None:
 
 
 def _is_dead(path: str) -> bool:
+    """Whether it is a socket that nobody listens on; a file of any other kind is not ours."""
+    if not stat.S_ISSOCK(os.lstat(path).st_mode):
+        return False
     probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         probe.connect(path)

@@ -212,7 +212,21 @@ class Server:
             endpoint.suspend()
         await trio.sleep(seconds)
         for endpoint in self.endpoints:
-            endpoint.resume()
+            await self._resume(endpoint)
+
+    async def _resume(self, endpoint: Endpoint) -> None:
+        """Listen again, as soon as the place is free."""
+        told = ""
+        while True:
+            try:
+                endpoint.resume()
+            except ServeError as error:
+                if str(error) != told:
+                    told = str(error)
+                    self.journal.failed(None, told)
+                await trio.sleep(1)
+            else:
+                return
 
     async def _accept(self, listener: sockets.socket) -> None:
         while True:
@@ -248,12 +262,12 @@ class Server:
         try:
             await session.run()
         except Exception as error:  # a bug of ours must not take the other clients down
-            self.errors.append(error)
-            place = traceback.extract_tb(_deepest(error).__traceback__)[-1]
+            cause = _deepest(error)
+            self.errors.append(cause)
+            place = traceback.extract_tb(cause.__traceback__)[-1]
             self.journal.failed(
                 session.conversation.connection,
-                f"{type(_deepest(error)).__name__}: {_deepest(error)} "
-                f"({place.name}, line {place.lineno})",
+                f"{type(cause).__name__}: {cause} ({place.name}, line {place.lineno})",
             )
 
     # --- what faults ask of the server ---------------------------------------------------------
