@@ -6,6 +6,7 @@ import json as json_format
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,18 +23,19 @@ from fakenbd.protocol.uri import Uri
 
 __all__ = ["copy_disk", "info", "list_all", "show_map"]
 
-_Target = Annotated[str, Parameter(help="The URI of an export.")]
-_Json = Annotated[bool, Parameter(help="As JSON.", negative="")]
+_Target = Annotated[str, Parameter(help="The URI of an export, such as nbd://localhost/disk.")]
+_Json = Annotated[bool, Parameter(help="As JSON.")]
 
 
 def show_map(
     uri: _Target,
     /,
     *,
-    context: Annotated[str, Parameter(help="The metadata context to show.")] = "base:allocation",
-    json: Annotated[
-        bool, Parameter(help="As qemu-img map --output=json prints it.", negative="")
-    ] = False,
+    context: Annotated[
+        str,
+        Parameter(help="The metadata context to show.", metavar="CONTEXT", show_default=True),
+    ] = "base:allocation",
+    json: Annotated[bool, Parameter(help="As qemu-img map --output=json prints it.")] = False,
     options: ClientOptions | None = None,
 ) -> int:
     """Show which parts of an export hold data, and which are holes."""
@@ -116,7 +118,9 @@ async def _listed(uri: str, options: ClientOptions) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     settings = {**options.settings(target), "tls": options.security(target)}
     with options.telling() as notes:
-        offers = await list_offers(target, notes=notes, **settings)
+        ask = partial(list_offers, target, notes=notes, **settings)
+        policy = options.policy
+        offers = await (ask() if policy is None else policy.persist(ask))
     for listed, offer in offers:
         if isinstance(offer, str):
             found.append({"export": listed.name, "refused": offer})
@@ -138,7 +142,7 @@ def _shown(value: Any) -> str:
         return ", ".join(value) or "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return "not said" if value is None else str(value)
+    return "not said" if value is None else str(value) or '""'
 
 
 def copy_disk(
@@ -146,20 +150,26 @@ def copy_disk(
     destination: Annotated[str, Parameter(help="A URI, or a file.")],
     /,
     *,
-    verify: Annotated[
-        bool, Parameter(help="Read both once more and compare.", negative="")
-    ] = False,
+    verify: Annotated[bool, Parameter(help="Read both once more and compare.")] = False,
     in_flight: Annotated[
-        int, Parameter(help="How many pieces are on their way at once.", validator=Number(gte=1))
+        int,
+        Parameter(
+            help="How many pieces are on their way at once.",
+            metavar="N",
+            show_default=True,
+            validator=Number(gte=1),
+        ),
     ] = 8,
     connections: Annotated[
         int,
         Parameter(
             help="Share the work among so many, where the server allows it.",
+            metavar="N",
+            show_default=True,
             validator=Number(gte=1),
         ),
     ] = 4,
-    no_sparse: Annotated[bool, Parameter(help="Transfer zeroes as data.", negative="")] = False,
+    no_sparse: Annotated[bool, Parameter(help="Transfer zeroes as data.")] = False,
     options: ClientOptions | None = None,
 ) -> int:
     """Copy an export or a file, whole, to an export or a file."""

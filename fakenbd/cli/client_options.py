@@ -28,34 +28,55 @@ class ClientOptions:
     """Options of the reference client."""
 
     timeout: Annotated[
-        float, Parameter(help="Seconds that any one wait may take.", validator=Number(gt=0))
+        float,
+        Parameter(
+            help="How long any one wait may take.",
+            metavar="SECONDS",
+            show_default=True,
+            validator=Number(gt=0),
+        ),
     ] = _TIMEOUT
     retry: Annotated[
         int,
         Parameter(
             help="Connect again after a lost connection, this many times for one call.",
+            metavar="N",
+            show_default=True,
             validator=Number(gte=0),
         ),
     ] = 0
     strict: Annotated[
-        bool, Parameter(help="Fail at the first breach instead of coping with it.", negative="")
+        bool, Parameter(help="Fail at the first breach instead of coping with it.")
     ] = False
     tls: Annotated[
         Literal["off", "allow", "require"] | None,
-        Parameter(help="Whether to ask for TLS; by default as the URI says."),
+        Parameter(
+            help="Whether to ask for TLS; by default as the URI says.",
+            metavar="off|allow|require",
+            show_choices=False,
+        ),
     ] = None
-    tls_ca: Annotated[Path | None, Parameter(help="Trust the certificates in this file.")] = None
+    tls_ca: Annotated[
+        Path | None, Parameter(help="Trust the certificates in this file.", metavar="FILE")
+    ] = None
     tls_certificates: Annotated[
         Path | None,
-        Parameter(help="A folder with ca-cert.pem, client-cert.pem and client-key.pem."),
+        Parameter(
+            help="A folder with ca-cert.pem, client-cert.pem and client-key.pem.", metavar="FOLDER"
+        ),
     ] = None
     tls_hostname: Annotated[
-        str | None, Parameter(help="The name that the server's certificate must have.")
+        str | None,
+        Parameter(help="The name that the server's certificate must have.", metavar="NAME"),
     ] = None
     tls_psk: Annotated[
-        Path | None, Parameter(help="A file of pre-shared keys, USER:HEXKEY a line.")
+        Path | None,
+        Parameter(
+            help="A file of pre-shared keys, USER:HEXKEY a line (needs Python 3.13).",
+            metavar="FILE",
+        ),
     ] = None
-    tls_no_verify: Annotated[bool, Parameter(help="Accept any certificate.", negative="")] = False
+    tls_no_verify: Annotated[bool, Parameter(help="Accept any certificate.")] = False
 
     @property
     def policy(self) -> Policy | None:

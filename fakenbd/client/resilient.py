@@ -62,6 +62,21 @@ class Policy:
         whole = min(self.pause * self.factor ** min(attempt - 2, 64), self.longest)
         return whole * Random(f"{self.seed}/{attempt}").uniform(0.5, 1.0)
 
+    async def persist(self, call: Callable[[], Awaitable[_T]]) -> _T:
+        """What `call` comes to, which is made again where it ends in a lost connection."""
+        last: LostError | None = None
+        with trio.move_on_after(self.deadline):
+            for attempt in range(1, self.attempts + 1):
+                await trio.sleep(self.before(attempt))
+                try:
+                    return await call()
+                except LostError as error:
+                    last = error
+            assert last is not None, "only a lost connection ends an attempt"
+            raise last
+        message = f"the call was given up after {self.deadline:g} s"
+        raise DeadlineError(f"{message}: {last}" if last is not None else message)
+
 
 @attrs.define(eq=False)
 class ResilientClient(Commands):
@@ -107,18 +122,11 @@ class ResilientClient(Commands):
 
     async def _persist(self, call: Callable[[Client], Awaitable[_T]]) -> _T:
         """Make a call, on as many connections as it takes and the policy allows."""
-        last: LostError | None = None
-        with trio.move_on_after(self.policy.deadline):
-            for attempt in range(1, self.policy.attempts + 1):
-                await trio.sleep(self.policy.before(attempt))
-                try:
-                    return await call(await self._connected())
-                except LostError as error:
-                    last = error
-            assert last is not None, "only a lost connection ends an attempt"
-            raise last
-        message = f"the call was given up after {self.policy.deadline:g} s"
-        raise DeadlineError(f"{message}: {last}" if last is not None else message)
+
+        async def attempt() -> _T:
+            return await call(await self._connected())
+
+        return await self.policy.persist(attempt)
 
     async def _connected(self) -> Client:
         """The connection, or a new one where it was lost; one task makes it for all."""

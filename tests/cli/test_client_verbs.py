@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import signal
 import subprocess
 from pathlib import Path
@@ -246,6 +247,23 @@ def test_retry_survives_a_loss(tmp_path):
     assert files(tmp_path) == ["image"]
 
 
+@pytest.mark.parametrize("verb", ["info", "map", "list"])
+def test_retry_comes_back_to_a_server_that_was_away(verb):
+    with background_server(size=SIZE) as server:
+        honest = fakenbd(verb, server.uri)
+        for lose in (
+            lambda: server.on("connect", times=2).refuse_connection(),
+            lambda: server.on("greeting", times=1).cut(5),
+        ):
+            lose()
+            done = fakenbd(verb, "--retry", "2", server.uri)
+            assert (done.stdout, done.stderr, done.returncode) == (honest.stdout, "", 0)
+        server.on("greeting", times=1).cut(5)
+        assert failing(verb, server.uri) == (
+            "fakenbd: the server closed the connection while the greeting was due\n"
+        )
+
+
 def test_timeout_bounds_each_wait(tmp_path):
     with background_server(size=SIZE) as server:
         server.on("read").stall()
@@ -308,6 +326,17 @@ def test_credentials_as_options(tmp_path):
             "fakenbd: the TLS handshake failed: the server's certificate is not to be trusted: "
             "Hostname mismatch, certificate is not valid for 'elsewhere'.\n"
         )
+
+
+def test_a_captive_client_is_told_whom_to_trust():
+    info, uri = f"{shlex.join(FAKENBD)} info", '"nbds://$FAKENBD_HOST:$FAKENBD_PORT/"'
+    script = (
+        f'{info} --tls-ca "$FAKENBD_CA" {uri} >/dev/null && '
+        f'{info} --tls-certificates "$FAKENBD_CERTIFICATES" {uri} >/dev/null && ls "$FAKENBD_CERTIFICATES"'
+    )
+    done = fakenbd("run", "--tls", "required", "baseline/plain", "--", "sh", "-c", script)
+    assert (done.stderr, done.returncode) == ("", 0)
+    assert "ca-cert.pem" in done.stdout.splitlines()
 
 
 def test_no_credentials():
