@@ -263,6 +263,10 @@ class Client(Commands):
         self._check_offered(TransmissionFlag.SEND_FLUSH, Command.FLUSH)
         await self._connection.submit(Command.FLUSH, 0, 0).wait()
 
+    def take_turns_with(self, other: Client) -> None:
+        """Change parts of blocks one at a time, together with a client of the same export."""
+        self._edges = other._edges
+
     # --- block status --------------------------------------------------------------------------
 
     async def statuses(

@@ -106,7 +106,7 @@ async def copy(
     notes: list[Noncompliance] | None = None,
     **options: Any,
 ) -> Copied:
-    """Copy all of `source` to `destination`; a file is created or replaced.
+    """Copy all of `source` to `destination`; a file is created, or replaced, at the end.
 
     `verify` reads both once more and compares. `sparse` off transfers zeroes as data. With a
     `policy` a lost connection is made again, without one `connections` share the work where the

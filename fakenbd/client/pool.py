@@ -60,6 +60,7 @@ class Pool(Commands):
                 if changes(first.session, client.session):  # S-220
                     await client.close()
                     break
+                client.take_turns_with(first)
                 clients.append(client)
             yield cls(clients)
 

@@ -9,6 +9,7 @@ import trio.testing
 from fakenbd.client import Deadlines, Pool
 from fakenbd.errors import LostError
 from fakenbd.protocol.constants import Command
+from fakenbd.server import open_server
 from tests.client.scripted import EVERYTHING, Script, answer, content
 
 pytestmark = pytest.mark.trio
@@ -169,3 +170,23 @@ async def test_a_server_that_never_greets_twice(autojump_clock):
         async with Pool.connect(connect, connections=4, timeout=patience) as pool:
             await use(pool, servers)
         assert len(waiting) == 1
+
+
+async def test_parts_of_one_block_are_changed_one_at_a_time(autojump_clock):
+    async with open_server(
+        size=4096, content="zeros", block_size={"minimum": 4096}, endpoints=(), seed=1
+    ) as server:
+
+        async def connect():
+            return server.connect()
+
+        # All blocks are read before the first is written back, unless somebody waits for his turn.
+        server.on("write").delay(1)
+        async with Pool.connect(connect) as pool:
+            assert pool.connections == 4
+            async with trio.open_nursery() as nursery:
+                for part in range(16):
+                    nursery.start_soon(pool.write, part * 256, bytes([part + 1]) * 256)
+        assert bytes(server.export.read(0, 4096)) == b"".join(
+            bytes([part + 1]) * 256 for part in range(16)
+        )
