@@ -3,8 +3,9 @@
 The server tells its Watch everything that it heard and everything that it said, in that order, the
 way it really left (after faults). Each method returns the violations that follow, mostly none. No
 false alarm is the first duty: where a breach can only be guessed at, nothing is said; where the
-server broke a MUST itself (`breached`), the client may leave as it likes. Being silent on purpose
-is such a breach: a Watch that is not told blames the client that gives up waiting.
+server broke a MUST itself (`breached`), the client may leave as it likes, and give up its other
+connections to that server too. Being silent on purpose is such a breach: a Watch that is not told
+blames the client that gives up waiting.
 
 A MUST is reported each time it is broken, anything milder once a connection; `counts` counts all.
 
@@ -75,8 +76,9 @@ FORGIVEN: Final = frozenset(
 class Watch:
     """The obligations of the client on one connection.
 
-    `client` tells who it is, as far as the server can know (an address, a process); without it, or
-    without a `clientele`, its other connections are not looked at.
+    `client` tells who it is, as far as the server can know (an address, a process). Without it any
+    other connection of the `clientele` may be the same client's: that excuses, but never blames.
+    `excused` tells that it may leave as it likes, though the server broke no MUST on this one.
     """
 
     clientele: Clientele | None = None
@@ -84,6 +86,7 @@ class Watch:
     agreed: Agreement = attrs.Factory(Agreement)
     counts: Counter[str] = attrs.Factory(Counter)
     breaches: list[str] = attrs.Factory(list)
+    excused: bool = False
     clean: bool = False
     clean_writes: bool = False
     clean_mask: int = 0
@@ -97,6 +100,8 @@ class Watch:
         self._haggling = Haggling(self.agreed)
         self._traffic = Traffic(self.agreed)
         self.pending = self._traffic.pending
+        if self.clientele is not None:
+            self.clientele.joins(self.client, self)
 
     # --- the handshake -------------------------------------------------------------------------
 
@@ -192,6 +197,9 @@ class Watch:
     def breached(self, rule: str) -> Violations:
         """The server broke a MUST: the S-row `rule`, or "". From now on, leaving is fair."""
         self.breaches.append(rule)
+        if self.clientele is not None:
+            for other in self.clientele.siblings(self):
+                other.excused = True
         return _NOTHING
 
     def ended(self, how: str, by: Literal["client", "server"], leftover: int = 0) -> Violations:
@@ -203,7 +211,10 @@ class Watch:
         self.clean = self.clean_writes = False
         if self.clientele is not None:
             self.clientele.leaves(self)
-        return self._report(self._farewell(phase, how, leftover) if by == "client" else ())
+        if by == "server":
+            return _NOTHING
+        found = self._farewell(phase, how, leftover)
+        return self._report(each for each in found if not (self.excused and each.rule in FORGIVEN))
 
     # --- inside --------------------------------------------------------------------------------
 

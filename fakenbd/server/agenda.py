@@ -60,6 +60,8 @@ class Agenda:
     ready: list[Departure] = attrs.field(factory=list)
     marked: bool = False
     """Whether `ready` holds a marker."""
+    blocked: bool = False
+    """Whether something leaves for ever, or part of a message for good: nothing follows it."""
     _due: list[tuple[float, int, Plan]] = attrs.field(factory=list)
     _held: list[tuple[float, float, Plan]] = attrs.field(factory=list)
     _order: int = 0
@@ -73,7 +75,8 @@ class Agenda:
 
     def put(self, answer: Answer) -> None:
         """Begin an answer: what can leave at once is in `ready` afterwards."""
-        self._run(Plan(deque(answer)))
+        if not self.blocked:
+            self._run(Plan(deque(answer)))
 
     def gathered(self, buffers: list[Buffer], answers: int) -> None:
         """Whole answers that are encoded already."""
@@ -124,9 +127,13 @@ class Agenda:
                 if plan.broken:
                     # The rest of the message would have to come first, and it never does.
                     self._mark(step)
+                    self.blocked = True
                 return
             if isinstance(step, _MARKERS):
                 self._mark(step)
+                if isinstance(step, Forever):
+                    self.blocked = True
+                    return
             else:
                 buffers = encode_buffers(step)
                 self.ready += buffers

@@ -68,20 +68,11 @@ class BackgroundServer:
         close(self.server)
 
     def settle(self, timeout: float = 1) -> None:
-        """Block until the server has dealt with all that has reached it, at most `timeout` seconds.
-
-        What clients sent before they closed is in the journal then; faults that wait still wait.
-        """
-        from trio.testing import wait_all_tasks_blocked  # for tests only, and slow to import
-
-        async def idle() -> None:
-            with trio.move_on_after(timeout):
-                await wait_all_tasks_blocked()
-
+        """Block until the server has dealt with all that has reached it; see `Server.settle`."""
         while self._token is None and self._thread.is_alive():
             self._thread.join(0.0005)
         with suppress(trio.RunFinishedError):
-            trio.from_thread.run(idle, trio_token=self._token)
+            trio.from_thread.run(self.server.settle, timeout, trio_token=self._token)
 
     def connect(self) -> None:
         """Connections in memory belong to one event loop; use the URI."""

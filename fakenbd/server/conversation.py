@@ -24,7 +24,7 @@ from fakenbd.faults.answer import Answer, End, Stall, StartTLS
 from fakenbd.faults.event import Event
 from fakenbd.journal.obligations import Violation, Watch
 from fakenbd.protocol.constants import ClientFlag, HandshakeFlag, Option, Reply
-from fakenbd.protocol.decode import decode_client_flags, decode_option_request
+from fakenbd.protocol.decode_client import decode_client_flags, decode_option_request
 from fakenbd.protocol.messages import (
     ClientFlags,
     ExportName,
@@ -103,6 +103,9 @@ class Conversation:
         """The connection is there: greet."""
         handshake = self.service.catalogue.handshake
         terms = self.teller.terms
+        if self.service.breaks_must and not self.service.faults:
+            # The lie is in what is served, and stands there from the beginning.
+            self.teller.watch.excused = True
         if handshake.style == "oldstyle":
             export = self.service.catalogue.find("")
             assert export is not None, "a server has an export"

@@ -30,7 +30,7 @@ from fakenbd.protocol.constants import (
     ChunkType,
     Command,
 )
-from fakenbd.protocol.decode import decode_request, decode_request_header, payload_length
+from fakenbd.protocol.decode_client import decode_request, decode_request_header, payload_length
 from fakenbd.protocol.messages import Buffer
 from fakenbd.server.commands import LARGEST_PAYLOAD, answer_command, maximum_payload
 from fakenbd.server.teller import Teller
@@ -70,7 +70,7 @@ class Transmission:
         """Answer all whole requests in buffer[position:end]; returns where it stopped."""
         self.more = False
         self.needed = 1
-        while not (self.left or self.over or self.refused):
+        while not (self.left or self.over or self.refused or self.more):
             position = self._run(buffer, view, position, end)
             if self.more or end - position < self.needed:
                 break
@@ -85,6 +85,8 @@ class Transmission:
         terms, watch = teller.terms, teller.watch
         export = terms.export
         if export is None or terms.extended or not watch.clean or teller.shutting_down:
+            return position
+        if teller.agenda.blocked:
             return position
         structured = terms.structured
         touched = teller.faults.touched_commands

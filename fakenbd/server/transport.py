@@ -199,4 +199,7 @@ _PATIENCE: Final = 2.0
 
 
 def _fate(error: Exception | None) -> tuple[str, str]:
-    return ("EOF", "") if error is None else ("RST", str(error))
+    if error is None:
+        return "EOF", ""
+    # The number of an error says nothing to people.
+    return "RST", getattr(error, "strerror", None) or str(error)

@@ -7,7 +7,7 @@ from itertools import product
 import attrs
 import pytest
 
-from fakenbd.journal.obligations import Clientele, Watch
+from fakenbd.journal.obligations import Clientele, Violations, Watch
 from fakenbd.journal.observation import OBSERVABLE
 from fakenbd.journal.violation import weight
 from fakenbd.protocol.constants import (
@@ -111,6 +111,67 @@ def test_a_client_may_leave_haggling_once_the_server_broke_a_must() -> None:
     watch.option(go())
     watch.breached("S-20")
     assert watch.ended("EOF", "client") == ()
+
+
+# What a client may do with its other connections once the server broke a MUST on one of them.
+OTHERS = {
+    "the same client's": ("the client", "EOF", 0, []),
+    "torn off in the middle of a payload": ("the client", "RST", 100, []),
+    "another client's": ("another", "EOF", 0, ["C-128"]),
+}
+
+
+def begun(clientele: Clientele, client: str | None = "the client") -> Watch:
+    """One of several connections, whose client has opened the export."""
+    watch = Watch(clientele, client)
+    assert list(Truth(SETTING, watch).play((HELLO, STRUCTURED, go(), read()))) == []
+    return watch
+
+
+def rules_of(violations: Violations) -> list[str]:
+    return [violation.rule for violation in violations]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_client_that_gives_up_leaves_all_its_connections(name: str) -> None:
+    client, how, leftover, found = OTHERS[name]
+    clientele = Clientele()
+    lied_to, other = begun(clientele), begun(clientele, client)
+    lied_to.breached("S-120")
+    assert rules_of(other.ended(how, "client", leftover)) == found
+    assert lied_to.ended("EOF", "client") == ()
+
+
+def test_who_nobody_can_tell_apart_may_be_one_client() -> None:
+    clientele = Clientele()
+    lied_to, other = begun(clientele, None), Watch(clientele)
+    other.greeted(Greeting())
+    other.client_flags(HELLO)
+    lied_to.breached("S-120")
+    assert other.ended("EOF", "client") == ()
+
+
+def test_other_connections_are_excused_for_leaving_and_for_nothing_else() -> None:
+    clientele = Clientele()
+    lied_to, other = begun(clientele), begun(clientele)
+    assert other.request(read(cookie=7)) == ()
+    lied_to.breached("S-120")
+    assert rules_of(other.request(read(cookie=7))) == ["C-72"]
+
+
+def test_a_connection_made_after_the_lie_is_not_excused_by_it() -> None:
+    clientele = Clientele()
+    begun(clientele).breached("S-120")
+    assert rules_of(begun(clientele).ended("EOF", "client")) == ["C-128"]
+
+
+@pytest.mark.parametrize("client", ["the client", None])
+def test_a_lie_on_a_connection_that_is_over_excuses_nobody(client: str | None) -> None:
+    clientele = Clientele()
+    gone, other = begun(clientele, client), begun(clientele, client)
+    gone.ended("EOF", "client")
+    gone.breached("S-120")
+    assert rules_of(other.ended("EOF", "client")) == ["C-128"]
 
 
 def test_a_breach_excuses_no_malformed_request() -> None:

@@ -60,7 +60,8 @@ def joined(departures: list[Departure]) -> list[Departure]:
             [[Raw(b"half"), PAUSE, Raw(b"rest")], [B1, B2]],
             [b"half", PAUSE, b"rest", *wire(B1, B2)],
         ),
-        ([[Raw(b"half"), Stall()], [B1]], [b"half", Stall(), *wire(B1)]),
+        ([[Raw(b"half"), Stall()], [B1]], [b"half", Stall()]),
+        ([[A1, Forever(b"again"), A2], [B1]], [*wire(A1), Forever(b"again")]),
     ],
 )
 def test_waiting_answers_let_others_pass_but_not_into_a_message(
@@ -74,5 +75,5 @@ def test_what_leaves_piece_by_piece_is_said_as_what_it_is() -> None:
     simple = SimpleReply(3)
     paced = Paced(encode(A1) + encode(A2), 1, 0.0, (A1, A2))
     cut = Paced(b"half", 1)
-    scene.play([[paced], [cut], [simple, Forever(b"again")]])
+    scene.play([[paced], [cut], [simple, Forever(b"again"), A1], [A2]])
     assert scene.said == [A1, A2, Raw(b"half"), simple, Raw(b"again")]

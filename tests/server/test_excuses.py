@@ -1,0 +1,64 @@
+"""Who is not blamed for leaving without a goodbye: whoever met a server that broke a MUST."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from fakenbd import Server, open_server
+from fakenbd.journal import Violated
+from fakenbd.profile import find
+from tests.server.talk import handshake
+
+
+async def arrive(server: Server) -> trio.abc.Stream:
+    """A client that waits for every answer until the export is open."""
+    stream = server.connect()
+    await stream.send_all(handshake())
+    await server.settle()
+    return stream
+
+
+async def leave(server: Server, *streams: trio.abc.Stream) -> list[str]:
+    """All of them leave without a word; what they are blamed for."""
+    for stream in streams:
+        await trio.aclose_forcefully(stream)
+    await server.settle()
+    return [entry.rule for entry in server.journal if isinstance(entry, Violated)]
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize(
+    ("profile", "blamed"),
+    [("extents/data-told-as-a-hole", []), ("baseline/plain", ["C-128"])],
+)
+async def test_a_lie_that_stands_there_all_the_time(profile: str, blamed: list[str]) -> None:
+    async with open_server(find(profile), endpoints=[]) as server:
+        assert await leave(server, await arrive(server)) == blamed
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize(
+    ("do", "blamed"), [("close", []), ("delay", ["C-128", "C-128"])], ids=["lie", "patience"]
+)
+async def test_a_client_that_gives_up_leaves_all_its_connections(
+    do: str, blamed: list[str]
+) -> None:
+    async with open_server(endpoints=[]) as server:
+        idle = await arrive(server)
+        if do == "close":
+            server.on(option="go").close()
+        else:
+            server.on(option="go").dribble(7)
+        other = await arrive(server)
+        assert server.strikes() == 1
+        assert await leave(server, idle, other) == blamed
+
+
+@pytest.mark.trio
+async def test_but_not_those_that_it_makes_afterwards() -> None:
+    async with open_server(endpoints=[]) as server:
+        server.on(option="go", times=1).close()
+        first = await arrive(server)
+        second = await arrive(server)
+        assert await leave(server, first, second) == ["C-128"]
