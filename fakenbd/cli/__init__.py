@@ -6,13 +6,17 @@ the set-up, 5 nothing selected, 130 interrupted. A traceback means a bug of ours
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import shlex
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
-from cyclopts import App, CycloptsError, Group, Parameter
+from cyclopts import App, CycloptsError, Group, Parameter, UnusedCliTokensError
 
 from fakenbd import __version__
 from fakenbd.cli.verbs import PROFILE_VERBS, VERBS, Verb
@@ -56,14 +60,19 @@ _add(app, VERBS, "fakenbd")
 _add(profiles, PROFILE_VERBS, "fakenbd profiles")
 app.command(profiles)
 
-_STATUSES: dict[type[Exception], int] = {
-    CycloptsError: 2,
-    ProfileError: 2,
-    UriError: 2,
-    ClientError: 1,
-    ProtocolError: 1,
-    FakenbdError: 3,
+_FAILED: Final = 1
+_USAGE: Final = 2
+_TROUBLE: Final = 3
+
+_STATUSES: Final[dict[type[Exception], int]] = {
+    CycloptsError: _USAGE,
+    ProfileError: _USAGE,
+    UriError: _USAGE,
+    ClientError: _FAILED,
+    ProtocolError: _FAILED,
+    FakenbdError: _TROUBLE,
 }
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,14 +89,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print_error=False,
             result_action="return_value",
         )
-    except BrokenPipeError:
-        # Whoever read our output has seen enough.
-        sys.stderr.close()
-        return 0
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except BaseException as error:
         reason = _alone(error)
         if isinstance(reason, KeyboardInterrupt):
             return 128 + signal.SIGINT
+        if isinstance(reason, BrokenPipeError):
+            # Whoever read our output has seen enough.
+            _be_silent()
+            return 0
+        if isinstance(reason, OSError) and reason.errno in _FULL:
+            _be_silent()
+            return _complain(f"cannot write the output: {reason.strerror}", _TROUBLE)
+        if isinstance(reason, UnusedCliTokensError):
+            return _complain(
+                f"unexpected arguments: {shlex.join(reason.unused_tokens or ())}", _USAGE
+            )
         for kind, code in _STATUSES.items():
             if isinstance(reason, kind):
                 return _complain(str(reason), code)
@@ -102,7 +120,13 @@ def _alone(error: BaseException) -> BaseException:
     return error
 
 
+def _be_silent() -> None:
+    """Let nothing more be written, or Python would try it once more at its end, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _complain(text: str, status: int) -> int:
-    for line in text.splitlines():
-        print(f"fakenbd: {line}", file=sys.stderr)
+    with suppress(OSError):
+        for line in text.splitlines():
+            print(f"fakenbd: {line}", file=sys.stderr)
     return status

@@ -24,57 +24,104 @@ from fakenbd.server.tls import TLS
 __all__ = ["ServerOptions", "die_with_parent"]
 
 
+def _positive(_: object, number: int) -> None:
+    if number < 1:
+        raise ValueError("Must be >= 1.")
+
+
 @Parameter(name="*")
 @attrs.frozen(kw_only=True)
 class ServerOptions:
     """Options of the server."""
 
-    tcp: Annotated[str | None, Parameter(help="Listen on HOST:PORT; port 0 means any.")] = None
+    tcp: Annotated[
+        str | None,
+        Parameter(help="Listen there; port 0, the default, means any.", metavar="HOST:PORT"),
+    ] = None
     unix: Annotated[
         str | None,
         Parameter(
-            help='Listen on a Unix socket; "-" makes a private one.', allow_leading_hyphen=True
+            help='Listen on a Unix socket; "-" makes a private one.',
+            metavar="PATH|-",
+            allow_leading_hyphen=True,
         ),
     ] = None
-    export: Annotated[str | None, Parameter(help="Serve the first export under this name.")] = None
+    export: Annotated[
+        str | None, Parameter(help="Serve the first export under this name.", metavar="NAME")
+    ] = None
     seed: Annotated[
-        int | None, Parameter(help="The seed of everything random; the same seed, the same bytes.")
+        int | None,
+        Parameter(
+            help="The seed of everything random; the same seed, the same bytes.", metavar="N"
+        ),
     ] = None
     tls: Annotated[
         Literal["off", "optional", "required"] | None,
-        Parameter(help="Whether to speak TLS; by default as the profile says."),
+        Parameter(
+            help="Whether to speak TLS; by default as the profile says.",
+            metavar="off|optional|required",
+            show_choices=False,
+        ),
     ] = None
     tls_certificates: Annotated[
         Path | None,
-        Parameter(help="A folder with ca-cert.pem, server-cert.pem and server-key.pem."),
+        Parameter(
+            help="A folder with ca-cert.pem, server-cert.pem and server-key.pem; by default "
+            "certificates are made.",
+            metavar="FOLDER",
+        ),
     ] = None
     tls_verify_peer: Annotated[
-        bool, Parameter(help="Let in only clients with a certificate of the CA.", negative="")
+        bool, Parameter(help="Let in only clients with a certificate of the CA.")
     ] = False
     tls_psk: Annotated[
-        Path | None, Parameter(help="Pre-shared keys, USER:HEXKEY a line (Python 3.13).")
+        Path | None,
+        Parameter(
+            help="A file of pre-shared keys, USER:HEXKEY a line (needs Python 3.13).",
+            metavar="FILE",
+        ),
     ] = None
     journal: Annotated[
-        Path | None, Parameter(help="Write everything both sides say to this JSONL file.")
+        Path | None,
+        Parameter(help="Write everything both sides say to this JSONL file.", metavar="FILE"),
     ] = None
     pcap: Annotated[
-        Path | None, Parameter(help="Write the conversation as a capture for Wireshark (pcapng).")
+        Path | None,
+        Parameter(help="Write it as a capture for Wireshark (pcapng).", metavar="FILE"),
     ] = None
-    payloads: Annotated[
-        bool, Parameter(help="Keep the data read and written in the journal.", negative="")
-    ] = False
+    payloads: Annotated[bool, Parameter(help="Keep the data read and written in the journal.")] = (
+        False
+    )
     journal_limit: Annotated[
-        int, Parameter(help="How many entries the journal holds in memory.")
+        int,
+        Parameter(
+            help="How many entries the journal holds in memory.",
+            metavar="N",
+            show_default=True,
+            validator=_positive,
+        ),
     ] = 100_000
-    exit_with_parent: Annotated[
-        bool, Parameter(help="End when the parent process does.", negative="")
-    ] = False
+    exit_with_parent: Annotated[bool, Parameter(help="End when the parent process does.")] = False
 
     def chosen(self, name: str) -> Profile:
-        """The profile of that name, with the export renamed as asked."""
+        """The profile of that name, as `suited` makes it."""
         from fakenbd.profile import find
 
-        profile = find(name)
+        return self.suited(find(name))
+
+    def suited(self, profile: Profile) -> Profile:
+        """The profile with its export renamed as asked.
+
+        Raises ProfileError for options of a TLS that it will not speak.
+        """
+        if (self.tls or profile.handshake.tls) == "off":
+            for option, given in (
+                ("--tls-certificates", self.tls_certificates),
+                ("--tls-psk", self.tls_psk),
+                ("--tls-verify-peer", self.tls_verify_peer or None),
+            ):
+                if given is not None:
+                    raise ProfileError(option, ["expected --tls optional or required, too"])
         if self.export is not None:
             first, *others = profile.exports
             renamed = attrs.evolve(first, name=self.export)

@@ -34,15 +34,14 @@ def serve(
     *,
     every: Annotated[
         bool,
-        Parameter(
-            name="--all", help="Every profile at once: the export's name picks it.", negative=""
-        ),
+        Parameter(name="--all", help="Every profile at once: the export's name picks it."),
     ] = False,
     stdio: Annotated[
-        bool, Parameter(help="Serve one client on standard input and output.", negative="")
+        bool, Parameter(help="Serve one client on standard input and output.")
     ] = False,
     ready_file: Annotated[
-        Path | None, Parameter(help="Write the ready line to this file too, when listening.")
+        Path | None,
+        Parameter(help="Write the ready line to this file too, when listening.", metavar="FILE"),
     ] = None,
     options: ServerOptions | None = None,
 ) -> int:
@@ -50,11 +49,30 @@ def serve(
     options = options or ServerOptions()
     if options.exit_with_parent:
         die_with_parent()
-    if every and profile is not None:
-        raise ProfileError("serve", ["expected either a profile or --all, got both"])
-    chosen = options.chosen(profile) if profile is not None else Profile.of(id="default")
+    _check(profile, every, stdio, ready_file, options)
+    if profile is not None:
+        chosen = options.chosen(profile)
+    else:
+        chosen = Profile.of(id="default")
+        if not every:
+            chosen = options.suited(chosen)
     trio.run(_serve, chosen, every, stdio, ready_file, options)
     return 0
+
+
+def _check(
+    profile: str | None, every: bool, stdio: bool, ready_file: Path | None, options: ServerOptions
+) -> None:
+    """Refuse what contradicts each other. Raises ProfileError."""
+    for one, other, both in (
+        ("a profile", "--all", profile is not None and every),
+        ("--export", "--all", options.export is not None and every),
+        ("--stdio", "--tcp", stdio and options.tcp is not None),
+        ("--stdio", "--unix", stdio and options.unix is not None),
+        ("--stdio", "--ready-file", stdio and ready_file is not None),
+    ):
+        if both:
+            raise ProfileError("serve", [f"expected either {one} or {other}, got both"])
 
 
 async def _serve(

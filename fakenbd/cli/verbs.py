@@ -68,8 +68,10 @@ VERBS: Final = {
         "The client is the reference client, or --client, or the command after --. In the "
         "command's words {uri}, {output} and the like are replaced: a command with {output} is to "
         "leave the export's bytes in that file, one with {input} is to write that file to the "
-        "export; of any other its exit status is judged. It runs in a folder of its own. Exit "
-        "status: 0 all is well, 1 failures, 2 usage, 3 trouble with the set-up, 5 nothing selected.",
+        "export; of any other its exit status is judged. It runs in a folder of its own; its "
+        "words may be paths of files from here if they have a slash, like ./client.py. Exit "
+        "status: 0 all is well, 1 failures, 2 usage, 3 trouble with the set-up, 5 nothing "
+        "selected.",
         (
             "fakenbd check --client libnbd --select 'extents/*' --report report/",
             "fakenbd check my-profiles/ -- ./my-client --uri '{uri}' --out '{output}'",
@@ -139,7 +141,7 @@ PROFILE_VERBS: Final = {
     ),
     "kinds": Verb(
         "fakenbd.cli.profiles:kinds",
-        "List the kinds of faults, or tell all about some: what stands behind do in a profile.",
+        "List the kinds of faults: what stands behind `do` in a profile.",
         "[KIND...]",
         examples=("fakenbd profiles kinds", "fakenbd profiles kinds cut delay"),
     ),
