@@ -141,13 +141,10 @@ BAIT: Final[dict[str, str]] = {
     "C-138": "EOVERFLOW to long READs",
     "C-139": "simple replies to WRITE, FLUSH and TRIM after structured replies were agreed",
     "C-140": "good-looking data, then an ERROR chunk",
-    "C-150": "a server without TLS, named to the client by an nbds URI",
+    "C-150": "an nbds URI of a server that refuses STARTTLS",
     "C-152": "export names that a URI has to encode; the name in GO tells",
-    "C-153": "an nbd+unix URI without socket=; a client that accepts it shows by its exit status",
-    "C-154": "a URI with an unknown query parameter; the client's words tell",
-    "C-155": "a bad certificate, with and without tls-verify-peer=0",
-    "C-156": "a server on ::1, named by a bracketed literal",
-    "C-157": "a client without TLS, started with an nbds URI",
+    "C-155": "a bad certificate, where the URI does not say tls-verify-peer=0",
+    "C-157": "an nbds URI; a client without TLS that takes it is refused all it asks for in clear",
 }
 
 UNOBSERVABLE: Final[dict[str, str]] = {
@@ -155,4 +152,7 @@ UNOBSERVABLE: Final[dict[str, str]] = {
     "C-103": "only the client knows which writes a FLUSH is meant to cover",
     "C-141": "what an application believes about trimmed blocks never reaches the wire",
     "C-151": "a client that goes to another port goes to another server",
+    "C-153": "an nbd+unix URI without socket= leads to no server",
+    "C-154": "what a client makes of a URI's parameters it tells its user, not the server",
+    "C-156": "a client that cannot read [::1] never comes to the server there (--tcp [::1]:0)",
 }
