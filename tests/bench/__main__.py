@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import tests.bench.client  # isort: skip
 import tests.bench.growth  # noqa: F401  # isort: skip
 from tests.bench.loads import Setting
 from tests.bench.measure import ROWS, measure, table
+from tests.bench.servers import folder
 
 
 def main() -> None:
@@ -42,9 +44,13 @@ def main() -> None:
         if (name in arguments.names if arguments.names else row.short or not arguments.short)
     ]
     results = []
-    for row in rows:
-        print(f"\r{row.name} ", end="", file=sys.stderr, flush=True)
-        results.append(measure(row, setting))
+    with folder() as place:
+        # What is installed has its bytecode; a checkout may not be allowed to write it.
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        os.environ["PYTHONPYCACHEPREFIX"] = str(place)
+        for row in rows:
+            print(f"\r{row.name} ", end="", file=sys.stderr, flush=True)
+            results.append(measure(row, setting))
     print(file=sys.stderr)
     print(table(results))
     if arguments.json:
