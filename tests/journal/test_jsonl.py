@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from io import BytesIO
 from pathlib import Path
 from typing import IO
@@ -8,7 +9,7 @@ from typing import IO
 import pytest
 
 from fakenbd.errors import FakenbdError
-from fakenbd.journal import Header, Heard, Journal, JsonlSink, load
+from fakenbd.journal import Header, Heard, Journal, JsonlSink, Said, Totals, load
 from fakenbd.journal.jsonl import entry_from_json, entry_to_json
 from fakenbd.journal.transcript import transcript
 from fakenbd.protocol.messages import Request
@@ -137,3 +138,33 @@ def test_a_full_disk_is_named() -> None:
     assert transcript(journal[1:]) == (
         "  0.000    !! the journal file /dev/full is given up: No space left on device\n"
     )
+
+
+def check_long(path: Path, requests: int) -> None:
+    """The file holds every request though the ring does not, and says the same as the totals."""
+    journal = Journal(millisecond_clock(), limit=1024, payload_limit=1 << 20)
+    detach = journal.attach(JsonlSink(path.open("wb"), HEADER))
+    fill(journal, requests)
+    detach()
+    _, entries = load(path)
+    assert len(journal) == 1024
+    assert entries[-1024:] == journal.entries()
+    assert [entry.index for entry in entries] == list(range(2 * requests))
+    heard = [entry for entry in entries if isinstance(entry, Heard)]
+    said = [entry for entry in entries if isinstance(entry, Said)]
+    assert journal.totals == Totals(
+        commands=dict(Counter(entry.command for entry in heard if entry.command)),
+        heard=len(heard),
+        said=len(said),
+        bytes_heard=len(heard) * 28,
+        bytes_said=sum(16 + (entry.length or 0) for entry in said),
+    )
+
+
+def test_a_long_journal_adds_up(tmp_path: Path) -> None:
+    check_long(tmp_path / "journal.jsonl", 6400)
+
+
+@pytest.mark.soak
+def test_a_journal_of_a_million_requests_adds_up(tmp_path: Path) -> None:
+    check_long(tmp_path / "journal.jsonl", 1_000_000)
