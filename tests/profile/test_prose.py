@@ -213,8 +213,8 @@ SENTENCES = [
     (
         {},
         {"set": {"payload": {"resize": "+1KiB"}, "data": {"resize": 2}}, "at": "data"},
-        "… it sets payload to the honest bytes with 1 KiB more and data to the honest bytes, cut or "
-        "filled up to 2 bytes in each data message.",
+        "… it sets payload to the honest bytes with 1 KiB more and data to the honest bytes, cut "
+        "or filled up to 2 bytes in each data message.",
     ),
     ({}, {"drop": "last"}, "… it leaves out the last message of the answer."),
     ({}, {"repeat": 2, "at": "each"}, "… it says every message of the answer again, 2 times."),

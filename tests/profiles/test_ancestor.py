@@ -58,10 +58,15 @@ def test_hanging_up(point, listening):
         assert server.unfired() == []
 
 
-def test_a_write_is_sent_again():
+@pytest.mark.parametrize("listening", LISTENING)
+def test_a_write_is_sent_again(listening):
     profile = find("recovery/write-taken-and-never-answered")
-    with background_server(profile, unix="-") as server:
-        target = f"driver=nbd,server.type=unix,server.path={server.socket},reconnect-delay=7"
+    with background_server(profile, **LISTENING[listening]) as server:
+        address = {
+            "tcp": f"server.type=inet,server.host=127.0.0.1,server.port={server.port}",
+            "unix": f"server.type=unix,server.path={server.socket}",
+        }
+        target = f"driver=nbd,{address[listening]},reconnect-delay=7"
         said = qemu_io("-c", "write -P 7 0 3M", "--image-opts", target)
         assert "wrote 3145728/3145728 bytes at offset 0" in said
         assert bytes(server.export.read(0, 3 << 20)) == b"\7" * (3 << 20)
