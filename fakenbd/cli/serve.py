@@ -88,18 +88,20 @@ async def _serve(
         settings |= {"endpoints": []}
         for unused in ("tcp", "unix"):
             settings.pop(unused, None)
-    # The files outlive the server: how its last connections end belongs into them.
-    with ExitStack() as files:
-        async with open_server(profile, **settings) as server, trio.open_nursery() as nursery:
-            files.enter_context(options.recording(server))
-            nursery.start_soon(_end_on_signal, nursery.cancel_scope)
-            if stdio:
-                await server.serve_stream(_standard_stream())
-                nursery.cancel_scope.cancel()
-            else:
-                if endpoint is None:
-                    _announce(server, ready_file)
-                await trio.sleep_forever()
+    async with trio.open_nursery() as nursery:
+        # Clients may be there before we listen, and whoever knows of us may send a signal at once.
+        await nursery.start(_end_on_signal, nursery.cancel_scope)
+        # The files outlive the server: how its last connections end belongs into them.
+        with ExitStack() as files:
+            async with open_server(profile, **settings) as server:
+                files.enter_context(options.recording(server))
+                if stdio:
+                    await server.serve_stream(_standard_stream())
+                else:
+                    if endpoint is None:
+                        _announce(server, ready_file)
+                    await trio.sleep_forever()
+        nursery.cancel_scope.cancel()
 
 
 def _announce(server: Server, ready_file: Path | None) -> None:
@@ -126,8 +128,11 @@ def _announce(server: Server, ready_file: Path | None) -> None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (as long as the process lives)
 
 
-async def _end_on_signal(scope: trio.CancelScope) -> None:
+async def _end_on_signal(
+    scope: trio.CancelScope, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        task_status.started()
         async for _ in signals:
             scope.cancel()
             return
