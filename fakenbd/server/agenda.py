@@ -122,6 +122,7 @@ class Agenda:
             if isinstance(step, Hold):
                 target = NEVER if step.replies is None else self._left + step.replies
                 self._held.append((target, step.idle, plan))
+                self._active = self.clock()
                 return
             if isinstance(step, Stall):
                 if plan.broken:

@@ -100,6 +100,20 @@ async def test_what_waited_comes_in_the_end(how: dict[str, Any], autojump_clock:
         assert trio.current_time() >= 1000
 
 
+async def test_idleness_is_counted_from_the_request(autojump_clock: Any) -> None:
+    """However long the connection was there before, and once more for every request."""
+    async with served(faults=[waiting({"hold": "idle", "idle": 10})]) as server:
+        client = await opened(server.connect())
+        await trio.sleep(1000)
+        begun = trio.current_time()
+        await client.say(SLOW)
+        await trio.sleep(6)
+        await client.say(QUICK)
+        assert (await next_reply(client)).cookie == QUICK.cookie
+        assert (await next_reply(client)).cookie == SLOW.cookie
+        assert trio.current_time() == begun + 16
+
+
 async def test_a_stall_in_mid_message_silences_one_connection(autojump_clock: Any) -> None:
     async with served(faults=[waiting({"stall": 20})]) as server:
         client, other = await opened(server.connect()), await opened(server.connect())
