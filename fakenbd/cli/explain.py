@@ -16,7 +16,8 @@ def explain(
     /,
     *,
     colour: Annotated[
-        bool | None, Parameter(help="Colours; by default only on a terminal.")
+        bool | None,
+        Parameter(help="Colours; by default only on a terminal.", negative="--no-colour"),
     ] = None,
 ) -> int:
     """Show what both sides said, what each fault changed, and what the client owed."""
@@ -30,5 +31,6 @@ def explain(
         raise ServeError(f"cannot read {file}: {error.strerror}") from error
     seed = "" if header.seed is None else f", seed {header.seed}"
     print(f"profile {header.profile or 'unknown'}{seed}, {len(entries)} entries")
-    print(transcript(entries, colour=sys.stdout.isatty() if colour is None else colour))
+    shown = transcript(entries, colour=sys.stdout.isatty() if colour is None else colour)
+    print(shown, end="")
     return 0

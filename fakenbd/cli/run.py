@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Annotated
 
 import trio
@@ -30,17 +31,13 @@ def run(
     *command: Annotated[
         str,
         Parameter(
-            help="The client and its arguments, after --; {uri} and the like are replaced.",
+            help="The client and its arguments; {uri} and the like are replaced.",
             allow_leading_hyphen=True,
         ),
     ],
     options: ServerOptions | None = None,
 ) -> int:
-    """Serve a profile to one client: fakenbd run PROFILE -- CLIENT ARGUMENTS.
-
-    Replaced in the arguments, and set in the environment as FAKENBD_URI and so on: {uri} {host}
-    {port} {socket} {export} {size} {sha256} {ca} {certificates} {psk} {profile} {seed}.
-    """
+    """Serve a profile to one client, and exit as it does."""
     options = options or ServerOptions()
     if options.exit_with_parent:
         die_with_parent()
@@ -50,15 +47,18 @@ def run(
 
 
 async def _run(profile: Profile, command: tuple[str, ...], options: ServerOptions) -> int:
-    async with open_server(profile, **options.server_options()) as server:
-        with options.recording(server):
+    # The files outlive the server: how its last connections end belongs into them.
+    with ExitStack() as files:
+        async with open_server(profile, **options.server_options()) as server:
+            files.enter_context(options.recording(server))
             words = facts(server)
             status = await _client([_filled(each, words) for each in command], words)
-        for sentence in (*_violations(server), *server.unfired()):
-            print(f"fakenbd: {sentence}", file=sys.stderr)
-        for error in server.errors:
-            print(f"fakenbd: the server failed: {error!r}", file=sys.stderr)
-        return 3 if server.errors else status
+            await server.settle()
+    for sentence in (*_violations(server), *server.unfired()):
+        print(f"fakenbd: {sentence}", file=sys.stderr)
+    for error in server.errors:
+        print(f"fakenbd: the server failed: {error!r}", file=sys.stderr)
+    return 3 if server.errors else status
 
 
 def facts(server: Server) -> dict[str, str]:

@@ -31,7 +31,7 @@ from fakenbd.faults.fields import field_of
 from fakenbd.faults.selection import is_message, noun
 from fakenbd.faults.stream import carries_bytes, length, step_bytes
 from fakenbd.protocol.constants import ChunkType, Error, Reply, spec_name
-from fakenbd.protocol.messages import Chunk, OptionReply, Raw
+from fakenbd.protocol.messages import Chunk, Data, OptionReply, Raw
 
 __all__ = ["difference"]
 
@@ -170,13 +170,16 @@ def _content(old: Sequence[Step], new: Sequence[Step], left: int) -> str:
         return f"dropped {_listed(old)}"
     if not old:
         return f"inserted {_listed(new)}"
+    moved = _moved(old, new)
+    if moved:
+        return moved
     if len(old) == len(new):
         fields = _fields(old, new)
         if fields:
             return fields
-    moved = _moved(old, new)
-    if moved:
-        return moved
+    pieces = _pieces(old, new)
+    if pieces:
+        return pieces
     if any(isinstance(step, Raw) for step in new):
         lie, truth = (b"".join(map(step_bytes, steps)) for steps in (new, old))
         if len(lie) == len(truth):
@@ -275,7 +278,30 @@ def _moved(old: Sequence[Step], new: Sequence[Step]) -> str:
     if len(places) < 2 or Counter(order) != Counter(places.keys()):
         return ""
     shown = [str(places[identity]) for identity in order]
+    if len(old) == len(new) and order == [_identity(step) for step in old]:
+        return ""
     return "said in the order " + ", ".join(shown[:16]) + (", …" if len(shown) > 16 else "")
+
+
+def _pieces(old: Sequence[Step], new: Sequence[Step]) -> str:
+    """Into how many one chunk of data was split, if its pieces say no more and no less."""
+    if len(old) != 1 or len(new) < 2 or not _is_data(old[0]) or not all(map(_is_data, new)):
+        return ""
+    place, data = _content_of(old[0])
+    for step in new:
+        offset, piece = _content_of(step)
+        if offset != place or not data.startswith(piece):
+            return ""
+        place, data = place + len(piece), data[len(piece) :]
+    return "" if data else f"split the data chunk into {len(new)}"
+
+
+def _is_data(step: Step) -> bool:
+    return isinstance(step, Chunk) and isinstance(step.body, Data)
+
+
+def _content_of(step: Any) -> tuple[int, bytes]:
+    return step.body.offset, bytes(step.body.data)
 
 
 def _identity(step: Step) -> int:

@@ -48,7 +48,7 @@ def why_not(
 
 def _luck(fault: Fault) -> str:
     chance = fault.when.chance
-    return "the fault came later" if chance is None else f"wanted chance = {chance:g}"
+    return "the fault came later, or failed" if chance is None else f"wanted chance = {chance:g}"
 
 
 def _numbered(events: Iterable[Event]) -> Iterator[tuple[Event, int]]:

@@ -1,12 +1,13 @@
 """A journal for people: a line for each entry, both directions, lies and breaches set apart.
 
     0.003  #1  C> NBD_CMD_READ cookie 7 offset 4096 length 512
+               ⚡ 'second read fails' (1st): set error of the simple reply: 0 -> 5 NBD_EIO
     0.003  #1  <S simple reply cookie 7 NBD_EIO
-               ⚡ 'second read fails' (1st): error 0 -> NBD_EIO
 
-Time and connection stand in columns as wide as they must be. Strikes and breaches belong to the
-line above them and leave the columns empty, unless another connection came between. Nothing that a
-peer said can reach the terminal except as printing characters.
+Time and connection stand in columns as wide as they must be. A strike stands between what provoked
+it and what came of it; a breach below what broke the rule. Both leave the columns empty, unless
+another connection came between. Nothing that a peer said can reach the terminal except as printing
+characters.
 """
 
 from __future__ import annotations
@@ -185,6 +186,8 @@ def _violated(entry: Violated, table: _Table) -> str:
 
 
 def _ended(entry: Ended, table: _Table) -> str:
+    if entry.how == "fault":
+        return "-- a fault ended the connection"
     detail = f", {visible(entry.detail)}" if entry.detail else ""
     return f"-- the {entry.by} ended the connection: {entry.how}{detail}"
 

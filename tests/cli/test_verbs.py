@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from fakenbd import Server, open_server
+from fakenbd import __version__ as fakenbd_version
+from fakenbd.cli.options import ServerOptions
+from fakenbd.cli.run import run
+from fakenbd.journal import Ended, Header, Heard, Journal, JsonlSink, load
+from fakenbd.protocol.constants import Option
+from fakenbd.protocol.encode import encode
+from fakenbd.protocol.messages import InfoQuery, OptionRequest, Request
+from tests.server.talk import handshake
 
 FAKENBD = (sys.executable, "-c", "import sys; from fakenbd.cli import main; sys.exit(main())")
 
@@ -256,7 +271,146 @@ def test_a_journal_is_written_and_explained(tmp_path: Path) -> None:
     assert told.returncode == 0
     assert told.stdout.startswith("profile quirks/qemu-odd-tail, seed ")
     assert "C> NBD_OPT_GO" in told.stdout
-    assert "-- the client ended the connection: DISC" in told.stdout
+    assert told.stdout.endswith("-- the client ended the connection: DISC\n")
+
+
+@pytest.fixture
+def remembered(monkeypatch: pytest.MonkeyPatch) -> list[Server]:
+    """The servers that `fakenbd run` opens in this process, still there when it is over."""
+    servers: list[Server] = []
+
+    @asynccontextmanager
+    async def remembering(*arguments: Any, **options: Any) -> AsyncIterator[Server]:
+        async with open_server(*arguments, **options) as server:
+            servers.append(server)
+            yield server
+
+    monkeypatch.setattr("fakenbd.cli.run.open_server", remembering)
+    return servers
+
+
+@pytest.mark.parametrize("limit", [100_000, 10])
+def test_a_journal_on_disk_is_all_that_was_said(
+    limit: int, tmp_path: Path, remembered: list[Server]
+) -> None:
+    """As equal as the entries that memory still holds, and complete where it holds no more."""
+    path = tmp_path / "j.jsonl"
+    options = ServerOptions(journal=path, journal_limit=limit, seed=5)
+    before = time.time()
+    copying = client("copy", "{uri}", str(tmp_path / "copy"))
+    status = run("reads/in-pieces@512", *copying, options=options)
+    (server,) = remembered
+    header, entries = load(path)
+    assert status == 0
+    assert (header.version, header.profile, header.seed) == (
+        fakenbd_version,
+        "reads/in-pieces@512",
+        5,
+    )
+    assert header.began is not None
+    assert before - 1 < header.began < time.time()
+    assert [entry.index for entry in entries] == list(range(server.journal.next_index))
+    assert len(server.journal) == min(limit, len(entries))
+    assert entries[-len(server.journal) :] == server.journal.entries()
+    assert isinstance(entries[-1], Ended)
+
+
+LEAVES_AT_ONCE = """
+import os, socket, sys
+words = open(sys.argv[2], "rb").read()
+clients = [socket.socket(socket.AF_UNIX) for _ in range(40)]
+for client in clients:
+    client.connect(sys.argv[1])
+    client.sendall(words)
+os._exit(0)
+"""
+
+
+def test_what_a_client_says_last_is_heard_though_it_is_gone(tmp_path: Path) -> None:
+    path, words = tmp_path / "j.jsonl", tmp_path / "words"
+    words.write_bytes(handshake() + encode(Request(1, 7, 512, 4096, payload=bytes(4096))))
+    done = fakenbd(
+        *("run", "--unix", "-", "--journal", str(path), "baseline/plain", "--"),
+        *(sys.executable, "-c", LEAVES_AT_ONCE, "{socket}", str(words)),
+    )
+    _, entries = load(path)
+    written = [e.connection for e in entries if isinstance(e, Heard) and e.command == "write"]
+    ended = [(e.connection, e.by) for e in entries if isinstance(e, Ended)]
+    assert sorted(written) == list(range(1, 41))
+    assert sorted(ended) == [(number, "client") for number in range(1, 41)]
+    left = "fakenbd: the client broke C-128 (MUST): the client left transmission without"
+    assert done.stderr.count(left) == 40
+
+
+def test_a_connection_that_the_end_of_the_server_ends_is_told_to_the_last(tmp_path: Path) -> None:
+    path, sock = tmp_path / "j.jsonl", tmp_path / "s"
+    command = [*FAKENBD, "serve", "--unix", str(sock), "--journal", str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            server.stdout.readline()
+            with socket.socket(socket.AF_UNIX) as peer:
+                peer.connect(str(sock))
+                assert len(peer.recv(18, socket.MSG_WAITALL)) == 18
+                server.terminate()
+                assert server.wait(timeout=30) == 0
+        finally:
+            server.kill()
+    _, entries = load(path)
+    last = entries[-1]
+    assert isinstance(last, Ended)
+    assert (last.by, last.how) == ("server", "closed")
+
+
+@pytest.mark.parametrize("option", ["--journal", "--pcap"])
+def test_a_disk_that_is_full_is_one_sentence(option: str, tmp_path: Path) -> None:
+    done = fakenbd("run", option, "/dev/full", "baseline/plain", "--", "true", cwd=tmp_path)
+    assert done.stderr == "fakenbd: cannot write /dev/full: No space left on device\n"
+    assert (done.stdout, done.returncode) == ("", 3)
+
+
+HOSTILE = "red \x1b[31m and a bell \x07, \u202egnp.exe"
+
+
+def on_a_terminal(*arguments: str) -> str:
+    """What a program writes when its output is a terminal."""
+    ours, theirs = os.openpty()
+    with subprocess.Popen([*FAKENBD, *arguments], stdout=theirs) as process:
+        os.close(theirs)
+        shown = b""
+        with suppress(OSError):  # so a terminal tells that nobody writes any more
+            while part := os.read(ours, 1 << 16):
+                shown += part
+    os.close(ours)
+    assert process.returncode == 0
+    return shown.decode().replace("\r\n", "\n")
+
+
+def test_explained_in_colour_on_a_terminal_and_plainly_elsewhere(tmp_path: Path) -> None:
+    path = tmp_path / "j.jsonl"
+    journal = Journal(lambda: 0.0)
+    detach = journal.attach(JsonlSink(path.open("wb"), Header("1", "some/profile", 7)))
+    journal.connected(1, HOSTILE, "tcp")
+    journal.heard(1, OptionRequest(Option.GO, InfoQuery(HOSTILE)))
+    journal.struck(1, "a lie", ["error"], 1, "a change")
+    journal.violated(1, "C-14", "MUST", "a breach")
+    detach()
+    plain = fakenbd("explain", str(path)).stdout
+    assert plain == (
+        "profile some/profile, seed 7, 4 entries\n"
+        "  0.000  #1  -- connected over tcp from red \\x1b[31m and a bell \\x07, \\u202egnp.exe\n"
+        '  0.000  #1  C> NBD_OPT_GO export "red \\x1b[31m and a bell \\x07, \\u202egnp.exe"\n'
+        "             ⚡ 'a lie' (1st): a change\n"
+        "             ✗ C-14 MUST: a breach\n"
+    )
+    coloured = on_a_terminal("explain", str(path))
+    assert re.sub("\x1b\\[[0-9;]*m", "", coloured) == plain
+    lead, colours = "\x1b[2m", ["\x1b[2m", "\x1b[36m", "\x1b[33;1m", "\x1b[31;1m"]
+    lines = coloured.splitlines()[1:]
+    assert all(line.startswith(lead) and line.endswith("\x1b[0m") for line in lines)
+    assert [re.findall("\x1b\\[[0-9;]*m", line)[2] for line in lines] == colours
+    assert fakenbd("explain", "--colour", str(path)).stdout == coloured
+    assert on_a_terminal("explain", "--no-colour", str(path)) == plain
 
 
 def test_the_server_ends_with_its_parent() -> None:

@@ -263,7 +263,7 @@ CASES: Final[tuple[Case, ...]] = (
         [Chunk(COOKIE, Data(4096, b"0123")), Chunk(COOKIE, Data(4100, b"4567")), HOLE],
         f"{CHUNK_MORE} 0001 {COOKIE_HEX} 0000000c 0000000000001000 30313233"
         f"{CHUNK_MORE} 0001 {COOKIE_HEX} 0000000c 0000000000001004 34353637" + HOLE_HEX,
-        "replaced data chunk by 2 x data chunk",
+        "split the data chunk into 2",
     ),
     Case(
         "{ split = 600 }",

@@ -132,7 +132,7 @@ def test_a_fault_added_too_late_says_so() -> None:
     lie(faults, "late", "read")
     assert faults.unfired([READ]) == [
         "fault 'late' never struck: the closest was NBD_CMD_READ number 1 on connection 1 "
-        "(the fault came later)"
+        "(the fault came later, or failed)"
     ]
 
 

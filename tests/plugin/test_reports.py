@@ -134,7 +134,8 @@ def test_it(nbd_server):
 {_AT_TEARDOWN}
 the server failed: TypeError: fault 'broken on greeting': broken returned NoneType, not a list of \
 steps
-fault 'broken on greeting' never struck: there was no event that it could strike at
+fault 'broken on greeting' never struck: the closest was the greeting of connection 1 (the fault \
+came later, or failed)
 {_TRANSCRIPT}
 {_SERVER}
   {_CONNECTED.format(1)}
