@@ -101,9 +101,10 @@ class Agenda:
         while self._due and self._due[0][0] <= now:
             self._run(heapq.heappop(self._due)[2])
         if not self._due and self._held:
-            idle = now - self._active
-            released = [held for held in self._held if held[1] <= idle]
-            self._held = [held for held in self._held if held[1] > idle]
+            # The same sum as in `due`: by a rounding error less, it would be due for ever.
+            since = self._active
+            released = [held for held in self._held if since + held[1] <= now]
+            self._held = [held for held in self._held if since + held[1] > now]
             for _, _, plan in released:
                 self._run(plan)
 

@@ -77,3 +77,16 @@ def test_what_leaves_piece_by_piece_is_said_as_what_it_is() -> None:
     cut = Paced(b"half", 1)
     scene.play([[paced], [cut], [simple, Forever(b"again"), A1], [A2]])
     assert scene.said == [A1, A2, Raw(b"half"), simple, Raw(b"again")]
+
+
+@pytest.mark.parametrize("begun", [0.0, 1000.1, 1e6 / 3])
+def test_what_is_due_is_released(begun: float) -> None:
+    """Whatever the clock showed: a sum and a difference need not agree to the last bit."""
+    for idle in (0.05, 0.1, 0.3, 0.7, 1.1):
+        scene = Scene(now=begun)
+        scene.agenda.put([Hold(None, idle), A1])
+        scene.agenda.advance()
+        assert scene.agenda.waiting == 1
+        scene.now = scene.agenda.due()
+        scene.agenda.advance()
+        assert joined(scene.agenda.ready) == wire(A1)
