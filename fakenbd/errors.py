@@ -47,7 +47,7 @@ class FakenbdError(Exception):
 class ProtocolError(FakenbdError):
     """The peer sent bytes that the protocol does not allow; the connection cannot go on.
 
-    `rule` is the id of the broken rule (C-… for clients, S-… for servers), or "" where no row names it.
+    `rule` is the id of the broken rule (C-… for clients, S-… for servers), "" where no row has it.
     """
 
     def __init__(self, message: str, *, rule: str = "") -> None:

@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from fakenbd.check.options import DEFAULT_MEMORY, DEFAULT_TIMEOUT, shard
 from fakenbd.errors import FakenbdError
-from fakenbd.profile import library_folder
+from fakenbd.profile import find_all, library_folder
+
+if TYPE_CHECKING:
+    import pytest
 
 __all__ = ["CheckOptions", "run_check"]
 
@@ -62,9 +67,24 @@ def run_check(options: CheckOptions) -> int:
     import pytest
 
     arguments = _arguments(options)
+    ear = _Ear()
     with _alone():
-        status = int(pytest.main(arguments))
+        status = int(pytest.main(arguments, plugins=[ear]))
+    if ear.interrupted:
+        return 128 + signal.SIGINT
+    if status == pytest.ExitCode.NO_TESTS_COLLECTED:
+        print("fakenbd: no case was selected", file=sys.stderr)
     return 2 if status == pytest.ExitCode.USAGE_ERROR else status
+
+
+@attrs.define(eq=False)
+class _Ear:
+    """Hears Ctrl-C, which pytest's exit status does not tell from a collection that failed."""
+
+    interrupted: bool = False
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        self.interrupted = excinfo.errisinstance(KeyboardInterrupt)
 
 
 @contextmanager
@@ -123,9 +143,15 @@ def _arguments(options: CheckOptions) -> list[str]:
 
 
 def _places(profiles: tuple[str, ...]) -> tuple[list[str], list[str]]:
-    """Where to look for profiles, and which of them are meant: paths, and ids of the library."""
+    """Where to look for profiles, and which of them are meant: paths, and ids of the library.
+
+    Raises ProfileError for an id that is not there.
+    """
     paths = [name for name in profiles if Path(name).exists()]
     ids = [name for name in profiles if name not in paths]
+    for name in ids:
+        if not any(wild in name for wild in "*?["):
+            find_all(name)
     if not paths or ids:
         paths.append(str(library_folder()))
     return paths, ids

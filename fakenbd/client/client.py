@@ -51,7 +51,7 @@ EFFECT: Final = 1 << 30
 READ: Final = int(Command.READ)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Client(Commands):
     """One connection to one export. `Client.connect` makes one."""
 
@@ -62,6 +62,10 @@ class Client(Commands):
 
     def __attrs_post_init__(self) -> None:
         self._blocks = Blocks.of(self.session.offer)
+
+    def __repr__(self) -> str:
+        state = "open" if self.failure is None else f"ended: {self.failure}"
+        return f"<Client of export {quoted(self.export)}, {self.size} bytes, {state}>"
 
     @classmethod
     @asynccontextmanager

@@ -36,6 +36,7 @@ from fakenbd.client.option import (
 )
 from fakenbd.client.session import Listed, Offer, Session, Style, judged, well_formed
 from fakenbd.errors import (
+    ClientError,
     LostError,
     ProtocolError,
     RefusedError,
@@ -78,6 +79,13 @@ class Wishes:
     tls: TLSPolicy = "off"
     structured: bool = True
     extended: bool = True
+
+    def __attrs_post_init__(self) -> None:
+        for name in self.contexts:
+            if ":" not in name.strip(":"):  # C-38
+                raise ClientError(
+                    f"{quoted(name)} is no metadata context: one is a namespace, a colon and a leaf"
+                )
 
 
 @attrs.define(eq=False)

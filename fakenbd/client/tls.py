@@ -118,6 +118,9 @@ class TLS:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2  # C-60
         try:
+            for path in (self.authority, self.certificate, self.key):
+                if path is not None:
+                    os.stat(path)  # the ssl module does not say which file it misses
             if self.psk_file is not None:
                 self._use_psk(context, self.psk_file)
             elif not self.verify:

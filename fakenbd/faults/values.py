@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from fakenbd.errors import FakenbdError
 from fakenbd.export.extents import parse_size
 
 __all__ = [
@@ -29,7 +30,7 @@ __all__ = [
 ]
 
 
-class TableError(ValueError):
+class TableError(FakenbdError, ValueError):
     """All that is wrong with a table, one sentence each, in `mistakes`."""
 
     def __init__(self, mistakes: Sequence[str]) -> None:

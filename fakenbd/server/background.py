@@ -6,6 +6,7 @@ a client that connects before the thread is up merely waits for its greeting.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -101,7 +102,9 @@ class BackgroundServer:
 
 
 @contextmanager
-def background_server(profile: Profile | None = None, **options: Any) -> Iterator[BackgroundServer]:
+def background_server(
+    profile: Profile | str | os.PathLike[str] | None = None, **options: Any
+) -> Iterator[BackgroundServer]:
     """A server in a thread as long as the block lasts; options as for `prepare`.
 
     It is listening when the block begins. Raises ServeError or ProfileError.

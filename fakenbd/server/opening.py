@@ -6,6 +6,7 @@ to be served. Nothing is left behind then.
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -18,7 +19,7 @@ import trio
 from fakenbd.errors import ProfileError, ServeError
 from fakenbd.faults import Faults
 from fakenbd.journal import Journal
-from fakenbd.profile import Profile
+from fakenbd.profile import Profile, find
 from fakenbd.server.endpoint import Endpoint, bind_tcp, bind_unix
 from fakenbd.server.server import Server
 from fakenbd.server.service import Service
@@ -31,7 +32,7 @@ __all__ = ["close", "open_server", "prepare"]
 
 
 def prepare(
-    profile: Profile | None = None,
+    profile: Profile | str | os.PathLike[str] | None = None,
     *,
     tcp: str | None = None,
     unix: str | None = None,
@@ -45,14 +46,16 @@ def prepare(
 ) -> Server:
     """A server that listens already but serves nobody yet.
 
-    `profile` says what to serve, or the options of an export do: `size="1MiB"`, `content="zeros"`
-    and whatever else a profile's [export] has. `tcp` is "HOST:PORT", `unix` a path or "-" for a
-    private one; without either it listens on a free port of the loopback address. `journal` are
-    options of the Journal. The first export of each profile in `every` is served too, under the
-    profile's id and with the faults that strike after an export was named. `tls` says whether TLS
-    is spoken, and with which certificates; without it the profile says whether, and certificates
-    are made. Raises ServeError or ProfileError.
+    `profile`, or its id, or the path of its file, says what to serve; or the options of an export
+    do: `size="1MiB"`, `content="zeros"` and whatever else a profile's [export] has. `tcp` is
+    "HOST:PORT", `unix` a path or "-" for a private one; without either it listens on a free port
+    of the loopback address. `journal` are options of the Journal. The first export of each profile
+    in `every` is served too, under the profile's id and with the faults that strike after an export
+    was named. `tls` says whether TLS is spoken, and with which certificates; without it the profile
+    says whether, and certificates are made. Raises ServeError or ProfileError.
     """
+    if isinstance(profile, str | os.PathLike):
+        profile = find(os.fspath(profile))
     if profile is None:
         profile = Profile.of(**export)
     elif export:
@@ -106,7 +109,9 @@ def _bind_tcp(address: str | None) -> Endpoint:
 
 
 @asynccontextmanager
-async def open_server(profile: Profile | None = None, **options: Any) -> AsyncIterator[Server]:
+async def open_server(
+    profile: Profile | str | os.PathLike[str] | None = None, **options: Any
+) -> AsyncIterator[Server]:
     """A server that runs as long as the block does; options as for `prepare`.
 
     It is ready for clients when the block begins.

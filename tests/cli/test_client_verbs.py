@@ -332,7 +332,8 @@ def test_a_captive_client_is_told_whom_to_trust():
     info, uri = f"{shlex.join(FAKENBD)} info", '"nbds://$FAKENBD_HOST:$FAKENBD_PORT/"'
     script = (
         f'{info} --tls-ca "$FAKENBD_CA" {uri} >/dev/null && '
-        f'{info} --tls-certificates "$FAKENBD_CERTIFICATES" {uri} >/dev/null && ls "$FAKENBD_CERTIFICATES"'
+        f'{info} --tls-certificates "$FAKENBD_CERTIFICATES" {uri} >/dev/null && '
+        'ls "$FAKENBD_CERTIFICATES"'
     )
     done = fakenbd("run", "--tls", "required", "baseline/plain", "--", "sh", "-c", script)
     assert (done.stderr, done.returncode) == ("", 0)

@@ -11,6 +11,7 @@ from fakenbd.client.noncompliance import Noncompliance, Notes
 from fakenbd.client.option import Receive, Send, Upgrade
 from fakenbd.client.session import Listed, Offer, Session
 from fakenbd.errors import (
+    ClientError,
     LostError,
     NoncomplianceError,
     ProtocolError,
@@ -727,3 +728,9 @@ def test_abort_ends_however_it_is_taken(answer):
     peer.drive(negotiation.abort())
     assert peer.sent[-1] == "abort"
     assert not negotiation.haggling
+
+
+@pytest.mark.parametrize("name", ["foo", ":leaf", "", "base"])
+def test_a_context_without_a_namespace_is_never_asked_for(name):
+    with pytest.raises(ClientError, match="is no metadata context: one is a namespace, a colon"):
+        Wishes(contexts=(name,))

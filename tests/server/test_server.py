@@ -340,3 +340,16 @@ async def test_an_error_is_one_for_the_client_too() -> None:
         async with Client.connect(server.connect()) as client:
             with pytest.raises(CommandError):
                 await client.read(0, 512)
+
+
+@pytest.mark.trio
+async def test_a_profile_may_be_named(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.toml"
+    mine.write_text('summary = "mine"\n[export]\nsize = 4096\n')
+    async with open_server("quirks/qemu-odd-tail") as server:
+        assert server.profile.id == "quirks/qemu-odd-tail"
+    async with open_server(mine) as server:
+        assert server.export.size == 4096
+    with pytest.raises(ProfileError, match="no such profile"):
+        async with open_server("quirks/nothing-like-it"):
+            pytest.fail("there is nothing to serve")
