@@ -301,6 +301,9 @@ class Haggling:
         """The client is gone without NBD_OPT_ABORT."""
         if self.tls_refused or not self.agreed.fixed:
             return
+        if self.agreed.tls and not self._past:
+            # Our side of a TLS handshake can be complete when the client still checks who we are.
+            return
         if self.shutdown_said:  # C-35
             yield Violation(
                 "C-35", "the client left after NBD_REP_ERR_SHUTDOWN without NBD_OPT_ABORT"

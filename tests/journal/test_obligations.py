@@ -40,6 +40,7 @@ from tests.journal.stage import (
     STARTTLS,
     STRUCTURED,
     FailTLS,
+    Leave,
     Line,
     Setting,
     StartTLS,
@@ -211,6 +212,20 @@ def test_a_client_that_learns_of_tls_from_a_refusal_need_not_have_asked_first(
     watch = Watch()
     truth = Truth(Setting(tls=True, tls_required=True), watch)
     assert list(truth.play(lines)) == []
+
+
+@pytest.mark.parametrize("how", ["EOF", "RST", "TLS close"])
+@pytest.mark.parametrize(
+    "said", [pytest.param((), id="at once"), pytest.param((LIST,), id="after an option")]
+)
+def test_who_does_not_like_the_server_leaves_before_a_word_is_said_over_tls(
+    said: tuple[Line, ...], how: str
+) -> None:
+    # A client may look at the certificate only when the handshake is complete on our side.
+    watch = Watch()
+    truth = Truth(Setting(tls=True), watch)
+    found = truth.play((HELLO, STARTTLS, StartTLS(), *said, Leave(how)))
+    assert [each.rule for each in found] == (["C-132"] if said else [])
 
 
 def test_an_oldstyle_export_may_be_declined_by_leaving() -> None:
