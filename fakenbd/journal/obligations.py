@@ -180,6 +180,12 @@ class Watch:
             self._refresh()
         return _NOTHING
 
+    def blurred(self, cookie: int) -> Violations:
+        """Bytes that are no message are to leave in place of a reply, or of a part of one."""
+        if self._traffic.blurred(cookie):
+            self._refresh()
+        return _NOTHING
+
     # --- what is no message --------------------------------------------------------------------
 
     def misframed(self, head: Buffer, *, after: int | None = None) -> Violations:

@@ -90,6 +90,18 @@ class Traffic:
             return True
         return error == Error.ESHUTDOWN
 
+    def blurred(self, cookie: int) -> bool:
+        """Bytes that are no message left in place of a reply: the client may take it for answered.
+
+        Whether that changed what the client may do.
+        """
+        request = self.pending.pop(cookie, None)
+        if request is None or request.command != Command.RESIZE:
+            return False
+        self.resizing = None
+        self.agreed.size = max(self.agreed.size or 0, request.offset)
+        return True
+
     def left(self, leftover: int) -> Iterator[Violation]:
         """The client is gone without NBD_CMD_DISC, `leftover` bytes into a message."""
         if leftover >= HEADER_SIZES[self.agreed.extended]:  # C-100

@@ -13,7 +13,7 @@ from typing import Final
 import attrs
 
 from fakenbd.faults import Faults, Struck
-from fakenbd.faults.answer import Answer, Shutdown
+from fakenbd.faults.answer import Answer, Forever, Paced, Shutdown, Step
 from fakenbd.faults.event import Event
 from fakenbd.journal.obligations import Violation, Watch
 from fakenbd.protocol.messages import (
@@ -24,6 +24,7 @@ from fakenbd.protocol.messages import (
     Greeting,
     OldstyleGreeting,
     OptionReply,
+    Raw,
     ServerMessage,
     SimpleReply,
 )
@@ -79,6 +80,8 @@ class Teller:
         for event in events:
             answer, strikes = self.faults.strike(event, answer)
             self._remember(strikes)
+            if event.request is not None and strikes and any(map(_is_blurred, answer)):
+                self.blame(self.watch.blurred(event.request.cookie))
         if any(isinstance(step, Shutdown) for step in answer):
             self.shutting_down = True
         self.agenda.put(answer)
@@ -105,6 +108,11 @@ class Teller:
         notice = _NOTICES.get(type(message))
         if notice is not None:
             self.blame(notice(self.watch, message), about)
+
+
+def _is_blurred(step: Step) -> bool:
+    """Whether what leaves in this step may be a message, but cannot be told to be one."""
+    return isinstance(step, Raw | Forever) or (isinstance(step, Paced) and not step.messages)
 
 
 _NOTICES: Final[dict[type, Callable[..., Sequence[Violation]]]] = {

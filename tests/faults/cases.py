@@ -208,6 +208,8 @@ CASES: Final[tuple[Case, ...]] = (
     ),
     Case('{ drop = "last" }', CHUNKS, [DATA], DATA_HEX, "dropped hole chunk"),
     Case("{ drop = true }", CHUNKS, [], "", "dropped data chunk, hole chunk"),
+    Case('{ drop = "chunk", nth = 2 }', CHUNKS, [DATA], DATA_HEX, "dropped hole chunk"),
+    Case('{ drop = "data", nth = 2 }', CHUNKS, [DATA, HOLE], DATA_HEX + HOLE_HEX, ""),
     Case(
         "{ repeat = 2, at = 0 }",
         CHUNKS,

@@ -8,6 +8,9 @@ import trio
 from fakenbd import Server, open_server
 from fakenbd.journal import Violated
 from fakenbd.profile import find
+from fakenbd.protocol.constants import Command
+from fakenbd.protocol.messages import Request
+from tests.server.speaker import Speaker
 from tests.server.talk import handshake
 
 
@@ -62,3 +65,21 @@ async def test_but_not_those_that_it_makes_afterwards() -> None:
         first = await arrive(server)
         second = await arrive(server)
         assert await leave(server, first, second) == ["C-128"]
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize(("waits", "blamed"), [(True, []), (False, ["C-131"])])
+async def test_a_reply_with_a_bit_of_something_else_is_a_reply(
+    waits: bool, blamed: list[str], autojump_clock: object
+) -> None:
+    async with open_server(find("quirks/stale-bytes-in-unaligned-reads"), endpoints=[]) as server:
+        server.on("cache", name="slow").delay(1)
+        speaker = Speaker(server.connect())
+        await speaker.greet()
+        await speaker.go()
+        reply = await speaker.reply(Request(Command.READ, 1, 0, 511))
+        assert bytes(reply.data)[-1:] == b"Z"
+        if not waits:
+            await speaker.say(Request(Command.CACHE, 2, 0, 511))
+        await speaker.say(Request(Command.DISC, 3))
+        assert await leave(server, speaker.stream) == blamed

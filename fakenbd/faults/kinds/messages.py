@@ -100,6 +100,10 @@ def _message(step: Step) -> ServerMessage:
 # --- number ------------------------------------------------------------------------------------
 
 
+def _nth(value: Any) -> int | None:
+    return None if value is None else positive(value)
+
+
 @register("drop", family="message", main="at")
 @attrs.frozen
 class Drop(Kind):
@@ -108,12 +112,16 @@ class Drop(Kind):
     Example: do = { drop = "last" }
 
     at: which messages (default "each")
+    nth: only the n-th of them, if there are so many (default nothing)
     """
 
     at: Selector = attrs.field(default="each", converter=selector)
+    nth: int | None = attrs.field(default=None, converter=_nth)
 
     def apply(self, answer: Answer, strike: Strike) -> Answer:
-        places = set(selected(answer, self.at))
+        places = selected(answer, self.at)
+        if self.nth is not None:
+            places = places[self.nth - 1 : self.nth]
         return [step for place, step in enumerate(answer) if place not in places]
 
 
