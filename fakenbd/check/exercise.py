@@ -23,6 +23,7 @@ from fakenbd.client import (
     Commands,
     Deadlines,
     Policy,
+    Pool,
     ResilientClient,
     Target,
     describe_export,
@@ -49,6 +50,9 @@ PIECE: Final = 1 << 22
 WHOLE: Final = 1 << 26
 """An export up to this size is copied whole, a larger one at both ends."""
 
+FAR: Final = 1 << 31
+"""Bytes that one request zeroes or trims: more than some servers can count."""
+
 MAPPED: Final = 1 << 36
 EXTENTS: Final = 1 << 17
 """How much is mapped of an export that is too large, and how many extents are enough."""
@@ -68,8 +72,8 @@ class _Work:
     findings: Findings = attrs.field(factory=Findings)
 
     @asynccontextmanager
-    async def client(self, *contexts: str) -> AsyncIterator[Commands]:
-        options = {"export": self.facts.export.name, "contexts": contexts, **self.options}
+    async def client(self, *contexts: str, **more: Any) -> AsyncIterator[Commands]:
+        options = {"export": self.facts.export.name, "contexts": contexts, **self.options, **more}
         if self.policy is None:
             async with Client.connect(await self.connect(), **options) as client:
                 yield client
@@ -77,6 +81,17 @@ class _Work:
             connection = ResilientClient.connect(self.connect, policy=self.policy, **options)
             async with connection as resilient:
                 yield resilient
+
+    @asynccontextmanager
+    async def several(self, *contexts: str) -> AsyncIterator[Commands]:
+        """Two connections where the server says that they see the same, and one elsewhere."""
+        if self.policy is not None:
+            async with self.client(*contexts) as client:
+                yield client
+            return
+        options = {"export": self.facts.export.name, "contexts": contexts, **self.options}
+        async with Pool.connect(self.connect, connections=2, **options) as pool:
+            yield pool
 
     async def attempt(self, call: Awaitable[_T]) -> _T | None:
         """What a request comes to; an error that the server answers is noted."""
@@ -208,7 +223,7 @@ async def _cache(work: _Work) -> None:
 
 
 async def _copy(work: _Work) -> None:
-    async with work.client(*work.facts.contexts) as client:
+    async with work.several(*work.facts.contexts) as client:
         for offset, length in _ends(client.size, WHOLE):
             for extent in await _allocated(work, client, offset, length):
                 await _copy_extent(work, client, offset, extent)
@@ -272,7 +287,7 @@ async def _map_span(
 
 
 async def _write(work: _Work) -> None:
-    async with work.client() as client:
+    async with work.several() as client:
         await _write_all_over(work, client)
 
 
@@ -313,7 +328,7 @@ def _check_kept(work: _Work, offset: int, data: bytes) -> None:
 
 
 async def _zero(work: _Work) -> None:
-    async with work.client() as client:
+    async with work.client(effect=FAR) as client:
         size = client.size
         for span in _clipped(size, (0, size)):
             await _zero_span(work, client, span, hole=True)
@@ -347,7 +362,7 @@ async def _zero_span(work: _Work, client: Commands, span: Span, *, hole: bool) -
 
 
 async def _trim(work: _Work) -> None:
-    async with work.client() as client:
+    async with work.client(effect=FAR) as client:
         size = client.size
         for offset, length in _writable(client, (0, size), (512, 4096), (size // 2 + 1, 70_000)):
             await work.attempt(client.trim(offset, length))

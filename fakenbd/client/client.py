@@ -57,6 +57,7 @@ class Client(Commands):
 
     _connection: Connection
     _contexts: tuple[str, ...]
+    _effect: int = EFFECT
     _blocks: Blocks = attrs.field(init=False)
     _edges: trio.Lock = attrs.field(factory=trio.Lock, init=False)
 
@@ -80,11 +81,13 @@ class Client(Commands):
         tls: TLS | None = None,
         structured: bool = True,
         extended: bool = True,
+        effect: int = EFFECT,
     ) -> AsyncIterator[Client]:
         """Connect to a URI, or talk over a stream, as long as the block lasts.
 
         `export` and `tls` override what the URI says. `timeout` is for each wait in seconds, or
-        the deadlines of each kind. Raises UriError, LostError, ProtocolError, RefusedError,
+        the deadlines of each kind. One TRIM, WRITE_ZEROES or CACHE covers at most `effect` bytes,
+        a multiple of the server's blocks. Raises UriError, LostError, ProtocolError, RefusedError,
         ShutdownError, TLSError. At the end the client disconnects softly where it still can.
         """
         settings = Settings(
@@ -98,7 +101,7 @@ class Client(Commands):
             extended,
         )
         async with opened(settings) as (connection, selected):
-            yield cls(connection, selected)
+            yield cls(connection, selected, effect)
 
     # --- what the server offers ----------------------------------------------------------------
 
@@ -226,7 +229,7 @@ class Client(Commands):
         await self._without_fua(fua)
 
     async def _zero_parts(self, start: int, stop: int, flags: int) -> None:
-        for place, size in pieces(start, stop, EFFECT):
+        for place, size in pieces(start, stop, self._effect):
             try:
                 await self._connection.submit(Command.WRITE_ZEROES, place, size, flags).wait()
             except CommandError as error:
@@ -252,7 +255,7 @@ class Client(Commands):
         self._check_offered(TransmissionFlag.SEND_TRIM, Command.TRIM)
         flags = self._fua_flag(fua)
         whole, _ = self._blocks.edges(offset, length)
-        for place, size in pieces(whole.start, whole.stop, EFFECT):
+        for place, size in pieces(whole.start, whole.stop, self._effect):
             await self._connection.submit(Command.TRIM, place, size, flags).wait()
         await self._without_fua(fua)
 
@@ -260,7 +263,7 @@ class Client(Commands):
         self._check_range(offset, length)
         self._check_offered(TransmissionFlag.SEND_CACHE, Command.CACHE)
         low, high = self._blocks.widened(offset, length, self._blocks.minimum)
-        for place, size in pieces(low, high, EFFECT):
+        for place, size in pieces(low, high, self._effect):
             await self._connection.submit(Command.CACHE, place, size).wait()
 
     async def flush(self) -> None:

@@ -12,6 +12,9 @@ import pytest
 from tests.peers import require
 
 HERE = Path(__file__).parent
+LIMIT = "6"
+"""Seconds; what counts as slow in the lists of known failures counts from here."""
+
 MAIN = "import sys; from fakenbd.cli import main; sys.exit(main())"
 
 
@@ -20,6 +23,7 @@ def judged(tmp_path: Path, *words: str) -> tuple[int, str, list[str]]:
     done = subprocess.run(
         [
             *(sys.executable, "-c", MAIN, "check", "-q", "--seed", "1", "--jobs", "2"),
+            *("--timeout", LIMIT),
             *("--report", str(tmp_path), *words),
         ],
         capture_output=True,

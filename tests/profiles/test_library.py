@@ -8,7 +8,6 @@ from fakenbd.profile import find, library
 from tests.profiles.playing import Play, play
 
 UNREACHED = {
-    "quirks/large-trim-fails": "the reference client never asks for more than 1 GiB at a time",
     "quirks/contexts-outlive-their-export": "it selects contexts for the export that it opens",
 }
 """Profiles whose faults the reference client has no way to meet."""

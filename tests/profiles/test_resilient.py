@@ -56,7 +56,8 @@ def only_losses_are_repeated(played: Play, single: Play | None) -> str:
     theirs = [(outcome.result, type(outcome.error)) for outcome in single.outcomes]
     if ours != theirs:
         return f"over one connection it came to {', '.join(map(str, single.outcomes))}"
-    if connections(played) != connections(single):
+    # Without a policy, what copies and writes opens a second connection at once.
+    if connections(played) > connections(single):
         return f"{connections(played)} connections were made, {connections(single)} are enough"
     return ""
 

@@ -7,29 +7,15 @@ import trio
 
 from fakenbd import open_server
 from fakenbd.profile import find
-from fakenbd.protocol.constants import Command, Error, Option
-from fakenbd.protocol.decode import decode_reply
+from fakenbd.protocol.constants import Command, Option
 from fakenbd.protocol.messages import (
     Chunk,
     MetaContextQuery,
     Request,
-    SimpleReply,
     Status,
 )
 from tests.profiles.test_library import UNREACHED
 from tests.server.speaker import Speaker
-
-GIB = 1 << 30
-
-
-async def trim_too_much(speaker):
-    await speaker.go()
-    for length, error in ((2 * GIB - 512, 0), (2 * GIB, Error.EIO)):
-        await speaker.say(Request(Command.TRIM, 1, 0, length))
-        reply = await speaker.hear(
-            decode_reply, extended=False, structured=False, data_length=lambda _: 0, limit=0
-        )
-        assert reply == SimpleReply(1, error)
 
 
 async def ask_for_another_map(speaker):
@@ -49,7 +35,6 @@ async def ask_for_the_right_map(speaker):
 
 
 RUDE = {
-    "quirks/large-trim-fails": trim_too_much,
     "quirks/contexts-outlive-their-export": ask_for_another_map,
 }
 
