@@ -19,7 +19,7 @@ import trio
 from fakenbd.errors import ProfileError, ServeError
 from fakenbd.faults import Faults
 from fakenbd.journal import Journal
-from fakenbd.profile import Profile, find
+from fakenbd.profile import Profile
 from fakenbd.server.endpoint import Endpoint, bind_tcp, bind_unix
 from fakenbd.server.server import Server
 from fakenbd.server.service import Service
@@ -55,6 +55,8 @@ def prepare(
     says whether, and certificates are made. Raises ServeError or ProfileError.
     """
     if isinstance(profile, str | os.PathLike):
+        from fakenbd.profile import find  # what reads files is not needed to serve a value
+
         profile = find(os.fspath(profile))
     if profile is None:
         profile = Profile.of(**export)
