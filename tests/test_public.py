@@ -35,7 +35,7 @@ def kind(name: str) -> tuple[int, str]:
 
 
 def loaded(code: str) -> set[str]:
-    """The modules, by their first name, that a fresh interpreter has after some code."""
+    """The modules, and the packages they are in, that a fresh interpreter has after some code."""
     done = subprocess.run(
         [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"],
         capture_output=True,
@@ -43,7 +43,8 @@ def loaded(code: str) -> set[str]:
         check=True,
         timeout=60,
     )
-    return {name.partition(".")[0] for name in done.stdout.split()}
+    names = done.stdout.split()
+    return {*names, *(name.partition(".")[0] for name in names)}
 
 
 @pytest.mark.parametrize("name", ["fakenbd", *MODULES])
