@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import trio
 import trio.testing
 
@@ -38,18 +39,15 @@ def monologue() -> bytes:
     return b"".join(said)
 
 
-def output(clients: int, seed: int, *, split: bool = False) -> list[bytes]:
-    """All that a server says to so many clients, in a run of its own."""
+async def listen(stream: trio.abc.Stream, heard: bytearray) -> None:
+    """Say it all, and keep what is answered until the server ends the connection."""
+    await stream.send_all(monologue())
+    while data := await stream.receive_some():
+        heard += data
 
-    async def listen(stream: trio.abc.Stream, heard: bytearray) -> None:
-        said = monologue()
-        if split:
-            await stream.send_all(said[:700])
-            await stream.send_all(said[700:])
-        else:
-            await stream.send_all(said)
-        while data := await stream.receive_some():
-            heard += data
+
+def output(clients: int, seed: int) -> list[bytes]:
+    """All that a server says to so many clients, in a run of its own."""
 
     async def main() -> list[bytes]:
         per_connection = [
@@ -82,3 +80,20 @@ def test_the_same_seed_says_the_same_bytes_to_each_of_many() -> None:
     assert len(set(first)) == 5
     for _ in range(4):
         assert output(5, seed=7) == first
+
+
+@pytest.mark.parametrize("name", ["reads/in-random-order", "timing/replies-come-when-they-like"])
+def test_a_profile_says_the_same_bytes_twenty_times(name: str) -> None:
+    async def main(seed: int) -> bytes:
+        heard = bytearray()
+        async with open_server(name, endpoints=(), seed=seed) as server:
+            await listen(server.connect(), heard)
+            assert server.strikes() > 1
+        return bytes(heard)
+
+    def run(seed: int) -> bytes:
+        return trio.run(main, seed, clock=trio.testing.MockClock(autojump_threshold=0))
+
+    first = run(7)
+    assert all(run(7) == first for _ in range(19))
+    assert run(8) != first
