@@ -51,7 +51,9 @@ def plain(result: pytest.RunResult) -> str:
 def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run the tests in a text, which may `chat` with servers."""
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    # In CI pytest does not cut the lines of its summary.
+    for name in ("PYTEST_ADDOPTS", "CI", "BUILD_NUMBER"):
+        monkeypatch.delenv(name, raising=False)
 
     def run(source: str, *arguments: str, plugins: tuple[str, ...] = ()) -> pytest.RunResult:
         pytester.makepyfile(client=_CLIENT, test_it=_PREAMBLE + source)
