@@ -202,10 +202,9 @@ def _meta_context(catalogue: Catalogue, terms: Terms, request: OptionRequest) ->
     if not isinstance(body, MetaContextQuery):
         return _refuse(request, Reply.ERR_INVALID, "the option's data do not add up")
     export = catalogue.find(body.name)
-    if export is None:
+    if export is None or (export.tls_only and not terms.tls):
+        # In clear an export for TLS only is not there: TLS_REQD is for INFO and GO alone.  S-102
         return _refuse(request, Reply.ERR_UNKNOWN, "there is no export of that name")
-    if export.tls_only and not terms.tls:
-        return _refuse(request, Reply.ERR_TLS_REQD, "this export is served over TLS only")
     if any(":" not in query for query in body.queries):
         return _refuse(request, Reply.ERR_INVALID, "a query is a namespace, a colon and a leaf")
     names = tuple(export.contexts)
