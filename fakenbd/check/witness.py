@@ -13,7 +13,7 @@ from typing import Final
 
 import attrs
 
-from fakenbd.journal import Connected, Ended, HeardBatch, Record
+from fakenbd.journal import Connected, Ended, HeardBatch, Part
 from fakenbd.journal.record import Happening, Utterance
 from fakenbd.protocol.messages import (
     ExportNameReply,
@@ -63,7 +63,7 @@ class Witness:
         self._bound = REQUESTS + 4 * (self.size // _SECTOR)
         self._alone.set()
 
-    def write(self, record: Record) -> None:
+    def write(self, record: Part) -> None:
         """Take note of one record of the journal."""
         if isinstance(record, HeardBatch):
             self._requests += record.count

@@ -159,7 +159,7 @@ def copy_disk(
             show_default=True,
             validator=Number(gte=1),
         ),
-    ] = 8,
+    ] = 4,
     connections: Annotated[
         int,
         Parameter(

@@ -97,7 +97,7 @@ async def copy(
     destination: Place,
     *,
     verify: bool = False,
-    in_flight: int = 8,
+    in_flight: int = 4,
     sparse: bool = True,
     connections: int = 4,
     policy: Policy | None = None,

@@ -1,5 +1,8 @@
 """A file as one end of a copy; reads and writes go to threads, so that no disk holds up a reply.
 
+Writes take turns: a file system lets one into a file at a time, and threads that wait for their
+turn in the kernel burn the processor that the next reply needs.
+
 A new file is written beside the one whose place it takes, and renamed when it is whole: a copy that
 was broken off, however, is never taken for the copy.
 """
@@ -32,6 +35,7 @@ class FileEnd:
     path: str
     size: int
     _descriptor: int
+    _turn: trio.Lock = attrs.field(factory=trio.Lock, init=False)
 
     @classmethod
     @contextmanager
@@ -108,7 +112,8 @@ class FileEnd:
             while done < len(view):
                 done += os.pwrite(self._descriptor, view[done:], offset + done)
 
-        await self._in_thread("write", write)
+        async with self._turn:
+            await self._in_thread("write", write)
 
     async def zero(self, offset: int, length: int) -> None:
         """Nothing to do: a new file is a hole where nothing was written."""

@@ -18,10 +18,11 @@ from fakenbd.journal.entries import (
     Struck,
     Violated,
 )
+from fakenbd.journal.exchange import HeardBatch
 from fakenbd.journal.expectations import Waiter
 from fakenbd.journal.journal import Journal, Sink, Totals
 from fakenbd.journal.payload import Payload
-from fakenbd.journal.record import HeardBatch, Record
+from fakenbd.journal.record import Part
 from fakenbd.later import later
 
 if TYPE_CHECKING:
@@ -38,9 +39,9 @@ __all__ = [
     "HeardBatch",
     "Journal",
     "JsonlSink",
+    "Part",
     "Payload",
     "PcapSink",
-    "Record",
     "Said",
     "Sink",
     "Struck",

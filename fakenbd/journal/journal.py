@@ -29,9 +29,10 @@ from fakenbd.journal.entries import (
     Struck,
     Violated,
 )
+from fakenbd.journal.exchange import Exchange
 from fakenbd.journal.expectations import Expectations
 from fakenbd.journal.payload import fixed_weight, payload_length, wire_length
-from fakenbd.journal.record import Happening, HeardBatch, Record, SaidBatch, Utterance
+from fakenbd.journal.record import Happening, Part, Record, Utterance
 from fakenbd.journal.ring import Ring
 from fakenbd.protocol.constants import Command, Option, slug
 from fakenbd.protocol.messages import (
@@ -50,7 +51,7 @@ Payloads: TypeAlias = Literal["digest", "whole"]
 class Sink(Protocol):
     """Something that takes every record as it happens; an OSError from it is not fatal."""
 
-    def write(self, record: Record) -> None:
+    def write(self, record: Part) -> None:
         """Take one record; its wire bytes are complete only during the call."""
 
     def close(self) -> None:
@@ -142,72 +143,52 @@ class Journal(Expectations):
         self._bytes_said += wire_length(message) if wire is None else sum(map(len, wire))
         return self._uttered(Said, connection, message, wire)
 
-    def heard_batch(
+    def exchanged(
         self,
         connection: int,
         headers: Buffer,
         count: int,
-        payloads: Sequence[Sequence[Buffer]] = (),
+        payloads: Sequence[Sequence[Buffer]],
+        buffers: Sequence[Buffer],
         *,
         extended: bool,
-        structured: bool,
-    ) -> HeardBatch:
-        """The client said `count` plain requests, READ and WRITE, with these headers.
+    ) -> None:
+        """The client said `count` plain requests with these headers, and all were answered.
 
-        `payloads` are those of the WRITEs, each in pieces.
+        `payloads` are those of the WRITEs, each in pieces. The replies are in the same order: a
+        successful READ is two buffers, header (of a data chunk: with the offset) and content;
+        anything else is one.
         """
         index = self._next
-        self._next = index + count
+        self._next = index + 2 * count
         fixed = len(headers)
+        said = sum(map(len, buffers))
         bulk = 0
         writes = len(payloads)
         if writes:
             self._commands[Command.WRITE] += writes
             bulk = sum(map(len, chain.from_iterable(payloads)))
-        if writes < count:
-            self._commands[Command.READ] += count - writes
         self._heard += count
         self._bytes_heard += fixed + bulk
-        batch = HeardBatch(
-            index,
-            self.clock() - self.began,
-            connection,
-            count,
-            headers,
-            payloads,
-            extended,
-            structured,
-            count - writes,
-            bulk,
-            fixed,
-        )
-        self._keep(batch)
-        return batch
-
-    def said_batch(self, batch: HeardBatch, buffers: Sequence[Buffer]) -> int:
-        """The server answered all of `batch`, in order, with `buffers`.
-
-        A successful READ is two buffers, header (of a data chunk: with the offset) and content;
-        anything else is one.
-        """
-        count = batch.count
-        index = self._next
-        self._next = index + count
-        size = sum(map(len, buffers))
         self._said += count
-        self._bytes_said += size
+        self._bytes_said += said
+        if writes < count:
+            self._commands[Command.READ] += count - writes
+            bulk += said
         self._keep(
-            SaidBatch(
+            Exchange(
                 index,
                 self.clock() - self.began,
-                batch.connection,
-                count,
-                batch,
+                connection,
+                2 * count,
+                headers,
+                payloads,
                 buffers,
-                size if batch.reads else 0,
+                extended,
+                bulk,
+                fixed,
             )
         )
-        return index
 
     def struck(
         self,
@@ -368,7 +349,8 @@ class Journal(Expectations):
         broken = []
         for sink in self._sinks:
             try:
-                sink.write(record)
+                for part in record.parts():
+                    sink.write(part)
             except OSError as error:
                 broken.append((sink, error))
         return broken

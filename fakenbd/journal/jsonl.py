@@ -30,7 +30,7 @@ from fakenbd.journal.entries import (
     reply_type,
 )
 from fakenbd.journal.payload import Payload
-from fakenbd.journal.record import Record
+from fakenbd.journal.record import Part
 from fakenbd.protocol import messages
 from fakenbd.protocol.constants import ChunkType, Command, Option, Reply, spec_name
 
@@ -109,7 +109,7 @@ class JsonlSink:
         self.stream.write(json.dumps(header).encode() + b"\n")
         self.stream.flush()
 
-    def write(self, record: Record) -> None:
+    def write(self, record: Part) -> None:
         """Append the entries of one record."""
         whole = self.whole
         self.stream.write(

@@ -14,7 +14,7 @@ from typing import IO, Final
 import attrs
 
 from fakenbd.journal.entries import Connected, Ended, Failed, Struck, Violated
-from fakenbd.journal.record import Happening, Record
+from fakenbd.journal.record import Happening, Part
 from fakenbd.journal.tcp import Conversation, Side, addresses
 from fakenbd.journal.transcript import phrase
 
@@ -45,7 +45,7 @@ class PcapSink:
         self.stream.write(_block(_INTERFACE, struct.pack("<HHI", _RAW_IP, 0, 0)))
         self.stream.flush()
 
-    def write(self, record: Record) -> None:
+    def write(self, record: Part) -> None:
         """Append the packets of one record."""
         connection = record.connection
         if connection is None:

@@ -143,11 +143,8 @@ class Transmission:
             headers += view[start:position]
             count = len(headers) // _HEADER
             journal = teller.service.journal
-            batch = journal.heard_batch(
-                teller.connection, headers, count, payloads, extended=False, structured=structured
-            )
+            journal.exchanged(teller.connection, headers, count, payloads, out, extended=False)
             teller.agenda.gathered(out, count)
-            journal.said_batch(batch, out)
             self.more = total >= _GATHER
         return position
 

@@ -27,10 +27,8 @@ class Forgetful(Journal):
 
     said = connected = ended = heard
 
-    def heard_batch(self, *_: Any, **__: Any) -> Any:
-        return None
-
-    said_batch = heard
+    def exchanged(self, *_: Any, **__: Any) -> None:
+        """Nothing."""
 
 
 def options(kind: str) -> dict[str, Any]:

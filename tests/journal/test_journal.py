@@ -13,8 +13,8 @@ from fakenbd.journal import (
     Failed,
     Heard,
     Journal,
+    Part,
     Payload,
-    Record,
     Said,
     Totals,
 )
@@ -96,11 +96,11 @@ def batch_and_singles(
         data = one.data if isinstance(one, SimpleReply) else getattr(one.body, "data", b"")
         buffers += [head[: len(head) - len(data)], data] if data else [head]
     whole, single = journal(**options), journal(**options)
-    batch = whole.heard_batch(
-        1, headers, len(requests), payloads, extended=extended, structured=structured
-    )
-    assert b"".join(batch.wire()) == raw
-    whole.said_batch(batch, buffers)
+    wires = Disk(2)
+    detach = whole.attach(wires)
+    whole.exchanged(1, headers, len(requests), payloads, buffers, extended=extended)
+    detach()
+    assert wires.wires == [raw, b"".join(buffers)]
     view = memoryview(raw)
     while view:
         decoded = decode_request(view, extended=extended, limit=1 << 20)
@@ -227,9 +227,10 @@ def test_the_ring_keeps_the_newest_and_the_totals_keep_all() -> None:
 def test_a_batch_larger_than_the_ring_shows_its_end() -> None:
     small = journal(limit=3)
     raw = b"".join(encode(Request(0, cookie, 0, 1)) for cookie in range(5))
-    small.heard_batch(1, raw, 5, extended=False, structured=False)
-    assert [entry.index for entry in small] == [2, 3, 4]
-    assert [entry.index for entry in reversed(small)] == [4, 3, 2]
+    replies = [encode(SimpleReply(cookie, 5)) for cookie in range(5)]
+    small.exchanged(1, raw, 5, (), replies, extended=False)
+    assert [entry.index for entry in small] == [7, 8, 9]
+    assert [entry.index for entry in reversed(small)] == [9, 8, 7]
     assert len(small) == 3
 
 
@@ -276,11 +277,10 @@ def fill(target: Journal, requests: int) -> None:
     """4 KiB reads, 64 to a batch, their content a fresh copy each time."""
     for start in range(0, requests, 64):
         raw = b"".join(encode(Request(0, start + i, 4096 * i, 4096)) for i in range(64))
-        batch = target.heard_batch(1, raw, 64, extended=False, structured=False)
         buffers: list[Buffer] = []
         for i in range(64):
             buffers += [encode(SimpleReply(start + i)), bytearray(4096)]
-        target.said_batch(batch, buffers)
+        target.exchanged(1, raw, 64, (), buffers, extended=False)
 
 
 def check_bounded(requests: int) -> None:
@@ -321,11 +321,11 @@ class Disk:
     """A sink that takes `room` records."""
 
     room: int
-    taken: list[Record] = attrs.field(factory=list)
+    taken: list[Part] = attrs.field(factory=list)
     wires: list[bytes] = attrs.field(factory=list)
     closed: bool = False
 
-    def write(self, record: Record) -> None:
+    def write(self, record: Part) -> None:
         if len(self.taken) == self.room:
             raise OSError(28, "No space left on device")
         self.taken.append(record)
@@ -374,10 +374,8 @@ def test_sinks_see_the_bytes_of_the_wire() -> None:
     one.heard(1, request)
     one.said(1, SimpleReply(1))
     one.said(1, SimpleReply(1, 0, b"abcdef"), [b"only ", b"these"])
-    batch = one.heard_batch(
-        1, encode(request)[:28], 1, [[b"abc"]], extended=False, structured=False
-    )
-    one.said_batch(batch, [encode(SimpleReply(1))])
+    answer = [encode(SimpleReply(1))]
+    one.exchanged(1, encode(request)[:28], 1, [[b"abc"]], answer, extended=False)
     one.ended(1, "client", "EOF")
     assert disk.wires == [
         encode(request),

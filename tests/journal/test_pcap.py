@@ -66,9 +66,8 @@ def test_wireshark_reads_a_session_as_nbd(capture: Capture) -> None:
     journal.heard(1, Request(1, 8, 512, 6, payload=b"hidden"))
     journal.said(1, SimpleReply(8, 28))
     raw = b"".join(encode(Request(0, cookie, cookie * 512, 100_000)) for cookie in range(3))
-    batch = journal.heard_batch(1, raw, 3, extended=False, structured=False)
     buffers = [part for n in range(3) for part in (encode(SimpleReply(n)), bytes(100_000))]
-    journal.said_batch(batch, buffers)
+    journal.exchanged(1, raw, 3, (), buffers, extended=False)
     journal.heard(1, Request(2, 9))
     journal.ended(1, "client", "DISC")
     healthy(path)
