@@ -60,6 +60,7 @@ class Server:
     security: Security | None = None
     errors: list[BaseException] = attrs.field(factory=list)
     _nursery: trio.Nursery | None = None
+    _clients: int = 0
     _away: int = 0
     _away_until: float = 0.0
     _listening: trio.CancelScope = attrs.field(factory=trio.CancelScope)
@@ -244,7 +245,10 @@ class Server:
             if self._is_away():
                 SocketTransport(sock).reset()
                 continue
-            self._serve(SocketTransport(sock), _peer(sock, peer))
+            self._serve(SocketTransport(sock, self._has_one_client), _peer(sock, peer))
+
+    def _has_one_client(self) -> bool:
+        return self._clients == 1
 
     def _serve(self, transport: Transport, peer: _Peer) -> None:
         assert self._nursery is not None, "the server is serving"
@@ -259,6 +263,7 @@ class Server:
         return Session(conversation, transport, self._secure, self._go_away)
 
     async def _run(self, session: Session) -> None:
+        self._clients += 1
         try:
             await session.run()
         except Exception as error:  # a bug of ours must not take the other clients down
@@ -269,6 +274,8 @@ class Server:
                 session.conversation.connection,
                 f"{type(cause).__name__}: {cause} ({place.name}, line {place.lineno})",
             )
+        finally:
+            self._clients -= 1
 
     # --- what faults ask of the server ---------------------------------------------------------
 

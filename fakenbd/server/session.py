@@ -145,7 +145,10 @@ class Session:
         ready = agenda.ready
         if not (self._writing or agenda.marked or agenda.waiting):
             agenda.ready = []
-            await self._send(ready)  # type: ignore[arg-type]
+            try:
+                await self.transport.send(ready)  # type: ignore[arg-type]
+            except _BROKEN as error:
+                self._lose(error)
             return
         self._queue += ready
         agenda.ready, agenda.marked = [], False
@@ -194,8 +197,11 @@ class Session:
         try:
             await self.transport.send(buffers)
         except _BROKEN as error:
-            how = "EOF" if getattr(error, "errno", None) == errno.EPIPE else "RST"
-            self._stop("client", how, _reason(error))
+            self._lose(error)
+
+    def _lose(self, error: Exception) -> None:
+        how = "EOF" if getattr(error, "errno", None) == errno.EPIPE else "RST"
+        self._stop("client", how, _reason(error))
 
     def _stop(self, by: str, how: str, detail: str = "") -> None:
         self.conversation.end(by, how, detail)

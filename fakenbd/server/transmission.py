@@ -95,7 +95,8 @@ class Transmission:
         size = min(watch.clean_end, export.size)
         mask, pending = watch.clean_mask, watch.pending
         maximum = min(watch.clean_maximum, maximum_payload(export))
-        unpack, read, cookies = _REQUEST.unpack_from, export.read, set[int]()
+        cookies: set[int]
+        unpack, read, cookies = _REQUEST.unpack_from, export.read, set()
         magic, done, data = _LEAD
         out: list[Buffer] = []
         payloads: list[Sequence[bytes]] = []

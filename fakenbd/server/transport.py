@@ -3,13 +3,18 @@
 A transport is read by one task and written by one at a time. Sockets are tried first and waited
 for only when they would block; so that one busy client cannot starve the others, every few turns
 that did not block end in a checkpoint.
+
+A client that asks again once it has its answer is back within microseconds, sooner than a task can
+be put to sleep and woken. Where it has the server to itself it is therefore waited for on the spot,
+for a moment; one that does not come in that moment is not waited for like that for a while.
 """
 
 from __future__ import annotations
 
+import select
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Final, Protocol
 
@@ -23,7 +28,15 @@ __all__ = ["SocketTransport", "StreamTransport", "Transport"]
 _GREED: Final = 32
 _SEND_BUFFER: Final = 1 << 20
 _IOV_MAX: Final = 1024
+_MOMENT: Final = 1
+"""Milliseconds."""
+_MISSES: Final = 10
+"""After so many moments in vain, one in a thousand waits begins with another."""
 _RESET: Final = struct.pack("ii", 1, 0)
+
+
+def _never() -> bool:
+    return False
 
 
 class Transport(Protocol):
@@ -68,7 +81,14 @@ class SocketTransport:
     """A connected non-blocking socket."""
 
     sock: socket.socket
+    alone: Callable[[], bool] = _never
+    """Whether nobody else would have to wait meanwhile."""
     _turns: int = 0
+    _poll: Callable[[int], object] | None = None
+    _brisk: bool = False
+    """Whether the client came back in the moment that it was given, and likely does so again."""
+    _misses: int = 0
+    _skips: int = 0
 
     def __attrs_post_init__(self) -> None:
         if self.sock.family == socket.AF_UNIX:
@@ -79,17 +99,44 @@ class SocketTransport:
     async def receive_into(self, view: memoryview) -> int:
         # Before receiving: what has been received must not be lost to a cancellation.
         await self._take_turn()
+        if self._brisk and not self._is_back():
+            await self._sleep()
         while True:
             try:
                 return self.sock.recv_into(view)
             except BlockingIOError:
-                self._turns = 0
-                await trio.lowlevel.wait_readable(self.sock)
+                if not self._is_back():
+                    await self._sleep()
+
+    def _is_back(self) -> bool:
+        """Give the client a moment; False if it does not come, or may not be waited for here."""
+        if self._skips:
+            self._skips -= 1
+            return False
+        if not self.alone():
+            return False
+        if self._poll is None:
+            poll = select.poll()
+            poll.register(self.sock, select.POLLIN)
+            self._poll = poll.poll
+        self._brisk = bool(self._poll(_MOMENT))
+        if self._brisk:
+            self._misses = 0
+        else:
+            self._misses = min(self._misses + 1, _MISSES)
+            self._skips = 1 << self._misses
+        return self._brisk
+
+    async def _sleep(self) -> None:
+        self._turns = 0
+        self._brisk = False
+        await trio.lowlevel.wait_readable(self.sock)
 
     async def _take_turn(self) -> None:
         self._turns += 1
         if self._turns >= _GREED:
             self._turns = 0
+            self._brisk = False
             await trio.lowlevel.checkpoint()
 
     async def send(self, buffers: Sequence[Buffer]) -> None:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import itertools
+import select
 import socket
 
+import attrs
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from fakenbd.server.transport import SocketTransport
 
@@ -62,6 +65,81 @@ async def test_a_server_that_stops_does_not_wait_for_a_busy_client(turn) -> None
             await turn(transport)
             assert count < 1000
     assert scope.cancelled_caught
+
+
+@attrs.define(eq=False)
+class Poll:
+    """Looks at a socket once and never waits; counts how often it was asked."""
+
+    sock: socket.socket
+    asked: int = 0
+
+    def __call__(self, _: int) -> list[socket.socket]:
+        self.asked += 1
+        readable, _, _ = select.select([self.sock], [], [], 0)
+        return readable
+
+
+@attrs.define(eq=False)
+class Loops(trio.abc.Instrument):
+    """How often trio looked for something to do."""
+
+    count: int = 0
+
+    def before_io_wait(self, timeout: float) -> None:
+        self.count += 1
+
+
+async def talk(client: str, *, alone: bool, turns: int) -> tuple[Poll, Loops]:
+    """A client says one byte at a time: before it is waited for ("quick"), or later ("slow")."""
+    ours, theirs = socket.socketpair()
+    loops = Loops()
+    with ours, theirs:
+        ours.setblocking(False)
+        transport = SocketTransport(ours, lambda: alone)
+        poll = Poll(ours)
+
+        def look(moment: int) -> object:
+            if client == "quick":
+                theirs.send(b"x")
+            return poll(moment)
+
+        transport._poll = look
+        view = memoryview(bytearray(8))
+        async with trio.open_nursery() as nursery:
+            trio.lowlevel.add_instrument(loops)
+            for _ in range(turns):
+                if client == "slow":
+                    nursery.start_soon(say, theirs)
+                assert await transport.receive_into(view) == 1
+            trio.lowlevel.remove_instrument(loops)
+    return poll, loops
+
+
+async def say(sock: socket.socket) -> None:
+    await wait_all_tasks_blocked()
+    sock.send(b"x")
+
+
+@pytest.mark.trio
+async def test_a_client_that_is_back_at_once_finds_the_server_awake() -> None:
+    poll, loops = await talk("quick", alone=True, turns=1000)
+    assert poll.asked == 1000
+    # The others have their turns all the same.
+    assert 1000 // 32 <= loops.count <= 1000 // 8
+
+
+@pytest.mark.trio
+async def test_a_client_that_takes_its_time_is_not_waited_for_on_the_spot() -> None:
+    poll, _ = await talk("slow", alone=True, turns=100)
+    # After the first miss, and then 2, 4, 8, 16 and 32 waits later.
+    assert poll.asked == 6
+
+
+@pytest.mark.trio
+async def test_nobody_is_waited_for_on_the_spot_while_there_are_others() -> None:
+    poll, _ = await talk("slow", alone=False, turns=100)
+    assert poll.asked == 0
 
 
 @pytest.mark.trio
