@@ -67,6 +67,9 @@ _NOTHING: Final[Violations] = ()
 # Once the server broke a MUST, a client may leave as it likes, and may have lost track of where
 # the conversation stands. What it sends must be well-formed all the same, and never in clear once
 # TLS was agreed.
+_OUTDATED: Final = frozenset(("SSLv3", "TLSv1", "TLSv1.1"))
+"""Versions that a client should not offer unless it was told to."""
+
 FORGIVEN: Final = frozenset(
     f"C-{number}" for number in (10, 29, 35, 62, 71, 72, 100, 110, 127, 128, 131, 132)
 )
@@ -142,9 +145,11 @@ class Watch:
         self._refresh()
         return _NOTHING
 
-    def tls_started(self) -> Violations:
-        """The TLS handshake succeeded."""
+    def tls_started(self, version: str = "") -> Violations:
+        """The TLS handshake succeeded; `version` as OpenSSL names it, "" if it is not known."""
         self._haggling.tls_started()
+        if version in _OUTDATED:  # C-60
+            return self._report([Violation("C-60", f"the client agreed to {version}")])
         return _NOTHING
 
     def tls_failed(self) -> Violations:

@@ -163,14 +163,14 @@ class Conversation:
         self.agenda.advance()
         self._settle()
 
-    def upgraded(self, *, keep: bool = False) -> None:
+    def upgraded(self, version: str = "", *, keep: bool = False) -> None:
         """The TLS handshake succeeded: all said before is void, unless the lie is to `keep` it."""
         self.secure = False
         if keep:
             self.teller.terms.tls = True
         else:
             self.teller.terms.forget()
-        self.teller.blame(self.teller.watch.tls_started())
+        self.teller.blame(self.teller.watch.tls_started(version))
 
     def not_upgraded(self, by: str, how: str, detail: str, head: bytes) -> None:
         """There is no TLS, and the connection is of no use any more.

@@ -279,10 +279,11 @@ class Server:
 
     # --- what faults ask of the server ---------------------------------------------------------
 
-    async def _secure(self, transport: Transport, step: StartTLS) -> Transport:
+    async def _secure(self, transport: Transport, step: StartTLS) -> tuple[Transport, str]:
         assert self.security is not None, "a server without TLS does not agree to it"
         try:
-            return await self.security.secure(transport, step)
+            secured = await self.security.secure(transport, step)
+            return secured, secured.inner.version() or ""
         except ServeError as error:
             self.journal.failed(None, f"a fault could not strike: {error}")
             raise HandshakeError("server", "closed") from error

@@ -45,13 +45,13 @@ _BROKEN: Final = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
 
 @attrs.define(eq=False)
 class Session:
-    """`secure(transport, step)` performs a TLS handshake or raises HandshakeError; `away(step)`
-    takes the listeners down.
+    """`secure(transport, step)` performs a TLS handshake or raises HandshakeError, and returns what
+    speaks TLS over the transport, and its version; `away(step)` takes the listeners down.
     """
 
     conversation: Conversation
     transport: Transport
-    secure: Callable[[Transport, StartTLS], Awaitable[Transport]]
+    secure: Callable[[Transport, StartTLS], Awaitable[tuple[Transport, str]]]
     away: Callable[[Away], None]
     _queue: list[Departure] = attrs.field(factory=list)
     _wake: trio.Event = attrs.field(factory=trio.Event)
@@ -261,12 +261,12 @@ class Session:
             await trio.lowlevel.checkpoint()
             return
         try:
-            self.transport = await self.secure(self.transport, step)
+            self.transport, version = await self.secure(self.transport, step)
         except HandshakeError as error:
             self.conversation.not_upgraded(error.by, error.how, error.detail, error.head)
             self._scope.cancel()
         else:
-            self.conversation.upgraded(keep=step.keep)
+            self.conversation.upgraded(version, keep=step.keep)
 
     async def _shut_down(self, _step: Shutdown) -> None:
         await trio.lowlevel.checkpoint()

@@ -336,6 +336,13 @@ HANDSHAKE_TWINS = (
         _WITH_TLS,
     ),
     Twins(
+        "C-60",
+        (HELLO, STARTTLS, StartTLS("TLSv1.1"), LIST, ABORT, _GOODBYE),
+        (HELLO, *_TLS, LIST, ABORT, _GOODBYE),
+        "the client agreed to TLSv1.1",
+        _WITH_TLS,
+    ),
+    Twins(
         "C-61",
         session(opening=(*_TLS, export_name()), end=_GOODBYE),
         session(opening=(*_TLS, go()), end=_GOODBYE),

@@ -115,6 +115,8 @@ class Part:
 class StartTLS:
     """Both sides go over to TLS."""
 
+    version: str = "TLSv1.2"
+
 
 @attrs.frozen
 class FailTLS:

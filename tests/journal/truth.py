@@ -88,7 +88,7 @@ class Truth:
             yield from watch.ended(line.how, "client", len(self.buffer))
         elif isinstance(line, StartTLS):
             self.phase, self.structured = "options", False
-            yield from watch.tls_started()
+            yield from watch.tls_started(line.version)
         elif isinstance(line, FailTLS):
             yield from watch.tls_failed()
         elif isinstance(line, Shutdown):

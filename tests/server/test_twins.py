@@ -116,7 +116,7 @@ class Guest:
             self._leave(line.how)
         elif isinstance(line, StartTLS):
             assert conversation.secure
-            conversation.upgraded()
+            conversation.upgraded(line.version)
         elif isinstance(line, FailTLS):
             assert conversation.secure
             conversation.not_upgraded("client", "RST", "the certificate is not trusted", b"")
