@@ -76,9 +76,7 @@ class Deed:
 
     def missing(self) -> str:
         """Why it cannot be performed on this machine; "" if it can."""
-        return (
-            self.cannot or _missing(self.command[0]) or (_probe(self.probe) if self.probe else "")
-        )
+        return self.cannot or _missing(self.command) or (_probe(self.probe) if self.probe else "")
 
 
 @attrs.frozen
@@ -230,7 +228,15 @@ _ADAPTER: Final[Mapping[str, Reader]] = {
 # --- this machine ------------------------------------------------------------------------------
 
 
-def _missing(program: str) -> str:
+def _program(argv: Sequence[str]) -> str:
+    """The program that a command runs, perhaps through `env NAME=VALUE …`."""
+    if argv[0] == "env":
+        return next((word for word in argv[1:] if "=" not in word), argv[0])
+    return argv[0]
+
+
+def _missing(argv: Sequence[str]) -> str:
+    program = _program(argv)
     if shutil.which(program) is None:
         return f"{program} is not installed"
     return ""
@@ -238,7 +244,8 @@ def _missing(program: str) -> str:
 
 @cache
 def _probe(argv: tuple[str, ...]) -> str:
-    missing = _missing(argv[0])
+    missing = _missing(argv)
+    program = _program(argv)
     if missing:
         return missing
     try:
@@ -246,8 +253,8 @@ def _probe(argv: tuple[str, ...]) -> str:
             argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=_PROBE_SECONDS, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        return f"{argv[0]} does not run here: {error}"
+        return f"{program} does not run here: {error}"
     if done.returncode:
         lines = done.stderr.decode(errors="replace").strip().splitlines() or ["it fails"]
-        return f"{argv[0]} does not run here: {lines[-1]}"
+        return f"{program} does not run here: {lines[-1]}"
     return ""

@@ -172,6 +172,13 @@ def test_a_program_that_does_not_run_here_is_told_in_its_own_words() -> None:
     )
 
 
+def test_it_is_the_program_that_is_missing_and_not_the_one_that_sets_its_environment() -> None:
+    assert Deed(("env", "A=b", "mine", "{uri}")).missing() == "mine is not installed"
+    assert Deed(("env", "A=b", "sh", "{uri}")).missing() == ""
+    failing = ("env", "A=b", "sh", "-c", "exit 1")
+    assert Deed(("env", "sh"), probe=failing).missing() == "sh does not run here: it fails"
+
+
 @pytest.mark.parametrize(
     ("word", "filled"),
     [
