@@ -1,7 +1,9 @@
 """A file as one end of a copy; reads and writes go to threads, so that no disk holds up a reply.
 
 Writes take turns: a file system lets one into a file at a time, and threads that wait for their
-turn in the kernel burn the processor that the next reply needs.
+turn in the kernel burn the processor that the next reply needs. What was written goes to the disk
+soon and leaves the system's cache: a copy larger than memory would drive out all that others have
+in there, and to fill memory that was not in use takes the system longer than the copying.
 
 A new file is written beside the one whose place it takes, and renamed when it is whole: a copy that
 was broken off, however, is never taken for the copy.
@@ -13,9 +15,10 @@ import errno
 import os
 import secrets
 import stat
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import attrs
 import trio
@@ -27,6 +30,9 @@ __all__ = ["FileEnd"]
 
 _T = TypeVar("_T")
 
+_CACHED: Final = 16
+"""So many writes later the disk has most likely got one."""
+
 
 @attrs.define(eq=False)
 class FileEnd:
@@ -36,6 +42,7 @@ class FileEnd:
     size: int
     _descriptor: int
     _turn: trio.Lock = attrs.field(factory=trio.Lock, init=False)
+    _cached: deque[tuple[int, int]] = attrs.field(factory=deque, init=False)
 
     @classmethod
     @contextmanager
@@ -111,9 +118,18 @@ class FileEnd:
             done = 0
             while done < len(view):
                 done += os.pwrite(self._descriptor, view[done:], offset + done)
+            self._let_go(offset, len(view))
 
         async with self._turn:
             await self._in_thread("write", write)
+
+    def _let_go(self, offset: int, length: int) -> None:
+        """Have the system write these bytes, and forget those that it had the time to write."""
+        self._cached.append((offset, length))
+        oldest = self._cached.popleft() if len(self._cached) > _CACHED else None
+        for begin, count in filter(None, ((offset, length), oldest)):
+            with suppress(OSError):  # it is only advice
+                os.posix_fadvise(self._descriptor, begin, count, os.POSIX_FADV_DONTNEED)
 
     async def zero(self, offset: int, length: int) -> None:
         """Nothing to do: a new file is a hole where nothing was written."""

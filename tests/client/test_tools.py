@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 
@@ -50,6 +51,25 @@ async def test_export_to_file_and_back(tmp_path):
         assert [part for part, _ in seen] == sorted(part for part, _ in seen)
         await copy(path, other.uri, verify=True)
         assert bytes(other.export.read(0, 3 << 20)) == path.read_bytes()
+
+
+async def test_a_copy_leaves_no_more_than_its_last_pieces_in_the_cache(tmp_path, monkeypatch):
+    advised = []
+
+    def advise(_descriptor, offset, length, advice):
+        assert advice == os.POSIX_FADV_DONTNEED
+        advised.append((offset, length))
+        raise OSError(errno.EINVAL, "no advice is taken here")
+
+    monkeypatch.setattr(os, "posix_fadvise", advise)
+    piece = 1 << 20
+    size = 20 * piece + 1
+    async with open_server(size=size) as server:
+        await copy(server.uri, tmp_path / "disk.img")
+        assert (tmp_path / "disk.img").read_bytes() == bytes(server.export.read(0, size))
+    # Each piece as it is written, and once more later, except for the last ones.
+    assert sorted(set(advised)) == [(at, min(piece, size - at)) for at in range(0, size, piece)]
+    assert len(advised) == 21 + 21 - 16
 
 
 async def test_export_to_export_with_odd_size():
