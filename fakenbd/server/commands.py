@@ -19,7 +19,6 @@ from fakenbd.export import Export
 from fakenbd.faults import error_answer
 from fakenbd.faults.answer import Answer
 from fakenbd.protocol.constants import (
-    MAXIMUM_PAYLOAD,
     ChunkFlag,
     Command,
     CommandFlag,
@@ -38,12 +37,9 @@ from fakenbd.protocol.messages import (
     SimpleReply,
     Status,
 )
-from fakenbd.server.terms import Terms
+from fakenbd.server.terms import LARGEST_PAYLOAD, Terms
 
-__all__ = ["LARGEST_PAYLOAD", "answer_command", "maximum_payload"]
-
-LARGEST_PAYLOAD: Final = 1 << 26
-"""What one request may carry or ask for, in bytes, whatever was advertised."""
+__all__ = ["answer_command"]
 
 
 @attrs.frozen
@@ -56,12 +52,6 @@ class _Rules:
     ranged: bool = True
     writes: bool = False
     past_end: int = Error.EINVAL
-
-
-def maximum_payload(export: Export) -> int:
-    """The most bytes that a WRITE, or a READ with simple replies, may have."""
-    advertised = MAXIMUM_PAYLOAD if export.block_size is None else export.block_size.maximum
-    return min(max(advertised, 1), LARGEST_PAYLOAD)
 
 
 def answer_command(terms: Terms, request: Request, *, shutting_down: bool = False) -> Answer:
@@ -151,7 +141,7 @@ def _succeed(terms: Terms, request: Request) -> Answer:
 
 
 def _read(terms: Terms, export: Export, request: Request, length: int) -> Answer:
-    maximum = maximum_payload(export)
+    maximum = terms.maximum_payload
     offset = request.offset
     if not (terms.structured or terms.extended):
         if length > maximum:
@@ -180,7 +170,7 @@ def _read(terms: Terms, export: Export, request: Request, length: int) -> Answer
 
 
 def _write(terms: Terms, export: Export, request: Request, length: int) -> Answer:
-    if length > maximum_payload(export):
+    if length > terms.maximum_payload:
         return _fail(terms, request, Error.EINVAL, "the payload is larger than the maximum")
     if len(request.payload) != length:
         return _fail(terms, request, Error.EINVAL, "a write has a payload")

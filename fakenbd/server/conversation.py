@@ -58,6 +58,8 @@ class Conversation:
     connection: int
     client: object = None
     teller: Teller = attrs.field(init=False)
+    agenda: Agenda = attrs.field(init=False)
+    """What is to leave."""
     transmission: Transmission = attrs.field(init=False)
     more: bool = False
     secure: bool = False
@@ -82,13 +84,9 @@ class Conversation:
             self.connection,
             watch=Watch(clientele=self.service.clientele, client=self.client),
         )
+        self.agenda = self.teller.agenda
         self.transmission = Transmission(self.teller)
         self._phase = self._client_flags
-
-    @property
-    def agenda(self) -> Agenda:
-        """What is to leave."""
-        return self.teller.agenda
 
     @property
     def _offered(self) -> int:

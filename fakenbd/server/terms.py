@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import attrs
 
 from fakenbd.export import Export
-from fakenbd.protocol.constants import TransmissionFlag
+from fakenbd.protocol.constants import MAXIMUM_PAYLOAD, TransmissionFlag
 
-__all__ = ["Terms"]
+__all__ = ["LARGEST_PAYLOAD", "Terms"]
+
+LARGEST_PAYLOAD: Final = 1 << 26
+"""What one request may carry or ask for, in bytes, whatever was advertised."""
 
 
 @attrs.define(eq=False)
@@ -27,6 +32,8 @@ class Terms:
     contexts_export: str | None = None
     export: Export | None = None
     export_name: str = ""
+    maximum_payload: int = 0
+    """The most bytes that a WRITE, or a READ with simple replies, may have."""
 
     def forget(self) -> None:
         """TLS is up: whatever was negotiated in clear is void."""
@@ -39,6 +46,8 @@ class Terms:
         """Enter transmission on `export`, which the client called `name`."""
         self.export = export
         self.export_name = name
+        advertised = MAXIMUM_PAYLOAD if export.block_size is None else export.block_size.maximum
+        self.maximum_payload = min(max(advertised, 1), LARGEST_PAYLOAD)
         if self.contexts_export != name:
             # A selection is bound to the export it was made for, name by name.
             self.contexts = ()

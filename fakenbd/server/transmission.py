@@ -32,8 +32,9 @@ from fakenbd.protocol.constants import (
 )
 from fakenbd.protocol.decode_client import decode_request, decode_request_header, payload_length
 from fakenbd.protocol.messages import Buffer
-from fakenbd.server.commands import LARGEST_PAYLOAD, answer_command, maximum_payload
+from fakenbd.server.commands import answer_command
 from fakenbd.server.teller import Teller
+from fakenbd.server.terms import LARGEST_PAYLOAD
 
 __all__ = ["Transmission"]
 
@@ -94,7 +95,7 @@ class Transmission:
         writing = Command.WRITE not in touched and watch.clean_writes
         size = min(watch.clean_end, export.size)
         mask, pending = watch.clean_mask, watch.pending
-        maximum = min(watch.clean_maximum, maximum_payload(export))
+        maximum = min(watch.clean_maximum, terms.maximum_payload)
         cookies: set[int]
         unpack, read, cookies = _REQUEST.unpack_from, export.read, set()
         magic, done, data = _LEAD

@@ -97,8 +97,10 @@ class SocketTransport:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
 
     async def receive_into(self, view: memoryview) -> int:
-        # Before receiving: what has been received must not be lost to a cancellation.
-        await self._take_turn()
+        self._turns += 1
+        if self._turns >= _GREED:
+            # Before receiving: what has been received must not be lost to a cancellation.
+            await self._let_others()
         if self._brisk and not self._is_back():
             await self._sleep()
         while True:
@@ -132,15 +134,15 @@ class SocketTransport:
         self._brisk = False
         await trio.lowlevel.wait_readable(self.sock)
 
-    async def _take_turn(self) -> None:
-        self._turns += 1
-        if self._turns >= _GREED:
-            self._turns = 0
-            self._brisk = False
-            await trio.lowlevel.checkpoint()
+    async def _let_others(self) -> None:
+        self._turns = 0
+        self._brisk = False
+        await trio.lowlevel.checkpoint()
 
     async def send(self, buffers: Sequence[Buffer]) -> None:
-        await self._take_turn()
+        self._turns += 1
+        if self._turns >= _GREED:
+            await self._let_others()
         wanted = sum(map(len, buffers))
         few = len(buffers) <= _IOV_MAX
         try:
