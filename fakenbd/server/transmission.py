@@ -44,6 +44,8 @@ _PLAIN_READ: Final = REQUEST_MAGIC << 32 | Command.READ
 _PLAIN_WRITE: Final = REQUEST_MAGIC << 32 | Command.WRITE
 _SIMPLE: Final = struct.Struct(">LLQ").pack
 _DATA: Final = struct.Struct(">LHHQLQ").pack
+_READ: Final = int(Command.READ)
+_WRITE: Final = int(Command.WRITE)
 _LEAD: Final = STRUCTURED_REPLY_MAGIC, ChunkFlag.DONE.value, ChunkType.OFFSET_DATA.value
 
 _GATHER: Final = 1 << 23
@@ -91,8 +93,8 @@ class Transmission:
             return position
         structured = terms.structured
         touched = teller.faults.touched_commands
-        reading = Command.READ not in touched and not (structured and export.sparse)
-        writing = Command.WRITE not in touched and watch.clean_writes
+        reading = _READ not in touched and not (structured and export.sparse)
+        writing = _WRITE not in touched and watch.clean_writes
         size = min(watch.clean_end, export.size)
         mask, pending = watch.clean_mask, watch.pending
         maximum = min(watch.clean_maximum, terms.maximum_payload)
