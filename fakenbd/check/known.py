@@ -5,6 +5,7 @@
     client  = "some-client"                  # optional
     cause   = "hang"                         # optional: this cause and no other
     message = "still running"                # optional: a piece of the reason
+    sometimes = true                         # optional: races of the client's own let it pass, too
     reason  = "reported upstream as …"       # required
 
 A list like this rots unless it is kept honest. So an entry whose case passes fails the run, and so
@@ -23,7 +24,7 @@ import attrs
 
 from fakenbd.check.verdicts import Cause, Verdict
 from fakenbd.errors import ProfileError
-from fakenbd.faults.values import text
+from fakenbd.faults.values import boolean, text
 from fakenbd.profile.reading import Reader, list_of, outermost, read_table, word
 
 __all__ = ["Known", "read_known", "stale", "weigh"]
@@ -38,6 +39,7 @@ class Known:
     client: str = ""
     cause: Cause | None = None
     message: str = ""
+    sometimes: bool = False
 
     def concerns(self, case: str, client: str) -> bool:
         """Whether it speaks of that case; a family's id stands for all of its members."""
@@ -65,6 +67,7 @@ _ENTRY: Final[Mapping[str, Reader]] = {
     "client": text,
     "cause": word(*get_args(Cause)),
     "message": text,
+    "sometimes": boolean,
 }
 
 
@@ -92,6 +95,8 @@ def weigh(verdict: Verdict, known: Iterable[Known], case: str, client: str) -> V
     if not entries:
         return verdict
     if verdict.name in ("pass", "warn"):
+        if all(entry.sometimes for entry in entries):
+            return verdict
         sentence = f"it passes now, although it is known to fail: {entries[0].reason}"
         return attrs.evolve(verdict, name="xpass", reason=sentence)
     for entry in entries:

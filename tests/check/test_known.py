@@ -43,6 +43,8 @@ ENTRY = Known("extents/zero", "told upstream")
             "xpass",
             "it passes now, although it is known to fail: told upstream",
         ),
+        (Known("extents/*", "r", sometimes=True), PASS, "pass", PASS.reason),
+        (Known("extents/*", "r", sometimes=True), HANG, "xfail", f"r ({HANG.reason})"),
         (ENTRY, SKIPPED, "not-exercised", "nobody asked"),
     ],
 )
@@ -56,6 +58,11 @@ def test_a_verdict_in_the_light_of_what_is_known(
 
 def test_a_family_stands_for_its_members() -> None:
     assert weigh(HANG, [Known("extents/zero", "r")], "extents/zero@one", "x").name == "xfail"
+
+
+def test_what_fails_sometimes_and_always_may_not_pass() -> None:
+    known = [Known("a", "r", cause="hang"), Known("a", "s", cause="crash", sometimes=True)]
+    assert weigh(PASS, known, "a", "x").name == "xpass"
 
 
 def test_the_second_entry_may_explain_what_the_first_does_not() -> None:
@@ -74,9 +81,10 @@ def test_a_file_of_them(tmp_path: Path) -> None:
     path = tmp_path / "known.toml"
     path.write_text(
         '[[known]]\ncase = "a/b"\nreason = "r"\nclient = "c"\ncause = "hang"\nmessage = "m"\n'
+        "sometimes = true\n"
         '[[known]]\ncase = "d"\nreason = "s"\n'
     )
-    assert read_known(path) == (Known("a/b", "r", "c", "hang", "m"), Known("d", "s"))
+    assert read_known(path) == (Known("a/b", "r", "c", "hang", "m", True), Known("d", "s"))
 
 
 def test_an_empty_file_knows_nothing(tmp_path: Path) -> None:
