@@ -123,7 +123,7 @@ class ProfileFile(pytest.File):
 
     def collect(self) -> Iterator[pytest.Item]:
         for profile in find_all(str(self.path)):
-            if self.setup_.wants(profile.id):
+            if profile.expect.exercise and self.setup_.wants(profile.id):
                 client = self.setup_.adapter.name
                 case: Case = Case.from_parent(
                     self, name=profile.id, nodeid=f"{client}::{profile.id}"

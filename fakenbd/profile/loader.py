@@ -34,13 +34,6 @@ def _operation(value: Any) -> str:
 _operations: Final = list_of(_operation)
 
 
-def _exercise(value: Any) -> tuple[str, ...]:
-    exercise = _operations(value)
-    if not exercise:
-        raise ValueError("expected at least one operation, got an empty list")
-    return exercise
-
-
 def _rule(value: Any) -> str:
     rule_id = text(value)
     if not rules.known(rule_id):
@@ -62,6 +55,14 @@ def _rules(value: Any) -> tuple[str, ...]:
     return listed
 
 
+def _lenient(value: Any) -> str:
+    rule_id = _rule(value)
+    level = rules.rule(rule_id).level
+    if not (rule_id.startswith("C-") and level.startswith("SHOULD")):
+        raise ValueError(f"expected a rule for clients that is a SHOULD, got {rule_id} ({level})")
+    return rule_id
+
+
 _HANDSHAKE: Final[Mapping[str, Reader]] = {
     "style": word("fixed", "newstyle", "oldstyle"),
     "no-zeroes": boolean,
@@ -72,8 +73,9 @@ _HANDSHAKE: Final[Mapping[str, Reader]] = {
 _EXPECT: Final[Mapping[str, Reader]] = {
     "outcome": word("succeeds", "fails", "either"),
     "session": word("continues", "disconnects", "soft-disconnects", "reconnects"),
-    "exercise": _exercise,
+    "exercise": _operations,
     "tls": word("off", "allow", "require"),
+    "may-break": list_of(_lenient),
 }
 
 

@@ -70,13 +70,16 @@ class Expect:
 
     It never crashes, hangs, or takes wrong data for good. `session` None leaves open how the
     connection goes on. `tls` is what the client is told about TLS, if it does not follow from the
-    handshake.
+    handshake. `may_break` are rules that are only a SHOULD, and that a good client may break here.
+    No operations at all: a client that keeps the rules has no way to meet the lie, and the profile
+    is no case to judge one by.
     """
 
     outcome: Outcome = "succeeds"
     session: Session | None = None
     exercise: tuple[Operation, ...] = ("info", "read")
     tls: TLSPolicy | None = None
+    may_break: tuple[str, ...] = ()
 
 
 @attrs.frozen

@@ -239,6 +239,10 @@ _WORK: Final = {
 
 def _expectation(profile: Profile) -> str:
     expect = profile.expect
+    if not expect.exercise:
+        return (
+            "Only a client that breaks the rules meets it: there is nothing to ask of a good one."
+        )
     work = [_WORK.get(operation, operation) for operation in expect.exercise]
     return (
         f"When asked to {listed(work)}{_POLICIES[expect.tls]}, it "

@@ -145,6 +145,8 @@ def test_who_breaks_an_obligation_on_an_honest_server_is_judged_all_the_same(pla
 def test_nothing_selected_and_nothing_exercised_are_5(place: Place) -> None:
     client = place.client("good")
     assert place.run(client=client, select=["nowhere/*"]).returncode == 5
+    place.profile("rude", EIO.replace('["read"]', "[]"))
+    assert place.run(client=client, select=["rude"]).returncode == 5
     place.profile("late", EIO.replace('"read" }', '"read", nth = 9 }'))
     done = place.run(client=client, select=["late"])
     assert done.returncode == 5

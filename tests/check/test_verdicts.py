@@ -218,6 +218,15 @@ def test_operations_that_cannot_be_done_do_not_hide_those_that_can() -> None:
     assert (verdict.name, verdict.cause, verdict.operation) == ("fail", "false-failure", "write")
 
 
+def test_what_a_profile_leads_to_is_no_warning() -> None:
+    expect = Expect(may_break=("C-93",))
+    assert judge(expect, [did(with_breaches(SHOULD))]).name == "pass"
+    other = Breach("C-15", "SHOULD", "a long name")
+    assert judge(expect, [did(with_breaches(SHOULD, other))]).reason == "a long name"
+    grave = attrs.evolve(SHOULD, level="MUST")
+    assert judge(expect, [did(with_breaches(grave))]).cause == "violation"
+
+
 @pytest.mark.parametrize(
     ("session", "quit_", "name"),
     [("continues", (3,), "warn"), ("continues", (), "pass"), ("reconnects", (3,), "pass")],

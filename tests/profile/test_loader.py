@@ -304,12 +304,13 @@ BROKEN = {
         '"reconnects", got ""',
         'expect.exercise[0]: expected one of "info", "list", "read", "write", "copy", "map", '
         '"zero", "trim", "flush", "cache", "reconnect", got "raed"',
-        'expect: unknown key "verdict"; known are outcome, session, exercise, tls',
+        'expect: unknown key "verdict"; known are outcome, session, exercise, tls, may-break',
     ],
-    "export = []\nfault = [1]\n[expect]\nexercise = []": [
+    'export = []\nfault = [1]\n[expect]\nmay-break = ["C-88", "S-60"]': [
         "export: expected at least one export, got an empty list",
         "fault[0]: expected a table, got 1",
-        "expect.exercise: expected at least one operation, got an empty list",
+        "expect.may-break[0]: expected a rule for clients that is a SHOULD, got C-88 (MUST NOT)",
+        "expect.may-break[1]: expected a rule for clients that is a SHOULD, got S-60 (legal unsigned 64)",
     ],
     f'[export]\nname = "{"n" * 4097}"': [
         "export.name: expected at most 4096 bytes of UTF-8, got 4097",

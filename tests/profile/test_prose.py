@@ -372,6 +372,11 @@ def test_what_the_client_is_told_about_tls(policy, words):
     assert words in describe(profile)
 
 
+def test_what_only_rude_clients_meet_is_asked_of_none():
+    words = "Only a client that breaks the rules meets it: there is nothing to ask of a good one."
+    assert words in describe(Profile.of(expect=Expect(exercise=())))
+
+
 @pytest.mark.parametrize(
     ("number", "words"),
     [
