@@ -241,7 +241,7 @@ def _expectation(profile: Profile) -> str:
     expect = profile.expect
     if not expect.exercise:
         return (
-            "Only a client that breaks the rules meets it: there is nothing to ask of a good one."
+            "Only a client that breaks the rules meets it: a good one can be asked nothing."
         )
     work = [_WORK.get(operation, operation) for operation in expect.exercise]
     return (

@@ -310,7 +310,8 @@ BROKEN = {
         "export: expected at least one export, got an empty list",
         "fault[0]: expected a table, got 1",
         "expect.may-break[0]: expected a rule for clients that is a SHOULD, got C-88 (MUST NOT)",
-        "expect.may-break[1]: expected a rule for clients that is a SHOULD, got S-60 (legal unsigned 64)",
+        "expect.may-break[1]: expected a rule for clients that is a SHOULD, "
+        "got S-60 (legal unsigned 64)",
     ],
     f'[export]\nname = "{"n" * 4097}"': [
         "export.name: expected at most 4096 bytes of UTF-8, got 4097",

@@ -373,7 +373,7 @@ def test_what_the_client_is_told_about_tls(policy, words):
 
 
 def test_what_only_rude_clients_meet_is_asked_of_none():
-    words = "Only a client that breaks the rules meets it: there is nothing to ask of a good one."
+    words = "Only a client that breaks the rules meets it: a good one can be asked nothing."
     assert words in describe(Profile.of(expect=Expect(exercise=())))
 
 
