@@ -14,6 +14,7 @@ from fakenbd.journal.transcript import transcript
 __all__ = ["Account", "excerpt"]
 
 _LINES: Final = 40
+_ENDING: Final = 10
 
 
 @attrs.frozen
@@ -30,9 +31,9 @@ class Account:
 
 
 def excerpt(entries: Sequence[Entry]) -> str:
-    """The transcript around the first strike; without one around the first breach, or the ends."""
+    """The transcript around the first strike, or else the first breach, and how it ended."""
     for kind in (Struck, Violated):
         for entry in entries:
             if isinstance(entry, kind):
-                return transcript(entries, around=entry.index, limit=_LINES)
+                return transcript(entries, around=entry.index, limit=_LINES, ending=_ENDING)
     return transcript(entries, limit=_LINES)

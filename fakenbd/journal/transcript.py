@@ -53,21 +53,25 @@ def transcript(
     colour: bool = False,
     around: int | None = None,
     limit: int | None = None,
+    ending: int = 0,
 ) -> str:
     """The entries as lines of text; "" for none.
 
     `around` is a serial number: it shows that entry, marked, and `limit` others (20 if not given),
-    half of them before it. Without it `limit` shows the first and the last so many entries.
+    half of them before it. Without it `limit` shows the first and the last so many entries. The
+    last `ending` entries are shown in any case.
     """
     entries = list(entries)
     shown = _window(entries, around, limit)
+    rest = shown[-1] + 1 if shown else 0
+    shown += range(max(rest, len(entries) - ending), len(entries))
     held = [entries[position] for position in shown]
     table = _Table.sized_for(held, around)
-    table.learn_contexts(entries[: shown[0]] if shown else ())
     lines: list[str] = []
     expected = 0
     for position in shown:
         if position > expected:
+            table.learn_contexts(entries[expected:position])
             lines.append(_gap(position - expected))
         lines.append(table.line(entries[position], colour))
         expected = position + 1

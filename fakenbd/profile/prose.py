@@ -240,9 +240,7 @@ _WORK: Final = {
 def _expectation(profile: Profile) -> str:
     expect = profile.expect
     if not expect.exercise:
-        return (
-            "Only a client that breaks the rules meets it: a good one can be asked nothing."
-        )
+        return "Only a client that breaks the rules meets it: a good one can be asked nothing."
     work = [_WORK.get(operation, operation) for operation in expect.exercise]
     return (
         f"When asked to {listed(work)}{_POLICIES[expect.tls]}, it "

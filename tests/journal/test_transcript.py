@@ -79,6 +79,16 @@ def test_a_whole_session() -> None:
     assert transcript(recorded().entries()) == WHOLE
 
 
+def test_around_an_entry_and_the_end() -> None:
+    entries = recorded().entries()
+    around = transcript(entries, around=5, limit=4)
+    told = transcript(entries, around=5, limit=4, ending=3).splitlines()
+    assert told[:-4] == around.splitlines()[:-1]
+    assert told[-4] == "… 23 entries left out"
+    assert told[-3:] == transcript(entries).splitlines()[-3:]
+    assert transcript(entries, around=32, ending=3) == transcript(entries, around=32)
+
+
 def test_around_an_entry() -> None:
     assert (
         transcript(recorded().entries(), around=26, limit=3)
