@@ -17,6 +17,7 @@ import attrs
 import trio
 
 from fakenbd.check.findings import Facts, Findings, Outcome
+from fakenbd.check.spans import LARGE, Span, clipped, ends, parts, places, writable_spans
 from fakenbd.client import (
     TLS,
     Client,
@@ -44,7 +45,6 @@ Connect: TypeAlias = Callable[[], Awaitable[Target]]
 PATIENCE: Final = 900.0
 """Seconds after which an operation counts as hung; the client's own deadlines are far shorter."""
 
-LARGE: Final = 1 << 18
 SEVERAL: Final = 8
 PIECE: Final = 1 << 22
 WHOLE: Final = 1 << 26
@@ -58,7 +58,6 @@ EXTENTS: Final = 1 << 17
 """How much is mapped of an export that is too large, and how many extents are enough."""
 
 _T = TypeVar("_T")
-Span: TypeAlias = tuple[int, int]
 
 
 @attrs.define(eq=False)
@@ -130,54 +129,6 @@ async def exercise(
     return work.findings.outcome(operation, hung=scope.cancelled_caught)
 
 
-# --- where ---------------------------------------------------------------------------------------
-
-
-def _clipped(size: int, *spans: Span) -> list[Span]:
-    """The spans as far as they lie in an export of that size, none of them empty."""
-    clipped = []
-    for offset, length in spans:
-        start = max(0, min(offset, size))
-        length = min(length, size - start)
-        if length > 0 and (start, length) not in clipped:
-            clipped.append((start, length))
-    return clipped
-
-
-def _places(size: int) -> list[Span]:
-    """At the start, in the middle and at the end; on blocks and off them."""
-    return _clipped(
-        size,
-        (0, LARGE),
-        (512, 512),
-        (size // 2, 4096),
-        (size // 3, 700),
-        (size - 4096, 4096),
-        (size - 1, 1),
-    )
-
-
-def _parts(size: int, count: int, longest: int) -> list[Span]:
-    """So many spans that do not touch, all over the export."""
-    step = max(1, size // count)
-    length = max(1, min(longest, step - 1))
-    return _clipped(size, *((step * part, length) for part in range(count)))
-
-
-def _ends(size: int, most: int) -> list[Span]:
-    """The whole export, or its beginning and its end."""
-    if size <= most:
-        return _clipped(size, (0, size))
-    return [(0, most // 2), (size - most // 2, most // 2)]
-
-
-def _writable(client: Commands, *spans: Span) -> list[Span]:
-    """The spans, on whole sectors where no block size was agreed on (C-93)."""
-    if client.block_size is None and client.size % 512 == 0:
-        spans = tuple((start - start % 512, length + -length % 512) for start, length in spans)
-    return _clipped(client.size, *spans)
-
-
 # --- reading -------------------------------------------------------------------------------------
 
 
@@ -205,26 +156,26 @@ async def _read(work: _Work) -> None:
 
 async def _read_all_over(work: _Work, client: Commands) -> None:
     size = client.size
-    for span in _places(size):
+    for span in places(size):
         await work.check_read(client, span)
-    await _together([work.check_read(client, span) for span in _parts(size, SEVERAL, 4096)])
+    await _together([work.check_read(client, span) for span in parts(size, SEVERAL, 4096)])
     if client.offers(TransmissionFlag.SEND_DF):
-        for span in _clipped(size, (0, 1 << 16), (size // 2, 1 << 16)):
+        for span in clipped(size, (0, 1 << 16), (size // 2, 1 << 16)):
             await work.check_read(client, span, df=True)
-    for span in _clipped(size, (size // 4, 1024)):
+    for span in clipped(size, (size // 4, 1024)):
         await work.check_read(client, span)
 
 
 async def _cache(work: _Work) -> None:
     async with work.client() as client:
-        for offset, length in _clipped(client.size, (0, LARGE), (client.size // 2, 4096)):
+        for offset, length in clipped(client.size, (0, LARGE), (client.size // 2, 4096)):
             await work.attempt(client.cache(offset, length))
             await work.check_read(client, (offset, length))
 
 
 async def _copy(work: _Work) -> None:
     async with work.several(*work.facts.contexts) as client:
-        for offset, length in _ends(client.size, WHOLE):
+        for offset, length in ends(client.size, WHOLE):
             for extent in await _allocated(work, client, offset, length):
                 await _copy_extent(work, client, offset, extent)
                 offset += extent.length
@@ -244,7 +195,7 @@ async def _allocated(work: _Work, client: Commands, offset: int, length: int) ->
 async def _copy_extent(work: _Work, client: Commands, offset: int, extent: Extent) -> None:
     if extent.flags & State.ZERO:
         if work.facts.map:
-            for span in _ends(extent.length, LARGE):
+            for span in ends(extent.length, LARGE):
                 zeroes = bytes(span[1])
                 work.findings.believed(work.facts.wrong_data(offset + span[0], zeroes))
         return
@@ -261,7 +212,7 @@ async def _map(work: _Work) -> None:
 
 async def _map_all_over(work: _Work, client: Commands, *, req_one: bool) -> None:
     for context in client.contexts:
-        for offset, length in _ends(client.size, MAPPED):
+        for offset, length in ends(client.size, MAPPED):
             extents: list[Extent] = []
             await work.attempt(_map_span(client, context, offset, length, req_one, extents))
             work.findings.believed(work.facts.wrong_map(context, offset, extents))
@@ -293,20 +244,20 @@ async def _write(work: _Work) -> None:
 
 async def _write_all_over(work: _Work, client: Commands) -> None:
     size = client.size
-    for offset, length in _clipped(size, (0, LARGE)):
+    for offset, length in clipped(size, (0, LARGE)):
         await _write_span(work, client, offset, length, "large")
     await _together(
         [
             _write_span(work, client, offset, length, "part")
-            for offset, length in _parts(size, SEVERAL, 4096)
+            for offset, length in parts(size, SEVERAL, 4096)
         ]
     )
     if client.offers(TransmissionFlag.SEND_FUA):
-        for offset, length in _writable(client, (size // 2 + 1, 700)):
+        for offset, length in writable_spans(client, (size // 2 + 1, 700)):
             await _write_span(work, client, offset, length, "stable", fua=True)
     if client.offers(TransmissionFlag.SEND_FLUSH):
         await work.attempt(client.flush())
-    for span in _places(size):
+    for span in places(size):
         await work.check_read(client, span)
 
 
@@ -330,15 +281,15 @@ def _check_kept(work: _Work, offset: int, data: bytes) -> None:
 async def _zero(work: _Work) -> None:
     async with work.client(effect=FAR) as client:
         size = client.size
-        for span in _clipped(size, (0, size)):
+        for span in clipped(size, (0, size)):
             await _zero_span(work, client, span, hole=True)
-        for offset, length in _clipped(size, (0, LARGE)):
+        for offset, length in clipped(size, (0, LARGE)):
             await _write_span(work, client, offset, length, "large")
-        for span in _clipped(size, (512, 4096)):
+        for span in clipped(size, (512, 4096)):
             await _zero_fast(work, client, span)
-        for span in _writable(client, (8192, 4096), (16385, 700)):
+        for span in writable_spans(client, (8192, 4096), (16385, 700)):
             await _zero_span(work, client, span, hole=False)
-        for span in _places(size):
+        for span in places(size):
             await work.check_read(client, span)
 
 
@@ -357,24 +308,26 @@ async def _zero_span(work: _Work, client: Commands, span: Span, *, hole: bool) -
     before = work.findings.error
     await work.attempt(client.zero(*span, hole=hole))
     if work.findings.error is before:
-        for start, length in _ends(span[1], LARGE):
+        for start, length in ends(span[1], LARGE):
             _check_kept(work, span[0] + start, bytes(length))
 
 
 async def _trim(work: _Work) -> None:
     async with work.client(effect=FAR) as client:
         size = client.size
-        for offset, length in _writable(client, (0, size), (512, 4096), (size // 2 + 1, 70_000)):
+        for offset, length in writable_spans(
+            client, (0, size), (512, 4096), (size // 2 + 1, 70_000)
+        ):
             await work.attempt(client.trim(offset, length))
         # What a trimmed range holds is not known, but that it can be read is (C-141).
-        for offset, length in _clipped(size, (0, 4096)):
+        for offset, length in clipped(size, (0, 4096)):
             await work.attempt(client.read(offset, length))
 
 
 async def _flush(work: _Work) -> None:
     async with work.client() as client:
         writable = not client.offers(TransmissionFlag.READ_ONLY)
-        for offset, length in _clipped(client.size, (0, 512), (512, 4096)):
+        for offset, length in clipped(client.size, (0, 512), (512, 4096)):
             if writable:
                 await _write_span(work, client, offset, length, "flushed")
             await work.attempt(client.flush())
