@@ -5,9 +5,13 @@ from __future__ import annotations
 import ast
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from fakenbd.check.adapters import bundled
+from fakenbd.check.known import read_known
+from fakenbd.check.verdicts import Cause, VerdictName
 from fakenbd.cli import app
 from fakenbd.faults import KINDS
 from fakenbd.profile import find, find_all
@@ -29,6 +33,21 @@ def commands() -> list[str]:
     shell = [line.removeprefix("$ ") for line in lines if not line.startswith(("#", "{"))]
     spans = re.findall(r"`(fakenbd [^`]+)`", README)
     return [call for line in shell + spans for call in re.findall(r"(?:\bfakenbd )(.*)", line)]
+
+
+def test_the_client_and_the_known_failures_can_be_read(tmp_path: Path) -> None:
+    named = dict(re.findall(r"<!-- (client|known) -->\n```toml\n(.*?)```\n", README, re.DOTALL))
+    for name, text in named.items():
+        (tmp_path / f"{name}.toml").write_text(text, encoding="utf-8")
+    assert bundled(str(tmp_path / "client.toml")).deed("read").check == "file"
+    (known,) = read_known(tmp_path / "known.toml")
+    assert known.cause == "hang"
+
+
+def test_every_verdict_and_every_cause_is_told() -> None:
+    table = README.partition("| verdict | |")[2].partition("\n\n")[0]
+    told = set(re.findall(r"`([a-z-]+)`", table))
+    assert told == {*get_args(VerdictName), *get_args(Cause)}
 
 
 def test_example_suite_is_the_file() -> None:
@@ -67,7 +86,7 @@ def test_profiles_exist() -> None:
 
 
 def test_profile_is_valid(tmp_path: Path) -> None:
-    (text,) = blocks("toml")
+    (text,) = (text for text in blocks("toml") if "[expect]" in text)
     path = tmp_path / "second-read-fails.toml"
     path.write_text(text, encoding="utf-8")
     assert find(str(path)).summary == "The second read fails"
