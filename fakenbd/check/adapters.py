@@ -10,7 +10,8 @@
 
 `large` is for exports that are too large to be taken whole: it uses {offset} and {length}. `tls` is
 for servers that require TLS: it uses {tls-uri}, {ca} or {ca-dir}. `probe` is a command that must
-succeed for the operation to be possible on this machine.
+succeed for the operation to be possible on this machine. A word with a slash may be the path of a
+file, from the folder of the description.
 """
 
 from __future__ import annotations
@@ -74,6 +75,17 @@ class Deed:
     probe: tuple[str, ...] = ()
     cannot: str = ""
 
+    def beside(self, path: Path) -> Deed:
+        """The same, its words taken for files of the folder that `path` is in, where they are."""
+        folder = path.parent
+        return attrs.evolve(
+            self,
+            command=_at_hand(self.command, folder),
+            large=_at_hand(self.large, folder),
+            tls=_at_hand(self.tls, folder),
+            probe=_at_hand(self.probe, folder),
+        )
+
     def missing(self) -> str:
         """Why it cannot be performed on this machine; "" if it can."""
         return self.cannot or _missing(self.command) or (_probe(self.probe) if self.probe else "")
@@ -116,6 +128,14 @@ def bundled(name: str) -> Adapter:
     return _read(path)
 
 
+def _at_hand(argv: Sequence[str], folder: Path) -> tuple[str, ...]:
+    """A client runs in a folder of its own: what is a file of this one needs its whole path."""
+    return tuple(
+        str((folder / word_).absolute()) if "/" in word_ and (folder / word_).is_file() else word_
+        for word_ in argv
+    )
+
+
 def _unknown_client(name: str) -> str:
     sentence = unknown("client", name, BUNDLED)
     stop = "" if sentence.endswith("?") else "."
@@ -133,6 +153,7 @@ def one_command(argv: Sequence[str]) -> Adapter:
         raise ProfileError("the command", mistakes)
     words = " ".join(argv)
     name = Path(argv[0]).name
+    argv = _at_hand(argv, Path.cwd())
     if "{input}" in words:
         operations = {"write": Deed(tuple(argv), "input")}
     elif "{output}" in words:
@@ -150,7 +171,9 @@ def _read(path: Path) -> Adapter:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ProfileError(str(path), [f"is no TOML: {error}"]) from None
     try:
-        return _adapter(path.stem, tables)
+        adapter = _adapter(path.stem, tables)
+        operations = {name: deed.beside(path) for name, deed in adapter.operations.items()}
+        return attrs.evolve(adapter, operations=operations)
     except ValueError as error:
         raise ProfileError(str(path), outermost(error)) from None
 

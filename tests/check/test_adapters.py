@@ -68,6 +68,20 @@ def test_a_client_of_ones_own(tmp_path: Path) -> None:
     assert adapter.deed("read").missing() == "mine is not installed"
 
 
+def test_files_beside_the_description_are_found_from_anywhere(tmp_path: Path) -> None:
+    (tmp_path / "client.py").touch()
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        '[operations.read]\ncommand = ["python3", "./client.py", "{uri}", "{output}", "a/b"]\n'
+        'probe = ["./client.py", "client.py"]\n',
+        encoding="utf-8",
+    )
+    deed = bundled(str(path)).deed("read")
+    script = str(tmp_path / "client.py")
+    assert deed.command == ("python3", script, "{uri}", "{output}", "a/b")
+    assert deed.probe == (script, "client.py")
+
+
 def test_every_mistake_is_told(tmp_path: Path) -> None:
     text = """
 transport = "vsock"
