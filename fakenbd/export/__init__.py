@@ -13,7 +13,7 @@ from fakenbd.export.content import (
     Zeros,
     describe_origin,
 )
-from fakenbd.export.export import ALL_FLAGS, Export
+from fakenbd.export.export import ALL_FLAGS, Export, Source
 from fakenbd.export.extents import (
     ExtentList,
     Policy,
@@ -45,6 +45,7 @@ __all__ = [
     "Repeated",
     "Script",
     "Scripted",
+    "Source",
     "Stored",
     "Text",
     "Truth",

@@ -55,6 +55,10 @@ class Content(Protocol):
     def sparse(self) -> bool:
         """Whether `segments` can ever report anything but data before the natural end."""
 
+    @property
+    def lasting(self) -> bool:
+        """Whether the same range reads the same at any time."""
+
     def read(self, offset: int, length: int) -> Buffer:
         """Exactly `length` immutable bytes from `offset` on; zeros past the natural end."""
 
@@ -101,6 +105,10 @@ class _Windowed:
     @property
     def sparse(self) -> bool:
         return False
+
+    @property
+    def lasting(self) -> bool:
+        return True
 
     def read(self, offset: int, length: int) -> Buffer:
         view = self._view
@@ -193,6 +201,10 @@ class Zeros:
     def sparse(self) -> bool:
         return True
 
+    @property
+    def lasting(self) -> bool:
+        return True
+
     def read(self, offset: int, length: int) -> Buffer:
         return zeros(length)
 
@@ -216,6 +228,10 @@ class Stored:
     @property
     def sparse(self) -> bool:
         return False
+
+    @property
+    def lasting(self) -> bool:
+        return True
 
     def read(self, offset: int, length: int) -> Buffer:
         return self.data[offset : offset + length].ljust(length, b"\0")
@@ -263,6 +279,10 @@ class Ended:
     def sparse(self) -> bool:
         return self.content.sparse
 
+    @property
+    def lasting(self) -> bool:
+        return self.content.lasting
+
     def read(self, offset: int, length: int) -> Buffer:
         within = min(max(self.size - offset, 0), length)
         if within == length:
@@ -288,6 +308,10 @@ class Computed:
 
     @property
     def sparse(self) -> bool:
+        return False
+
+    @property
+    def lasting(self) -> bool:
         return False
 
     def read(self, offset: int, length: int) -> Buffer:

@@ -4,7 +4,8 @@ It holds a content, an overlay for what clients write, and what it advertises. N
 a request against the size or the flags: the server does that, and faults may want it otherwise.
 `read` and `write` are attributes and not methods: each is bound to the shortest way there is, so
 an export nobody wrote to reads straight from its content. Look them up for every request. `write`
-returns its copy of the data, in pieces that never change.
+returns its copy of the data, in pieces that never change. What `source` reads, as long as there is
+one, it reads again at any time, whatever becomes of the export: nobody need keep those bytes.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from fakenbd.export.overlay import Overlay
 from fakenbd.protocol.constants import TransmissionFlag
 from fakenbd.protocol.messages import Buffer, Extent
 
-__all__ = ["ALL_FLAGS", "Export", "Tellable"]
+__all__ = ["ALL_FLAGS", "Export", "Source", "Tellable"]
 
 ALL_FLAGS: Final = int(
     TransmissionFlag.HAS_FLAGS
@@ -36,6 +37,9 @@ ALL_FLAGS: Final = int(
     | TransmissionFlag.SEND_FAST_ZERO
 )
 """The transmission flags of all that the server implements."""
+
+Source: TypeAlias = Callable[[int, int], Buffer]
+"""Reads `(offset, length)`."""
 
 _DEFAULT_SIZE: Final = 1 << 20
 _PIECE: Final = 1 << 20
@@ -80,6 +84,7 @@ class Export:
     sparse: bool = attrs.field(init=False)
     read: Callable[[int, int], Buffer] = attrs.field(init=False, repr=False)
     write: Callable[[int, Buffer], Sequence[bytes]] = attrs.field(init=False, repr=False)
+    source: Source | None = attrs.field(init=False, repr=False)
     _overlay: Overlay = attrs.field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
@@ -97,6 +102,7 @@ class Export:
         self._overlay = Overlay(self.content)
         self.read = self.content.read
         self.write = self._write_first
+        self.source = self.content.read if self.content.lasting else None
 
     def _write_first(self, offset: int, data: Buffer) -> Sequence[bytes]:
         self._read_overlay()
@@ -105,6 +111,7 @@ class Export:
     def _read_overlay(self) -> None:
         self.read = self._overlay.read
         self.write = self._overlay.write
+        self.source = None
 
     def zero(self, offset: int, length: int, *, hole: bool) -> None:
         """Make a range read as zeros: a hole, or allocated zeros where `hole` is False."""

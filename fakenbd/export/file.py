@@ -43,6 +43,10 @@ class File:
     def sparse(self) -> bool:
         return self.seek_hole
 
+    @property
+    def lasting(self) -> bool:
+        return False
+
     def read(self, offset: int, length: int) -> Buffer:
         descriptor = self._open()
         wanted = min(length, max(self.size - offset, 0))

@@ -7,7 +7,7 @@ batch of what was said, made then and kept.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import attrs
 
@@ -19,10 +19,15 @@ from fakenbd.protocol.constants import (
     MAXIMUM_PAYLOAD,
     SIMPLE_REPLY_MAGIC,
     STRUCTURED_REPLY_MAGIC,
+    ChunkFlag,
     ChunkType,
     Command,
 )
+from fakenbd.protocol.encode import encode_buffers
 from fakenbd.protocol.messages import Buffer, Chunk, Data, Request, SimpleReply
+
+if TYPE_CHECKING:
+    from fakenbd.export import Source
 
 __all__ = ["Exchange", "HeardBatch", "SaidBatch"]
 
@@ -34,7 +39,8 @@ class Exchange:
     """Consecutive plain READs and WRITEs as they came, and the replies to them, in order.
 
     `headers` are those of all requests, `payloads` those of the WRITEs, each in pieces; `buffers`
-    are what `SaidBatch` says. `count` is of requests and replies together.
+    are what `SaidBatch` says. Where all are READs of a `source`, there need be no buffers: what
+    was said can be said again. `count` is of requests and replies together.
     """
 
     index: int
@@ -45,6 +51,8 @@ class Exchange:
     payloads: Sequence[Sequence[Buffer]] | None
     buffers: Sequence[Buffer]
     extended: bool
+    structured: bool
+    source: Source | None
     bulk: int
     fixed: int
     _forgotten: bool = False
@@ -57,21 +65,33 @@ class Exchange:
             heard = HeardBatch(
                 index, time, connection, count, self.headers, self.payloads, self.extended
             )
+            buffers = self.buffers or tuple(self._replies(heard))
             said = SaidBatch(
-                index + count, time, connection, count, heard, self.buffers, self._forgotten
+                index + count, time, connection, count, heard, buffers, self._forgotten
             )
             self._parts = heard, said
             self.payloads, self.buffers = None, ()
         return self._parts
+
+    def _replies(self, heard: HeardBatch) -> Iterator[Buffer]:
+        """Header and content of each reply, from the source."""
+        assert self.source is not None, "what has no source keeps its buffers"
+        for request in heard.requests():
+            data = self.source(request.offset, request.length)
+            reply: _Reply = SimpleReply(request.cookie, 0, data)
+            if self.structured:
+                body = Data(request.offset, data)
+                reply = Chunk(request.cookie, body, flags=ChunkFlag.DONE.value)
+            yield from encode_buffers(reply)
 
     def entries(self) -> Sequence[Heard | Said]:
         heard, said = self.parts()
         return *heard.entries(), *said.entries()
 
     def forget(self) -> None:
-        self.bulk = 0
-        if self._forgotten:
+        if not self.bulk:
             return
+        self.bulk = 0
         each, rest = divmod(len(self.buffers), self.count // 2)
         if self._parts is None and not rest:
             # All with content, or none, as nearly always: nobody need look into them.

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import chain
-from typing import Final, Literal, Protocol, TypeAlias, overload
+from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, overload
 
 import attrs
 
@@ -42,6 +42,9 @@ from fakenbd.protocol.messages import (
     Request,
     ServerMessage,
 )
+
+if TYPE_CHECKING:
+    from fakenbd.export import Source
 
 __all__ = ["Journal", "Payloads", "Sink", "Totals"]
 
@@ -157,12 +160,15 @@ class Journal(Expectations):
         buffers: Sequence[Buffer],
         *,
         extended: bool,
+        structured: bool,
+        source: Source | None = None,
     ) -> None:
         """The client said `count` plain requests with these headers, and all were answered.
 
         `payloads` are those of the WRITEs, each in pieces. The replies are in the same order: a
         successful READ is two buffers, header (of a data chunk: with the offset) and content;
-        anything else is one.
+        anything else is one. Where all are READs that read from a `source`, whose bytes are there
+        at any time, they are not kept, unless a sink wants to see them.
         """
         index = self._next
         self._next = index + 2 * count
@@ -181,7 +187,10 @@ class Journal(Expectations):
         self._bytes_said += said
         if writes < count:
             self._commands[_READ] += count - writes
-            bulk += said
+            if source is not None and not writes and not self._sinks:
+                buffers = ()
+            else:
+                bulk += said
         self._keep(
             Exchange(
                 index,
@@ -192,6 +201,8 @@ class Journal(Expectations):
                 payloads,
                 buffers,
                 extended,
+                structured,
+                source,
                 bulk,
                 fixed,
             )

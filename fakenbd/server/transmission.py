@@ -147,7 +147,16 @@ class Transmission:
             headers += view[start:position]
             count = len(headers) // _HEADER
             journal = teller.service.journal
-            journal.exchanged(teller.connection, headers, count, payloads, out, extended=False)
+            journal.exchanged(
+                teller.connection,
+                headers,
+                count,
+                payloads,
+                out,
+                extended=False,
+                structured=structured,
+                source=export.source,
+            )
             teller.agenda.gathered(out, count)
             self.more = total >= _GATHER
         return position

@@ -8,6 +8,7 @@ from itertools import count
 import attrs
 import pytest
 
+from fakenbd.export import Pattern, Source
 from fakenbd.journal import (
     Ended,
     Failed,
@@ -20,7 +21,7 @@ from fakenbd.journal import (
 )
 from fakenbd.protocol.constants import Command
 from fakenbd.protocol.decode import decode_reply, decode_request
-from fakenbd.protocol.encode import encode
+from fakenbd.protocol.encode import encode, encode_buffers
 from fakenbd.protocol.messages import (
     Buffer,
     Chunk,
@@ -98,7 +99,8 @@ def batch_and_singles(
     whole, single = journal(**options), journal(**options)
     wires = Disk(2)
     detach = whole.attach(wires)
-    whole.exchanged(1, headers, len(requests), payloads, buffers, extended=extended)
+    forms = {"extended": extended, "structured": structured}
+    whole.exchanged(1, headers, len(requests), payloads, buffers, **forms)
     detach()
     assert wires.wires == [raw, b"".join(buffers)]
     view = memoryview(raw)
@@ -214,6 +216,35 @@ def test_payloads_are_equal_when_length_and_digest_are() -> None:
 # --- the ring ------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("structured", [False, True], ids=["simple", "structured"])
+def test_what_can_be_read_again_is_not_kept(structured: bool) -> None:
+    source = Pattern().read
+    requests = [Request(0, cookie, 512 * cookie, 512) for cookie in range(3)]
+    headers = b"".join(map(encode, requests))
+    buffers: list[Buffer] = []
+    for one in requests:
+        data = source(one.offset, one.length)
+        chunk = Chunk(one.cookie, Data(one.offset, data), 1)
+        buffers += encode_buffers(chunk if structured else SimpleReply(one.cookie, 0, data))
+    kept, light = journal(), journal(payload_limit=0)
+
+    def exchange(target: Journal, again: Source | None) -> None:
+        target.exchanged(
+            1, headers, 3, (), buffers, extended=False, structured=structured, source=again
+        )
+
+    exchange(kept, None)
+    exchange(light, source)
+    assert light.entries() == kept.entries()
+    assert light.totals == kept.totals
+    payloads = [entry.payload for entry in light if isinstance(entry, Said)]
+    assert [payload and payload.data for payload in payloads] == buffers[1::2]
+    seen = Disk(2)
+    light.attach(seen)
+    exchange(light, source)
+    assert seen.wires == [headers, b"".join(buffers)]
+
+
 def test_the_ring_keeps_the_newest_and_the_totals_keep_all() -> None:
     small = journal(limit=10)
     for cookie in range(25):
@@ -228,7 +259,7 @@ def test_a_batch_larger_than_the_ring_shows_its_end() -> None:
     small = journal(limit=3)
     raw = b"".join(encode(Request(0, cookie, 0, 1)) for cookie in range(5))
     replies = [encode(SimpleReply(cookie, 5)) for cookie in range(5)]
-    small.exchanged(1, raw, 5, (), replies, extended=False)
+    small.exchanged(1, raw, 5, (), replies, extended=False, structured=False)
     assert [entry.index for entry in small] == [7, 8, 9]
     assert [entry.index for entry in reversed(small)] == [9, 8, 7]
     assert len(small) == 3
@@ -280,7 +311,7 @@ def fill(target: Journal, requests: int) -> None:
         buffers: list[Buffer] = []
         for i in range(64):
             buffers += [encode(SimpleReply(start + i)), bytearray(4096)]
-        target.exchanged(1, raw, 64, (), buffers, extended=False)
+        target.exchanged(1, raw, 64, (), buffers, extended=False, structured=False)
 
 
 def check_bounded(requests: int) -> None:
@@ -375,7 +406,7 @@ def test_sinks_see_the_bytes_of_the_wire() -> None:
     one.said(1, SimpleReply(1))
     one.said(1, SimpleReply(1, 0, b"abcdef"), [b"only ", b"these"])
     answer = [encode(SimpleReply(1))]
-    one.exchanged(1, encode(request)[:28], 1, [[b"abc"]], answer, extended=False)
+    one.exchanged(1, encode(request)[:28], 1, [[b"abc"]], answer, extended=False, structured=False)
     one.ended(1, "client", "EOF")
     assert disk.wires == [
         encode(request),

@@ -67,7 +67,7 @@ def test_wireshark_reads_a_session_as_nbd(capture: Capture) -> None:
     journal.said(1, SimpleReply(8, 28))
     raw = b"".join(encode(Request(0, cookie, cookie * 512, 100_000)) for cookie in range(3))
     buffers = [part for n in range(3) for part in (encode(SimpleReply(n)), bytes(100_000))]
-    journal.exchanged(1, raw, 3, (), buffers, extended=False)
+    journal.exchanged(1, raw, 3, (), buffers, extended=False, structured=False)
     journal.heard(1, Request(2, 9))
     journal.ended(1, "client", "DISC")
     healthy(path)
