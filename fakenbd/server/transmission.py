@@ -103,7 +103,7 @@ class Transmission:
         magic, done, data = _LEAD
         out: list[Buffer] = []
         payloads: list[Sequence[bytes]] = []
-        headers = bytearray()
+        runs: list[Buffer] = []
         add, cookie_seen = out.append, cookies.add
         start, total = position, 0
         while end - position >= _HEADER and total < _GATHER:
@@ -136,7 +136,7 @@ class Transmission:
                 position = payload + length
                 # The one copy of what is written: the export keeps it, and so does the journal.
                 payloads.append(export.write(offset, view[payload:position]))
-                headers += view[start:payload]
+                runs.append(view[start:payload])
                 start = position
                 read = export.read
                 add(_SIMPLE(SIMPLE_REPLY_MAGIC, 0, cookie))
@@ -144,7 +144,8 @@ class Transmission:
                 break
             cookie_seen(cookie)
         if out:
-            headers += view[start:position]
+            runs.append(view[start:position])
+            headers = b"".join(runs)
             count = len(headers) // _HEADER
             journal = teller.service.journal
             journal.exchanged(
