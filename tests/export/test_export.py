@@ -9,6 +9,7 @@ from fakenbd.export import (
     ALL_FLAGS,
     BlockSize,
     Computed,
+    Content,
     Export,
     Pattern,
     Policy,
@@ -18,6 +19,7 @@ from fakenbd.export import (
     Truth,
     Zeros,
 )
+from fakenbd.export.content import Ended
 from fakenbd.protocol.constants import TransmissionFlag
 from fakenbd.protocol.messages import Extent
 
@@ -191,3 +193,28 @@ def test_sha256_is_of_the_bytes_as_they_are_now():
 def test_every_public_name_exists():
     assert [name for name in room.__all__ if not hasattr(room, name)] == []
     assert len(set(room.__all__)) == len(room.__all__)
+
+
+@pytest.mark.parametrize(
+    ("content", "lasting"),
+    [
+        (Pattern(), True),
+        (RandomBytes("a"), True),
+        (Zeros(), True),
+        (Stored(b"abc"), True),
+        (Ended(Pattern(), 700), True),
+        (Ended(Computed(lambda offset, length: bytes(length)), 700), False),
+        (Computed(lambda offset, length: bytes(length)), False),
+    ],
+)
+def test_a_source_is_there_as_long_as_nobody_has_written(content: Content, lasting: bool) -> None:
+    written, zeroed = (Export(size=1 << 16, content=content) for _ in range(2))
+    for export in (written, zeroed):
+        assert (export.source is not None) == lasting
+    source = written.source
+    before = bytes(written.read(0, 4096))
+    written.write(512, bytes(range(256)))
+    zeroed.trim(0, 512)
+    assert written.source is zeroed.source is None
+    if source is not None:
+        assert bytes(source(0, 4096)) == before
