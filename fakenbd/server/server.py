@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket as sockets
 import sys
 import traceback
+from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -26,7 +27,7 @@ from fakenbd.server.hindsight import past_events
 from fakenbd.server.service import Service
 from fakenbd.server.session import Session
 from fakenbd.server.tls import Security
-from fakenbd.server.transport import SocketTransport, StreamTransport, Transport
+from fakenbd.server.transport import GLANCES, MOMENT, SocketTransport, StreamTransport, Transport
 
 if TYPE_CHECKING:
     from fakenbd.faults.builder import On
@@ -230,6 +231,8 @@ class Server:
                 return
 
     async def _accept(self, listener: sockets.socket) -> None:
+        # In a thread the client may be another one, and glances would keep it from running.
+        patience = GLANCES if current_thread() is main_thread() else MOMENT
         while True:
             try:
                 sock, peer = listener.accept()
@@ -245,7 +248,7 @@ class Server:
             if self._is_away():
                 SocketTransport(sock).reset()
                 continue
-            self._serve(SocketTransport(sock, self._has_one_client), _peer(sock, peer))
+            self._serve(SocketTransport(sock, self._has_one_client, patience), _peer(sock, peer))
 
     def _has_one_client(self) -> bool:
         return self._clients == 1

@@ -28,9 +28,11 @@ __all__ = ["SocketTransport", "StreamTransport", "Transport"]
 _GREED: Final = 32
 _SEND_BUFFER: Final = 1 << 20
 _IOV_MAX: Final = 1024
-MOMENTS: Final = (0,) * 16 + (1,)
-"""How long a client is waited for on the spot, in milliseconds: most are back within a few glances,
-before this thread could have fallen asleep and been woken.
+MOMENT: Final = (1,)
+"""Milliseconds that a client is waited for on the spot, look by look."""
+GLANCES: Final = (*(0,) * 16, *MOMENT)
+"""The same where nobody else in this process could use the processor: most clients are back within
+a few glances, before this thread could have fallen asleep and been woken.
 """
 _MISSES: Final = 10
 """After so many moments in vain, one in a thousand waits begins with another."""
@@ -85,6 +87,7 @@ class SocketTransport:
     sock: socket.socket
     alone: Callable[[], bool] = _never
     """Whether nobody else would have to wait meanwhile."""
+    patience: Sequence[int] = MOMENT
     _turns: int = 0
     _poll: Callable[[int], object] | None = None
     _brisk: bool = False
@@ -123,7 +126,7 @@ class SocketTransport:
             poller = select.poll()
             poller.register(self.sock, select.POLLIN)
             self._poll = poller.poll
-        for moment in MOMENTS:
+        for moment in self.patience:
             if self._poll(moment):
                 self._brisk, self._misses = True, 0
                 return True

@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from fakenbd.server.transport import MOMENTS, SocketTransport
+from fakenbd.server.transport import GLANCES, SocketTransport
 
 
 class BusySocket:
@@ -96,7 +96,7 @@ async def talk(client: str, *, alone: bool, turns: int) -> tuple[Poll, Loops]:
     loops = Loops()
     with ours, theirs:
         ours.setblocking(False)
-        transport = SocketTransport(ours, lambda: alone)
+        transport = SocketTransport(ours, lambda: alone, GLANCES)
         poll = Poll(ours)
 
         def look(moment: int) -> object:
@@ -133,7 +133,7 @@ async def test_a_client_that_is_back_at_once_finds_the_server_awake() -> None:
 async def test_a_client_that_takes_its_time_is_not_waited_for_on_the_spot() -> None:
     poll, _ = await talk("slow", alone=True, turns=100)
     # After the first miss, and then 2, 4, 8, 16 and 32 waits later.
-    assert poll.asked == 6 * len(MOMENTS)
+    assert poll.asked == 6 * len(GLANCES)
 
 
 @pytest.mark.trio
