@@ -7,6 +7,7 @@ the set-up, 5 nothing selected, 130 interrupted. A traceback means a bug of ours
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import os
 import shlex
@@ -23,6 +24,9 @@ from fakenbd.cli.verbs import PROFILE_VERBS, VERBS, Verb
 from fakenbd.errors import ClientError, FakenbdError, ProfileError, ProtocolError, UriError
 
 __all__ = ["app", "main"]
+
+_GARBAGE: Final = 10_000
+"""Objects that come between two looks for garbage."""
 
 _LOOKS: Final[dict[str, Any]] = {
     "help_format": "plaintext",
@@ -77,6 +81,8 @@ _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
+    # Next to nothing of what is imported and remembered is ever garbage: look for it less often.
+    gc.set_threshold(_GARBAGE)
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:1] == ["check"] and "--" in words:
         # Positional words on both sides of "--" would come out as one list.
