@@ -37,13 +37,13 @@ def conduct(server: Server, profile: Profile, operation: str) -> Conduct:
         unfired=tuple(server.unfired()),
         standing=not profile.faults,
         asked=totals.connections > 0 and _asked(server, profile, operation),
-        breaches=tuple(sorted(breaches, key=_weight)),
+        breaches=tuple(sorted(breaches, key=_order)),
         quit=() if profile.breaks_must is not False else _quit(journal, struck),
         failures=tuple(entry.sentence for entry in entries if isinstance(entry, Failed)),
     )
 
 
-def _weight(breach: Breach) -> str:
+def _order(breach: Breach) -> str:
     """The order of breaches: as they came, but how the client left last, and always alike.
 
     Which of several connections ends first is chance.

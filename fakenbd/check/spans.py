@@ -9,6 +9,7 @@ from fakenbd.client import Commands
 __all__ = ["LARGE", "Span", "clipped", "ends", "parts", "places", "writable_spans"]
 
 LARGE: Final = 1 << 18
+"""Bytes that clients ask for at once when they ask for much."""
 
 Span: TypeAlias = tuple[int, int]
 """Offset and length."""
