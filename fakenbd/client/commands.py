@@ -10,9 +10,9 @@ import attrs
 from fakenbd.client.noncompliance import Noncompliance
 from fakenbd.client.session import Session
 from fakenbd.errors import ClientError
-from fakenbd.export.blocks import BlockSize
 from fakenbd.protocol.constants import TransmissionFlag
 from fakenbd.protocol.messages import Buffer, Extent
+from fakenbd.protocol.negotiated import BlockSize
 from fakenbd.protocol.text import quoted
 
 __all__ = ["Commands"]

@@ -42,7 +42,6 @@ from fakenbd.errors import (
     RefusedError,
     TLSError,
 )
-from fakenbd.export.blocks import BlockSize
 from fakenbd.protocol import messages
 from fakenbd.protocol.constants import (
     OPTION_REPLY_MAGIC,
@@ -61,6 +60,7 @@ from fakenbd.protocol.decode import (
 )
 from fakenbd.protocol.encode import encode
 from fakenbd.protocol.messages import Greeting, OldstyleGreeting, OptionRequest
+from fakenbd.protocol.negotiated import BlockSize
 from fakenbd.protocol.text import quoted
 
 __all__ = ["Negotiation", "TLSPolicy", "Wishes"]

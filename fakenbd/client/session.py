@@ -15,8 +15,8 @@ import attrs
 
 from fakenbd.client.noncompliance import Noncompliance
 from fakenbd.errors import ProtocolError
-from fakenbd.export.blocks import BlockSize
 from fakenbd.protocol.constants import MAXIMUM_STRING, TransmissionFlag, spec_name
+from fakenbd.protocol.negotiated import BlockSize
 from fakenbd.protocol.text import quoted
 
 __all__ = ["Listed", "Offer", "Session", "Style", "changes", "judged", "well_formed"]

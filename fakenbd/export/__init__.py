@@ -1,6 +1,5 @@
 """The truth: what an export holds, what it claims, and what it says about its extents."""
 
-from fakenbd.export.blocks import BlockSize
 from fakenbd.export.content import (
     PERIOD,
     Computed,
@@ -27,6 +26,7 @@ from fakenbd.export.extents import (
     parse_size,
 )
 from fakenbd.export.file import File
+from fakenbd.protocol.negotiated import BlockSize
 
 __all__ = [
     "ALL_FLAGS",

@@ -16,12 +16,12 @@ from typing import Final, TypeAlias
 
 import attrs
 
-from fakenbd.export.blocks import BlockSize
 from fakenbd.export.content import Content, Ended, Pattern
 from fakenbd.export.extents import ExtentFunction, Query, Script, Unwritten, script
 from fakenbd.export.overlay import Overlay
 from fakenbd.protocol.constants import TransmissionFlag
 from fakenbd.protocol.messages import Buffer, Extent
+from fakenbd.protocol.negotiated import BlockSize
 
 __all__ = ["ALL_FLAGS", "Export", "Source", "Tellable"]
 

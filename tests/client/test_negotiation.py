@@ -19,7 +19,6 @@ from fakenbd.errors import (
     ShutdownError,
     TLSError,
 )
-from fakenbd.export.blocks import BlockSize
 from fakenbd.protocol.constants import Option, Reply, slug
 from fakenbd.protocol.decode import decode_client_flags, decode_option_request
 from fakenbd.protocol.encode import encode
@@ -39,6 +38,7 @@ from fakenbd.protocol.messages import (
     RawBody,
     Server,
 )
+from fakenbd.protocol.negotiated import BlockSize
 
 SIZE, FLAGS = 1 << 20, 0xED  # everything that needs no structured replies but DF, which does
 

@@ -7,8 +7,8 @@ import pytest
 
 from fakenbd.client.blocks import Blocks, cut, pieces
 from fakenbd.client.session import Offer, Session, changes, well_formed
-from fakenbd.export.blocks import BlockSize
 from fakenbd.protocol.messages import Extent
+from fakenbd.protocol.negotiated import BlockSize
 
 OFFER = Offer("disk", 1 << 20, 0xFED, BlockSize(512, 4096, 1 << 25))
 BEFORE = Session("fixed", OFFER, structured=True, tls=True, contexts={7: "base:allocation"})
