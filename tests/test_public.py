@@ -25,7 +25,7 @@ MODULES = sorted(
 )
 HEAVY = (
     *("cyclopts", "rich", "jinja2", "pytest", "_pytest"),
-    *("ssl", "trustme", "cryptography", "socket", "trio", "attrs", "cattrs"),
+    *("ssl", "trustme", "cryptography", "socket", "trio", "attrs"),
 )
 
 

@@ -60,10 +60,10 @@ def list_profiles(
 
 
 def show(profile: Annotated[str, Parameter(help="The profile.")], /) -> int:
-    """Tell in prose what a profile does, and what a good client makes of it."""
-    from fakenbd.profile.prose import describe
+    """Show what a profile is about, the rules it names, and its TOML."""
+    from fakenbd.cli.profile_page import page
 
-    print(describe(find(profile)))
+    print(page(profile))
     return 0
 
 
@@ -103,9 +103,9 @@ def kinds(*names: Annotated[str, Parameter(help="Tell all about these.")]) -> in
 
 def _told(page: Page) -> str:
     """A kind as a page of text."""
-    from fakenbd.profile.quantities import listed
-
-    lines = [f"{page.slug} ({page.family}) strikes at {listed(list(page.events))}"]
+    *others, last = page.events
+    events = f"{', '.join(others)} and {last}" if others else last
+    lines = [f"{page.slug} ({page.family}) strikes at {events}"]
     for paragraph in page.paragraphs:
         lines += ["", textwrap.fill(paragraph, _WIDTH)]
     lines += ["", f"  {page.example}"]

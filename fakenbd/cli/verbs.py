@@ -129,9 +129,10 @@ PROFILE_VERBS: Final = {
     ),
     "show": Verb(
         "fakenbd.cli.profiles:show",
-        "Tell in prose what a profile does, and what a good client makes of it.",
+        "Show what a profile is about, the rules it names, and its TOML.",
         "PROFILE",
-        examples=("fakenbd profiles show quirks/qemu-odd-tail",),
+        "A family is shown with its members; one of them is FAMILY@MEMBER, with its values put in.",
+        ("fakenbd profiles show quirks/qemu-odd-tail", "fakenbd profiles show baseline/sizes"),
     ),
     "validate": Verb(
         "fakenbd.cli.profiles:validate",

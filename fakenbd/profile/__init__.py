@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fakenbd.conversation import Handshake
 from fakenbd.later import later
 from fakenbd.profile.plan import ContentPlan, ExportPlan
-from fakenbd.profile.profile import Expect, Handshake, Profile
+from fakenbd.profile.profile import Expect, Profile
 
 if TYPE_CHECKING:
     from fakenbd.profile.lookup import find, find_all, library, library_folder, select

@@ -14,14 +14,15 @@ from typing import Any, Final
 
 import attrs
 
+from fakenbd.conversation import Handshake
 from fakenbd.errors import ProfileError
 from fakenbd.faults import Fault, TableError, parse_fault
 from fakenbd.faults.values import boolean, shown, text
 from fakenbd.profile.exports import read_export
 from fakenbd.profile.plan import ExportPlan
-from fakenbd.profile.profile import OPERATIONS, Expect, Handshake, Profile
+from fakenbd.profile.profile import OPERATIONS, Expect, Profile
 from fakenbd.profile.reading import Reader, list_of, nested, outermost, read_table, word
-from fakenbd.profile.sweep import Values, read_sweep, substitute
+from fakenbd.profile.sweep import Values, read_sweep, substitute, substitute_text
 from fakenbd.protocol import rules
 
 __all__ = ["Document", "read_document"]
@@ -147,6 +148,7 @@ class Document:
 
     source: Path
     id: str
+    text: str
     tables: Mapping[str, Any]
     members: Mapping[str, Values] | None = None
 
@@ -156,6 +158,12 @@ class Document:
         if self.members is None:
             return [self.id]
         return [f"{self.id}@{member}" for member in self.members]
+
+    def text_of(self, member: str | None = None) -> str:
+        """The TOML of one profile of it: for a member without the sweep, its values put in."""
+        if member is None or self.members is None:
+            return self.text
+        return substitute_text(self.text, self.members[member])
 
     def profile(self, member: str | None = None) -> Profile:
         """One profile of it. Raises ProfileError with every mistake."""
@@ -206,23 +214,30 @@ class Document:
 def read_document(source: Path, profile_id: str) -> Document:
     """The document in a file. Raises ProfileError if it cannot be read, or is not TOML."""
     try:
-        tables = _tables(source)
-        if "sweep" not in tables:
-            return Document(source, profile_id, tables)
-        try:
-            return Document(source, profile_id, tables, read_sweep(tables["sweep"]))
-        except ValueError as error:
-            raise TableError(nested("sweep", error)) from None
+        toml = _read(source)
+        tables = _tables(toml)
+        members = None
+        if "sweep" in tables:
+            try:
+                members = read_sweep(tables["sweep"])
+            except ValueError as error:
+                raise TableError(nested("sweep", error)) from None
+        return Document(source, profile_id, toml, tables, members)
     except ValueError as error:
         raise ProfileError(str(source), outermost(error)) from None
 
 
-def _tables(source: Path) -> dict[str, Any]:
+def _read(source: Path) -> str:
     try:
-        return tomllib.loads(source.read_bytes().decode())
+        return source.read_bytes().decode()
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"is not UTF-8 at byte {error.start}") from None
+
+
+def _tables(toml: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(toml)
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"is not TOML: {error}") from None

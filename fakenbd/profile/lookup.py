@@ -19,7 +19,7 @@ from fakenbd.errors import ProfileError
 from fakenbd.profile.loader import Document, read_document
 from fakenbd.profile.profile import Profile
 
-__all__ = ["find", "find_all", "library", "library_folder", "select"]
+__all__ = ["find", "find_all", "library", "library_folder", "locate", "select"]
 
 _TOML: Final = ".toml"
 _PATH: Final = re.compile(r"(.+\.toml)(?:@([^@/]*))?")
@@ -66,7 +66,7 @@ def find(name: str) -> Profile:
     """
     if name.endswith(".py"):
         return _run(Path(name))
-    document, member = _locate(name)
+    document, member = locate(name)
     if document.members is None:
         if member is not None:
             raise ProfileError(name, [f"is no family, so there is no member {member!r} of it"])
@@ -84,12 +84,15 @@ def find_all(name: str) -> tuple[Profile, ...]:
     """The profile of that name, or all members of the family of that name."""
     if name.endswith(".py"):
         return (_run(Path(name)),)
-    document, member = _locate(name)
+    document, member = locate(name)
     return document.profiles() if member is None else (find(name),)
 
 
-def _locate(name: str) -> tuple[Document, str | None]:
-    """The document that a name means, and the member of it."""
+def locate(name: str) -> tuple[Document, str | None]:
+    """The document of an id or of the path of a .toml, and the member that is named, if any.
+
+    Raises ProfileError for a document that is not there, or cannot be read.
+    """
     path = _PATH.fullmatch(name)
     if path is not None:
         return _document(Path(path[1])), path[2]

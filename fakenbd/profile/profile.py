@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import attrs
 
+from fakenbd.conversation import Handshake
+from fakenbd.conversation.handshake import TLS
 from fakenbd.errors import ProfileError
 from fakenbd.export import Export
 from fakenbd.profile.exports import read_export
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
 __all__ = [
     "OPERATIONS",
     "Expect",
-    "Handshake",
     "Operation",
     "Outcome",
     "Profile",
@@ -32,8 +33,6 @@ __all__ = [
     "TLSPolicy",
 ]
 
-Style: TypeAlias = Literal["fixed", "newstyle", "oldstyle"]
-TLS: TypeAlias = Literal["off", "optional", "required"]
 TLSPolicy: TypeAlias = Literal["off", "allow", "require"]
 Outcome: TypeAlias = Literal["succeeds", "fails", "either"]
 Session: TypeAlias = Literal["continues", "disconnects", "soft-disconnects", "reconnects"]
@@ -45,23 +44,11 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     *("map", "zero", "trim", "flush", "cache", "reconnect"),
 )
 
-
 _POLICIES: Final[dict[TLS, TLSPolicy]] = {
     "off": "off",
     "optional": "allow",
     "required": "require",
 }
-
-
-@attrs.frozen
-class Handshake:
-    """What the server agrees to speak."""
-
-    style: Style = "fixed"
-    no_zeroes: bool = True
-    structured_replies: bool = True
-    extended_headers: bool = True
-    tls: TLS = "off"
 
 
 @attrs.frozen

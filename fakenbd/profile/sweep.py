@@ -13,6 +13,7 @@ becomes its text.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from itertools import product
@@ -24,7 +25,7 @@ import attrs
 from fakenbd.faults.values import TableError, integer, positive, shown, unknown
 from fakenbd.profile.reading import nested, read_table
 
-__all__ = ["LIMIT", "Values", "read_sweep", "substitute"]
+__all__ = ["LIMIT", "Values", "read_sweep", "substitute", "substitute_text"]
 
 LIMIT: Final = 10_000
 """A family has at most so many members."""
@@ -36,6 +37,8 @@ _PARAMETER: Final = re.compile(r"[a-z][a-z0-9-]*")
 _MEMBER: Final = re.compile(r"[A-Za-z0-9._+-]+")
 _WHOLE: Final = re.compile(r"\$([a-z][a-z0-9-]*)")
 _WITHIN: Final = re.compile(r"\{([a-z][a-z0-9-]*)\}")
+_QUOTED: Final = re.compile(r"""(["'])\$([a-z][a-z0-9-]*)\1""")
+_SWEEP: Final = re.compile(r"^\[\[?sweep\b.*?(?=^\[(?!\[?sweep\b)|\Z)", re.MULTILINE | re.DOTALL)
 
 
 def read_sweep(value: Any) -> dict[str, Values]:
@@ -183,3 +186,20 @@ class _Filling:
             return match[0]
         self.used.add(name)
         return _spelled(self.values[name])
+
+
+def substitute_text(toml: str, values: Values) -> str:
+    """The TOML of one member as text, for people: `substitute` on the file as it was written."""
+    toml = _SWEEP.sub("", toml)
+    toml = _QUOTED.sub(lambda match: _inline(values.get(match[2], match[0][1:-1])), toml)
+    return _WITHIN.sub(lambda match: _spelled(values.get(match[1], match[0])), toml)
+
+
+def _inline(value: Any) -> str:
+    """A value as TOML on one line."""
+    if isinstance(value, Mapping):
+        pairs = [f"{json.dumps(key)} = {_inline(item)}" for key, item in value.items()]
+        return f"{{ {', '.join(pairs)} }}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_inline, value))}]"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else _spelled(value)

@@ -67,7 +67,7 @@ MISTAKES = [
         "fakenbd: zzz: no such profile; `fakenbd profiles list` shows them all\n",
     ),
     (
-        "profiles show reads/gap-before-done",
+        "serve reads/gap-before-done",
         "fakenbd: reads/gap-before-done: is a family of 3 profiles; name one, such as "
         "reads/gap-before-done@first\n",
     ),

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import fill
 
 import pytest
 
 from fakenbd.cli import main
 from fakenbd.profile import library_folder
+from fakenbd.protocol.rules import rule
 from tests.profile.test_loader import BROKEN
 
 FAKENBD = (sys.executable, "-c", "import sys; from fakenbd.cli import main; sys.exit(main())")
@@ -65,6 +68,125 @@ def test_a_folder_is_listed_whatever_another_one_holds(
 ) -> None:
     assert main(["profiles", "list", "reads/p*"]) == 0
     assert capsys.readouterr() == ("reads/plain  Nothing is wrong\n", "")
+
+
+# --- one of them ----------------------------------------------------------------------------------
+
+PLAIN = '''\
+summary = "Nothing is wrong"
+about = """
+A server of {n} exports that keeps the rules and says so in more than eighty columns.
+
+    as   it   stands
+"""
+rules = ["Q-46", "S-209"]
+
+[export]
+size = 512 # a sector
+'''
+PLAIN_PAGE = """\
+reads/plain
+Nothing is wrong
+
+A server of {n} exports that keeps the rules and says so in more than eighty
+columns.
+
+    as   it   stands
+
+Q-46  {basis}
+  {unusual}
+S-209  SHOULD  NBD_CMD_BLOCK_STATUS
+  lengths not multiples of 512 or the advertised minimum
+
+rules = ["Q-46", "S-209"]
+
+[export]
+size = 512 # a sector
+"""
+FAMILY = """\
+summary = "Cut after {n}"
+
+[sweep]
+n = [1, 12]
+
+[export]
+size = "$n"
+"""
+FAMILY_PAGE = """\
+reads/cut
+Cut after {n}
+
+[sweep]
+n = [1, 12]
+
+[export]
+size = "$n"
+
+reads/cut@1   Cut after 1
+reads/cut@12  Cut after 12
+"""
+MEMBER_PAGE = """\
+reads/cut@12
+Cut after 12
+
+[export]
+size = 12
+"""
+PYTHON = """\
+from fakenbd.profile import Profile
+
+profile = Profile.of(summary="Mine", size=1)
+"""
+
+PAGES = {
+    "reads/plain": PLAIN_PAGE,
+    "reads/cut": FAMILY_PAGE,
+    "reads/cut@12": MEMBER_PAGE,
+    "mine.py": f"mine\nMine\n\n{PYTHON}",
+}
+
+
+@pytest.fixture
+def pages(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (shelf / "reads/plain.toml").write_text(PLAIN)
+    (shelf / "reads/cut.toml").write_text(FAMILY)
+    (shelf / "mine.py").write_text(PYTHON)
+    monkeypatch.chdir(shelf)
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+def expected(name: str) -> str:
+    row = rule("Q-46")
+    unusual = fill(row.text, 78).replace("\n", "\n  ")
+    return PAGES[name].replace("{basis}", row.basis).replace("{unusual}", unusual)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_profile_is_shown(name: str, pages: None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["profiles", "show", name]) == 0
+    assert capsys.readouterr() == (expected(name), "")
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_terminal_shows_the_source_in_colours(
+    name: str, pages: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert main(["profiles", "show", name]) == 0
+    coloured = capsys.readouterr().out
+    assert "\x1b[" in coloured
+    assert re.sub(r"\x1b\[[0-9;]*m", "", coloured) == expected(name)
+
+
+def test_a_profile_with_a_mistake_is_not_shown(
+    pages: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["profiles", "show", "errors/bad"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.endswith("errors/bad.toml: summary: expected a text, got 1\n")
 
 
 # --- kinds ---------------------------------------------------------------------------------------

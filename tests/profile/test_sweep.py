@@ -7,6 +7,7 @@ import pytest
 from fakenbd.errors import ProfileError
 from fakenbd.faults import make_kind
 from fakenbd.profile import find, find_all
+from fakenbd.profile.sweep import substitute_text
 
 MEMBERS = {
     "[sweep]\nn = { from = 0, to = 3 }": ["0", "1", "2", "3"],
@@ -133,3 +134,45 @@ def test_every_mistake_is_told(text, tmp_path):
     with pytest.raises(ProfileError) as caught:
         find_all(str(source))
     assert list(caught.value.mistakes) == BROKEN[text]
+
+
+FAMILY = """\
+summary = "Cut after {n} of {m}"
+# about n = {n}
+rules = "$rules"
+[sweep]
+n = [1, 2]
+[sweep.m]
+from = 0
+[export]
+size = "$n"   # "$n"
+content = { text = "$word" }
+contexts = "$map"
+flags = "$none"
+"""
+
+MEMBER = """\
+summary = "Cut after 1 of {m}"
+# about n = 1
+rules = ["C-1", "S-2"]
+[export]
+size = 1   # 1
+content = { text = "a \\"b\\" ü" }
+contexts = { "base:allocation" = ["1 data"], "x" = true }
+flags = "$none"
+"""
+
+
+def test_the_text_of_a_member_keeps_the_layout():
+    values = {
+        "n": 1,
+        "rules": ["C-1", "S-2"],
+        "word": 'a "b" ü',
+        "map": {"base:allocation": ["1 data"], "x": True},
+    }
+    assert substitute_text(FAMILY, values) == MEMBER
+
+
+def test_a_sweep_at_the_end_of_the_text():
+    toml = '[export]\nsize = "$n"\n\n[[sweep]]\nid = "a"\nn = 1\n[[sweep]]\nid = "b"\nn = 2\n'
+    assert substitute_text(toml, {"n": 2}) == "[export]\nsize = 2\n\n"
