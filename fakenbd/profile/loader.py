@@ -37,11 +37,10 @@ _operations: Final = list_of(_operation)
 
 def _rule(value: Any) -> str:
     rule_id = text(value)
-    if not rules.known(rule_id):
-        try:
-            rules.rule(rule_id)
-        except LookupError as error:
-            raise ValueError(error.args[0]) from None
+    try:
+        rules.rule(rule_id)
+    except LookupError as error:
+        raise ValueError(error.args[0]) from None
     return rule_id
 
 

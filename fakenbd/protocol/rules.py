@@ -1,6 +1,7 @@
 """The rule tables as values: what clients owe, what servers get wrong, what is legal but unusual.
 
-The rows stand in rules.toml, one table an id, and are read at the first call. Ids are the handles
+The rows stand in rules.toml, one table an id. The file is read at the first call, and a row is
+parsed when it is asked for. Ids are the handles
 that profiles, checks and violations share: C-… for clients, S-… for servers, Q-… for unusual
 behaviour that every client has to take.
 """
@@ -14,7 +15,7 @@ from typing import Final, Literal, TypeAlias, cast
 
 import attrs
 
-__all__ = ["Group", "Outcome", "Rule", "known", "outcomes", "rule", "rules"]
+__all__ = ["Group", "Outcome", "Rule", "known", "load", "outcomes", "rule", "rules"]
 
 Group: TypeAlias = Literal["C", "S", "Q"]
 Outcome: TypeAlias = Literal["succeeds", "fails", "either"]
@@ -55,37 +56,44 @@ class Rule:
 
 
 @cache
-def _text() -> str:
+def _rows() -> dict[str, str]:
+    """The TOML of each row by id, not parsed yet."""
     # Here, not above: most processes never ask for a rule.
-    from importlib.resources import files
+    from pkgutil import get_data
 
-    return files("fakenbd.protocol").joinpath("rules.toml").read_text(encoding="utf-8")
+    text = (get_data("fakenbd.protocol", "rules.toml") or b"").decode()
+    _, *pieces = re.split(r"^\[(.+)\]$", text, flags=re.MULTILINE)
+    return dict(zip(pieces[::2], pieces[1::2], strict=True))
 
 
 @cache
-def _table() -> dict[str, Rule]:
+def _parsed(rule_id: str) -> Rule:
     import tomllib
 
-    tables: dict[str, dict[str, str]] = tomllib.loads(_text())
-    return {key: Rule(key, cast(Group, key[0]), **row) for key, row in tables.items()}
+    row: dict[str, str] = tomllib.loads(_rows()[rule_id])
+    return Rule(rule_id, cast(Group, rule_id[0]), **row)
+
+
+def load() -> None:
+    """Have all in memory that the other functions need; they open no file afterwards."""
+    _parsed(next(iter(_rows())))
 
 
 def rule(rule_id: str) -> Rule:
     """The row of that id; LookupError naming the nearest ids where there is none."""
-    try:
-        return _table()[rule_id]
-    except KeyError:
-        raise LookupError(f"there is no rule {rule_id!r}; {_nearest(rule_id)}") from None
+    if not known(rule_id):
+        raise LookupError(f"there is no rule {rule_id!r}; {_nearest(rule_id)}")
+    return _parsed(rule_id)
 
 
 def known(rule_id: str) -> bool:
-    """Whether there is a row of that id; costs far less than reading the rows."""
-    return f"\n[{rule_id}]\n" in _text()
+    """Whether there is a row of that id."""
+    return rule_id in _rows()
 
 
 def rules(group: Group | None = None) -> tuple[Rule, ...]:
     """All rows in the tables' order, or those of one group."""
-    return tuple(row for row in _table().values() if group in (None, row.group))
+    return tuple(row for row in map(_parsed, _rows()) if group in (None, row.group))
 
 
 def _nearest(rule_id: str) -> str:

@@ -20,6 +20,7 @@ from fakenbd.errors import ProfileError, ServeError
 from fakenbd.faults import Faults
 from fakenbd.journal import Journal
 from fakenbd.profile import Profile
+from fakenbd.protocol import rules
 from fakenbd.server.endpoint import Endpoint, bind_tcp, bind_unix
 from fakenbd.server.server import Server
 from fakenbd.server.service import Service
@@ -65,6 +66,8 @@ def prepare(
             f"profile {profile.id}",
             ["expected either a profile, or the options of an export, got both"],
         )
+    # A client's violation is weighed by its row, and a file may be out of reach by then.
+    rules.load()
     if seed is None:
         seed = secrets.randbelow(1 << 31)
     if endpoints is None:
