@@ -35,6 +35,7 @@ __all__ = [
     "Scripted",
     "Truth",
     "Unwritten",
+    "capped",
     "parse_extent",
     "parse_size",
     "script",
@@ -45,6 +46,7 @@ HOLE_ZERO: Final = int(State.HOLE | State.ZERO)
 MAXIMUM_EXTENTS: Final = 1 << 20
 """More extents than this do not belong in one reply (S-210)."""
 
+_LONGEST_32: Final = (1 << 32) - 1
 _REQ_ONE: Final = int(CommandFlag.REQ_ONE)
 _UNITS: Final[Mapping[str, int]] = MappingProxyType(
     {"": 1, "B": 1}
@@ -312,6 +314,20 @@ class Policy:
             flags = flags | _REQ_ONE if self.one_extent else flags & ~_REQ_ONE
         asked = attrs.evolve(query, flags=flags & ~_REQ_ONE)
         return _cut(self.runs(asked), attrs.evolve(query, flags=flags), overrun=self.overrun)
+
+
+def capped(extents: list[Extent], block: int) -> list[Extent]:
+    """The extents as 32-bit fields can tell them, none of them shortened to nothing.
+
+    They end with the first that is too long, which has the largest length that is a multiple of
+    `block`.
+    """
+    # Comparing the pairs themselves is the fastest look at a million of them.
+    if not extents or max(extents).length <= _LONGEST_32:
+        return extents
+    place = next(i for i, extent in enumerate(extents) if extent.length > _LONGEST_32)
+    longest = _LONGEST_32 - _LONGEST_32 % max(block, 1)
+    return [*extents[:place], Extent(longest, extents[place].flags)]
 
 
 def merged(runs: Iterable[Extent]) -> Iterator[Extent]:

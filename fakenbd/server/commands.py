@@ -16,6 +16,7 @@ import attrs
 
 from fakenbd.errors import ServeError
 from fakenbd.export import Export
+from fakenbd.export.extents import capped
 from fakenbd.faults import error_answer
 from fakenbd.faults.answer import Answer
 from fakenbd.protocol.constants import (
@@ -208,14 +209,13 @@ def _block_status(terms: Terms, export: Export, request: Request, length: int) -
         return _fail(terms, request, Error.EINVAL, "no metadata context was selected")
     if length == 0:
         return _fail(terms, request, Error.EINVAL, "the range is empty")
-    return _chunks(
-        terms,
-        request,
-        [
-            Status(id_, export.block_status(name, request.offset, length, request.flags))
-            for id_, name in contexts
-        ],
-    )
+    bodies: list[ChunkBody] = []
+    for id_, name in contexts:
+        extents = export.block_status(name, request.offset, length, request.flags)
+        if not terms.extended:
+            extents = capped(extents, export.block_size.minimum if export.block_size else 1)
+        bodies.append(Status(id_, extents))
+    return _chunks(terms, request, bodies)
 
 
 _COMMANDS: Final[dict[int, _Rules]] = {

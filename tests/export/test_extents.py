@@ -17,6 +17,7 @@ from fakenbd.export.extents import (
     Scripted,
     Truth,
     Unwritten,
+    capped,
     parse_extent,
     parse_size,
     script,
@@ -369,6 +370,28 @@ def test_merging_ends_where_a_repetition_does_not(monkeypatch):
 def test_a_split_of_nothing_is_refused():
     with pytest.raises(ValueError, match="'split' must be >= 1: 0"):
         Policy(split=0)
+
+
+GIB = 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("given", "block", "expected"),
+    [
+        ([], 1, []),
+        ([(4 * GIB - 1, 3), (512, 0)], 512, [(4 * GIB - 1, 3), (512, 0)]),
+        ([(4 * GIB, 0)], 1, [(4 * GIB - 1, 0)]),
+        ([(4 * GIB, 0)], 512, [(4 * GIB - 512, 0)]),
+        ([(8 * GIB, 0)], 4096, [(4 * GIB - 4096, 0)]),
+        # What follows would be told from the wrong offset on.
+        ([(512, 0), (2**64 - 1, 3), (512, 0)], 512, [(512, 0), (4 * GIB - 512, 3)]),
+        # A block that no length is a multiple of.
+        ([(8 * GIB, 0)], 2**32 - 1, [(4 * GIB - 1, 0)]),
+        ([(8 * GIB, 0)], 0, [(4 * GIB - 1, 0)]),
+    ],
+)
+def test_lengths_are_capped_for_32_bits(given, block, expected):
+    assert capped(extents(*given), block) == extents(*expected)
 
 
 def test_a_function_is_sent_as_it_stands():

@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 import pytest
 
-from fakenbd.export import BlockSize, Export
+from fakenbd.export import BlockSize, Export, Pattern, Policy
 from fakenbd.export.content import Computed, Stored
 from fakenbd.export.export import ALL_FLAGS
 from fakenbd.faults.answer import Answer
@@ -37,6 +37,7 @@ READ, WRITE, FLUSH, TRIM = Command.READ, Command.WRITE, Command.FLUSH, Command.T
 CACHE, ZEROES, STATUS = Command.CACHE, Command.WRITE_ZEROES, Command.BLOCK_STATUS
 
 SIZE = 1 << 20
+GIB = 1 << 30
 MAXIMUM = 65536
 HELD = bytes(range(256)) * 512  # 128 KiB, and zeroes behind
 COOKIE = 0xC00C1E
@@ -333,6 +334,22 @@ DIRT = [(512, 1), (4096, 0), (SIZE - 4608, 1)]
 )
 def test_block_status(style: str, request_: Request, bodies: list[Status]) -> None:
     assert told(style, request_, export()) == chunks(style, request_, *bodies)
+
+
+@pytest.mark.parametrize("size", [4 * GIB, 8 * GIB, 2**63])
+@pytest.mark.parametrize(
+    ("style", "capped"), [("structured", lambda size: 4 * GIB - 512), ("extended", int)]
+)
+def test_extents_of_more_than_32_bits(style: str, capped: Callable[[int], int], size: int) -> None:
+    disk = export(
+        size=size,
+        content=Pattern(),
+        contexts={"base:allocation": Policy(overrun=True)},
+        block_size=BlockSize(512, 4096, 1 << 25),
+    )
+    request = ask(STATUS, 0, 512)
+    expected = chunks(style, request, Status(1, [(capped(size), 0)]))
+    assert told(style, request, disk, ["base:allocation"]) == expected
 
 
 def test_block_status_without_a_context() -> None:
