@@ -283,6 +283,13 @@ def read_export(value: Any, folder: Path | None = None) -> ExportPlan:
             elif context.seek_hole:
                 given["content"] = attrs.evolve(content, seek_hole=True)
         given["contexts"] = {name: context.says for name, context in contexts.items()}
+    # Of a size that is not given yet only the last step matters.
+    rounded = given.get("size", 1)
+    rounded += -rounded % given.get("round-size-to", 1)
+    if rounded >= 1 << 64:
+        mistakes.append(
+            f"round-size-to: expected a rounded size of at most 2^64 - 1 bytes, got {rounded}"
+        )
     if mistakes:
         raise TableError(mistakes)
     return ExportPlan(**{key.replace("-", "_"): item for key, item in given.items()})

@@ -114,6 +114,8 @@ EXPORTS = {
     'size = "1KiB"': {"size": 1024},
     "size = 18446744073709551615": {"size": 2**64 - 1},
     "round-size-to = 512": {"round_size_to": 512},
+    f"size = {2**64 - 512}\nround-size-to = 512": {"size": 2**64 - 512, "round_size_to": 512},
+    "block-size = { minimum = 1, preferred = 1, maximum = 1 }": {"block_size": BlockSize(1, 1, 1)},
     'content = "pattern"': {"content": ContentPlan()},
     'content = "zeros"': {"content": ContentPlan("zeros")},
     'content = { text = "hé" }': {"content": ContentPlan("text", "hé")},
@@ -312,6 +314,14 @@ BROKEN = {
         "expect.may-break[0]: expected a rule for clients that is a SHOULD, got C-88 (MUST NOT)",
         "expect.may-break[1]: expected a rule for clients that is a SHOULD, "
         "got S-60 (legal unsigned 64)",
+    ],
+    f"[export]\nsize = {2**64 - 1}\nround-size-to = 512": [
+        "export.round-size-to: expected a rounded size of at most 2^64 - 1 bytes, "
+        "got 18446744073709551616",
+    ],
+    f"[export]\nround-size-to = {2**64}": [
+        "export.round-size-to: expected a rounded size of at most 2^64 - 1 bytes, "
+        "got 18446744073709551616",
     ],
     f'[export]\nname = "{"n" * 4097}"': [
         "export.name: expected at most 4096 bytes of UTF-8, got 4097",
