@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 import stat
 import tempfile
@@ -19,11 +20,17 @@ import attrs
 from fakenbd.errors import ServeError
 from fakenbd.protocol.uri import Uri
 
-__all__ = ["Endpoint", "activated", "bind_tcp", "bind_unix"]
+__all__ = ["Endpoint", "activated", "bind_address", "bind_tcp", "bind_unix"]
 
 _BACKLOG: Final = 1024
 _LONGEST_PATH: Final = 107
+_ADDRESS: Final = re.compile(r"(?:\[([^\]]*)\]|([^:\[\]]*))(?::([^:]*))?")
+_LARGEST_PORT: Final = 65535
 _FIRST_HANDED_DESCRIPTOR: Final = 3
+_LOOPBACK: Final = "127.0.0.1"
+_EVERYWHERE: Final = "*"
+_REACHED_AT: Final = {_EVERYWHERE: _LOOPBACK, "0.0.0.0": _LOOPBACK, "::": "::1"}
+"""Where a client of this machine reaches a server that listens on all interfaces."""
 
 
 @attrs.define(eq=False)
@@ -39,6 +46,7 @@ class Endpoint:
     path: str = ""
     folder: tempfile.TemporaryDirectory[str] | None = None
     handed: bool = False
+    _places: list[_Place] = attrs.field(factory=list, init=False, repr=False)
 
     def uri(self, export: str, **parameters: Any) -> str:
         """The URI of one export here; `parameters` are fields of Uri that have to do with TLS."""
@@ -48,6 +56,7 @@ class Endpoint:
 
     def suspend(self) -> None:
         """Stop listening for a while: clients are refused."""
+        self._places = [_Place.of(sock) for sock in self.sockets]
         for sock in self.sockets:
             sock.close()
         if self.path and not self.handed:
@@ -55,8 +64,19 @@ class Endpoint:
 
     def resume(self) -> None:
         """Listen again where it did before. Raises ServeError if that has been taken."""
-        again = _listen_unix(self.path) if self.path else bind_tcp(self.host, self.port).sockets[0]
-        self.sockets = [again]
+        if self.path:
+            self.sockets = [_listen_unix(self.path)]
+            return
+        again: list[socket.socket] = []
+        try:
+            again.extend(place.listen() for place in self._places)
+        except OSError as error:
+            for sock in again:
+                sock.close()
+            raise ServeError(
+                f"cannot listen on {self.host}:{self.port}: {_reason(error)}"
+            ) from error
+        self.sockets = again
 
     def close(self) -> None:
         """Stop listening and leave nothing behind."""
@@ -68,29 +88,84 @@ class Endpoint:
             self.folder.cleanup()
 
 
-def bind_tcp(host: str = "127.0.0.1", port: int = 0) -> Endpoint:
-    """Listen on a TCP address; port 0 lets the system choose.
+def bind_address(address: str) -> Endpoint:
+    """Listen on the TCP address "HOST:PORT", with a free port where that is 0 or left out.
+
+    HOST may be an IPv6 address in brackets, "*" for all interfaces, or "" for the loopback
+    address. Raises ServeError.
+    """
+    pieces = _ADDRESS.fullmatch(address)
+    if pieces is None:
+        raise ServeError(
+            f"cannot listen on {address}: expected HOST:PORT, an IPv6 address in brackets as in "
+            "[::1]:0"
+        )
+    host, port = pieces[1] or pieces[2] or _LOOPBACK, pieces[3] or "0"
+    if not re.fullmatch("[0-9]{1,5}", port) or int(port) > _LARGEST_PORT:
+        raise ServeError(f"cannot listen on {address}: a port is a number from 0 to 65535")
+    return bind_tcp(host, int(port))
+
+
+def bind_tcp(host: str = _LOOPBACK, port: int = 0) -> Endpoint:
+    """Listen on a TCP address; port 0 lets the system choose, host "*" means all interfaces.
 
     Raises ServeError where the name is unknown or the address is not to be had.
     """
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except socket.gaierror as error:
-        raise ServeError(f"cannot listen on {host}: {error.strerror}") from error
-    sock = socket.socket(family, kind, protocol)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind(address)
-        sock.listen(_BACKLOG)
+        sock = (
+            _listen_everywhere(port) if host == _EVERYWHERE else _Place.named(host, port).listen()
+        )
     except (OSError, OverflowError) as error:
-        sock.close()
-        raise ServeError(f"cannot listen on {host}:{port}: {_reason(error)}") from error
-    sock.setblocking(False)
-    return Endpoint([sock], host=host, port=sock.getsockname()[1])
+        where = host if isinstance(error, socket.gaierror) else f"{host}:{port}"
+        raise ServeError(f"cannot listen on {where}: {_reason(error)}") from error
+    return Endpoint([sock], host=_REACHED_AT.get(host, host), port=sock.getsockname()[1])
+
+
+def _listen_everywhere(port: int) -> socket.socket:
+    """On all interfaces with IPv6 and IPv4, or with IPv4 alone where there is no IPv6."""
+    try:
+        return _Place(socket.AF_INET6, ("::", port), dual=True).listen()
+    except OSError as error:
+        if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+            raise
+        return _Place(socket.AF_INET, ("0.0.0.0", port)).listen()
+
+
+@attrs.frozen
+class _Place:
+    """A TCP address to listen on; `dual` has an IPv6 one take IPv4 clients, too."""
+
+    family: int
+    address: Any
+    dual: bool = False
+
+    @classmethod
+    def named(cls, host: str, port: int) -> _Place:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _, _, _, address = found[0]
+        return cls(family, address)
+
+    @classmethod
+    def of(cls, sock: socket.socket) -> _Place:
+        dual = sock.family == socket.AF_INET6 and not sock.getsockopt(
+            socket.IPPROTO_IPV6, socket.IPV6_V6ONLY
+        )
+        return cls(sock.family, sock.getsockname(), dual)
+
+    def listen(self) -> socket.socket:
+        """Raises OSError, or OverflowError for a port that is none."""
+        sock = socket.socket(self.family, socket.SOCK_STREAM)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if self.family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not self.dual))
+            sock.bind(self.address)
+            sock.listen(_BACKLOG)
+        except BaseException:
+            sock.close()
+            raise
+        sock.setblocking(False)
+        return sock
 
 
 def bind_unix(path: str) -> Endpoint:
@@ -103,6 +178,8 @@ def bind_unix(path: str) -> Endpoint:
     if path == "-":
         folder = tempfile.TemporaryDirectory(prefix="fakenbd-")
         path = os.path.join(folder.name, "nbd.sock")
+    # A client need not run in our working directory.
+    path = os.path.abspath(path)
     try:
         return Endpoint([_listen_unix(path)], path=path, folder=folder)
     except ServeError:
@@ -147,22 +224,41 @@ def activated() -> Endpoint | None:
         return None
     for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
         os.environ.pop(name, None)
-    sockets = []
     try:
-        for descriptor in range(_FIRST_HANDED_DESCRIPTOR, _FIRST_HANDED_DESCRIPTOR + int(count)):
-            os.set_inheritable(descriptor, False)
-            sock = socket.socket(fileno=descriptor)
-            sock.setblocking(False)
-            sockets.append(sock)
+        descriptors = range(_FIRST_HANDED_DESCRIPTOR, _FIRST_HANDED_DESCRIPTOR + int(count))
+        sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
     except (OSError, ValueError) as error:
         raise ServeError(f"LISTEN_FDS={count} does not name listening sockets: {error}") from error
     if not sockets:
         raise ServeError("LISTEN_FDS=0 hands over no socket")
+    for sock in sockets:
+        if not _can_be_served(sock):
+            for each in sockets:
+                each.close()
+            raise ServeError(
+                f"LISTEN_FDS={count} hands over a socket that is not a listening TCP or Unix "
+                f"socket ({_name(sock.family)}, {_name(sock.type)})"
+            )
+        sock.set_inheritable(False)
+        sock.setblocking(False)
     name = sockets[0].getsockname()
     if sockets[0].family == socket.AF_UNIX:
         path = os.fsdecode(name) if isinstance(name, bytes) else name
         return Endpoint(sockets, path=path, handed=True)
-    return Endpoint(sockets, host=name[0], port=name[1], handed=True)
+    host = _LOOPBACK if _Place.of(sockets[0]).dual and name[0] == "::" else name[0]
+    return Endpoint(sockets, host=_REACHED_AT.get(host, host), port=name[1], handed=True)
+
+
+def _can_be_served(sock: socket.socket) -> bool:
+    return (
+        sock.family in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
+        and sock.type == socket.SOCK_STREAM
+        and bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+    )
+
+
+def _name(number: int) -> str:
+    return getattr(number, "name", str(number))
 
 
 def _is_dead(path: str) -> bool:

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import trio
 
-from fakenbd.errors import ProfileError, ServeError
+from fakenbd.errors import ProfileError
 from fakenbd.faults import Faults
 from fakenbd.journal import Journal
 from fakenbd.profile import Profile
 from fakenbd.protocol import rules
-from fakenbd.server.endpoint import Endpoint, bind_tcp, bind_unix
+from fakenbd.server.endpoint import Endpoint, bind_address, bind_unix
 from fakenbd.server.server import Server
 from fakenbd.server.service import Service
 from fakenbd.server.tls import TLS, Security
@@ -71,7 +71,7 @@ def prepare(
     if seed is None:
         seed = secrets.randbelow(1 << 31)
     if endpoints is None:
-        endpoints = [bind_unix(unix)] if unix is not None else [_bind_tcp(tcp)]
+        endpoints = [bind_address(tcp or "") if unix is None else bind_unix(unix)]
     listening = list(endpoints)
     security = None
     try:
@@ -100,17 +100,6 @@ def prepare(
             security.close()
         raise
     return Server(service, listening, profile, seed, security)
-
-
-def _bind_tcp(address: str | None) -> Endpoint:
-    if address is None:
-        return bind_tcp()
-    host, colon, port = address.rpartition(":")
-    if not colon or address.endswith("]"):
-        host, port = address, "0"
-    if not port.isdecimal() or int(port) > 65535:
-        raise ServeError(f"cannot listen on {address}: a port is a number from 0 to 65535")
-    return bind_tcp(host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port))
 
 
 @asynccontextmanager

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fakenbd.errors import ServeError
-from fakenbd.server.endpoint import Endpoint, activated, bind_tcp, bind_unix
+from fakenbd.protocol.uri import Uri
+from fakenbd.server.endpoint import Endpoint, activated, bind_address, bind_tcp, bind_unix
 
 
 def reached(endpoint: Endpoint) -> None:
-    """A client can connect."""
-    family = socket.AF_UNIX if endpoint.path else socket.AF_INET
-    address = endpoint.path or (endpoint.host, endpoint.port)
-    with socket.socket(family) as client:
-        client.connect(address)
+    """A client can connect to where the URI says."""
+    uri = Uri.parse(endpoint.uri(""))
+    if uri.socket:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(uri.socket)
+    else:
+        socket.create_connection((uri.host, uri.port)).close()
 
 
 def refused(endpoint: Endpoint) -> None:
@@ -36,10 +42,74 @@ def test_a_free_port_of_the_loopback_address() -> None:
     refused(endpoint)
 
 
-def test_ipv6() -> None:
-    endpoint = bind_tcp("::1")
-    assert endpoint.uri("") == f"nbd://[::1]:{endpoint.port}/"
+LOOPBACK = "nbd://127.0.0.1:{port}/"
+LOOPBACK_6 = "nbd://[::1]:{port}/"
+
+ADDRESSES = {
+    "127.0.0.1": LOOPBACK,
+    "127.0.0.1:0": LOOPBACK,
+    "127.0.0.1:": LOOPBACK,
+    "": LOOPBACK,
+    ":0": LOOPBACK,
+    "localhost:0": "nbd://localhost:{port}/",
+    "[::1]": LOOPBACK_6,
+    "[::1]:0": LOOPBACK_6,
+    "*": LOOPBACK,
+    "*:0": LOOPBACK,
+    "0.0.0.0:0": LOOPBACK,
+    "[::]:0": LOOPBACK_6,
+}
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_an_address_gives_a_uri_that_works(address: str) -> None:
+    endpoint = bind_address(address)
+    try:
+        uri = endpoint.uri("")
+        assert uri == ADDRESSES[address].format(port=endpoint.port)
+        reached(endpoint)
+        endpoint.suspend()
+        refused(endpoint)
+        endpoint.resume()
+        assert endpoint.uri("") == uri
+        reached(endpoint)
+    finally:
+        endpoint.close()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1"])
+def test_a_star_listens_everywhere(host: str) -> None:
+    endpoint = bind_address("*:0")
+    try:
+        for _ in range(2):
+            socket.create_connection((host, endpoint.port)).close()
+            endpoint.suspend()
+            endpoint.resume()
+    finally:
+        endpoint.close()
+
+
+def test_a_star_where_there_is_no_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
+    class WithoutIPv6(socket.socket):
+        def __init__(self, family: int = -1, *arguments: Any, **options: Any) -> None:
+            if family == socket.AF_INET6:
+                raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+            super().__init__(family, *arguments, **options)
+
+    monkeypatch.setattr("fakenbd.server.endpoint.socket.socket", WithoutIPv6)
+    endpoint = bind_address("*:0")
+    assert endpoint.sockets[0].getsockname() == ("0.0.0.0", endpoint.port)
     endpoint.close()
+
+
+def test_a_relative_path_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    endpoint = bind_unix("rel.sock")
+    monkeypatch.chdir("/")
+    assert endpoint.uri("") == f"nbd+unix:///?socket={tmp_path}/rel.sock"
+    reached(endpoint)
+    endpoint.close()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_private_socket_goes_with_its_folder() -> None:
@@ -100,6 +170,21 @@ def test_an_address_that_is_not_ours() -> None:
     assert message(bind_tcp, "192.0.2.1", 0) == (
         "cannot listen on 192.0.2.1:0: Cannot assign requested address"
     )
+
+
+FORM = "cannot listen on {}: expected HOST:PORT, an IPv6 address in brackets as in [::1]:0"
+PORT = "cannot listen on {}: a port is a number from 0 to 65535"
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        *((each, FORM.format(each)) for each in ("::1", "::", "fe80::1:10809", "[::1]x:0")),
+        *((each, PORT.format(each)) for each in ("127.0.0.1:http", "[::1]:65536", "*:-1")),
+    ],
+)
+def test_an_address_that_is_none(address: str, told: str) -> None:
+    assert message(bind_address, address) == told
 
 
 def test_an_unknown_host() -> None:
@@ -176,3 +261,58 @@ def test_nonsense_handed_over(handed, count: str, told: str) -> None:
     handed(count)
     assert message(activated) == told
     assert not {"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"} & os.environ.keys()
+
+
+def a_listener_of_a_virtual_machine() -> socket.socket:
+    try:
+        sock = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
+        sock.bind((socket.VMADDR_CID_ANY, socket.VMADDR_PORT_ANY))
+        sock.listen()
+    except OSError as error:
+        pytest.skip(f"no vsock here: {error}")
+    return sock
+
+
+def a_datagram_socket() -> socket.socket:
+    return socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+
+
+def a_socket_that_does_not_listen() -> socket.socket:
+    return socket.socket(socket.AF_INET)
+
+
+@pytest.mark.parametrize(
+    ("make", "what"),
+    [
+        (a_listener_of_a_virtual_machine, "AF_VSOCK, SOCK_STREAM"),
+        (a_datagram_socket, "AF_UNIX, SOCK_DGRAM"),
+        (a_socket_that_does_not_listen, "AF_INET, SOCK_STREAM"),
+    ],
+)
+def test_a_socket_that_cannot_be_served(
+    handed, monkeypatch: pytest.MonkeyPatch, make: Callable[[], socket.socket], what: str
+) -> None:
+    descriptor = make().detach()
+    monkeypatch.setattr("fakenbd.server.endpoint._FIRST_HANDED_DESCRIPTOR", descriptor)
+    handed("1")
+    assert message(activated) == (
+        f"LISTEN_FDS=1 hands over a socket that is not a listening TCP or Unix socket ({what})"
+    )
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
+
+
+@pytest.mark.parametrize("make", [bind_tcp, lambda: bind_address("*"), lambda: bind_unix("-")])
+def test_a_listener_that_is_handed_over(
+    handed, monkeypatch: pytest.MonkeyPatch, make: Callable[[], Endpoint]
+) -> None:
+    theirs = make()
+    descriptor = os.dup(theirs.sockets[0].fileno())
+    monkeypatch.setattr("fakenbd.server.endpoint._FIRST_HANDED_DESCRIPTOR", descriptor)
+    handed("1")
+    ours = activated()
+    assert ours is not None
+    assert ours.uri("x") == theirs.uri("x")
+    reached(ours)
+    ours.close()
+    theirs.close()
