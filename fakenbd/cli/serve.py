@@ -10,7 +10,9 @@ import json
 import os
 import signal
 import sys
-from contextlib import ExitStack
+import textwrap
+from collections import Counter
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -83,7 +85,11 @@ async def _serve(
     if every:
         from fakenbd.profile import find, library
 
-        settings["every"] = [find(name) for name in library()]
+        found = [find(name) for name in library()]
+        settings["every"] = [each for each in found if each.picked_by_name]
+        # Where nobody reads our errors, the server serves all the same.
+        with suppress(OSError):
+            print(_left_out(found), file=sys.stderr, flush=True)
     if stdio:
         settings |= {"endpoints": []}
         for unused in ("tcp", "unix"):
@@ -102,6 +108,24 @@ async def _serve(
                         _announce(server, ready_file)
                     await trio.sleep_forever()
         nursery.cancel_scope.cancel()
+
+
+def _left_out(profiles: list[Profile]) -> str:
+    """A paragraph on the profiles that no export name picks; a family that is out is one word."""
+    members = Counter(each.id.partition("@")[0] for each in profiles)
+    out = [each.id for each in profiles if not each.picked_by_name]
+    members_out = Counter(name.partition("@")[0] for name in out)
+    names = dict.fromkeys(
+        family if members[family] == members_out[family] else name
+        for name in out
+        for family in (name.partition("@")[0],)
+    )
+    return textwrap.fill(
+        f"fakenbd: {len(out)} of {len(profiles)} profiles are left out, because an export name "
+        "is not enough to pick them; `fakenbd serve ID` serves one alone: " + ", ".join(names),
+        100,
+        break_on_hyphens=False,
+    )
 
 
 def _announce(server: Server, ready_file: Path | None) -> None:

@@ -19,6 +19,7 @@ from fakenbd.export import Export
 from fakenbd.profile.exports import read_export
 from fakenbd.profile.plan import ExportPlan
 from fakenbd.profile.reading import nested, outermost
+from fakenbd.protocol.constants import Option
 
 if TYPE_CHECKING:
     from fakenbd.faults import Fault
@@ -43,6 +44,14 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     *("info", "list", "read", "write", "copy"),
     *("map", "zero", "trim", "flush", "cache", "reconnect"),
 )
+
+_NAMING: Final = frozenset(
+    (
+        *(Option.EXPORT_NAME, Option.INFO, Option.GO),
+        *(Option.LIST_META_CONTEXT, Option.SET_META_CONTEXT),
+    )
+)
+"""The options that name an export."""
 
 _POLICIES: Final[dict[TLS, TLSPolicy]] = {
     "off": "off",
@@ -141,6 +150,19 @@ class Profile:
         return any(rule(rule_id).frees for rule_id in self.rules)
 
     @property
+    def picked_by_name(self) -> bool:
+        """Whether a server of many profiles can show all of it once a client has named its export.
+
+        Nothing of it comes before that: no handshake of its own, no fault on a connect, a greeting,
+        an option without a name or a connection by number; and it has no other exports.
+        """
+        return (
+            len(self.exports) == 1
+            and self.handshake == Handshake()
+            and all(map(_comes_after_a_name, self.faults))
+        )
+
+    @property
     def tls_policy(self) -> TLSPolicy:
         """Whether a client is told to do without TLS, to ask for it, or to insist on it."""
         return self.expect.tls or _POLICIES[self.handshake.tls]
@@ -148,3 +170,12 @@ class Profile:
     def open_exports(self) -> list[Export]:
         """The exports of one server, built afresh. Raises ServeError for a file that is gone."""
         return [plan.build() for plan in self.exports]
+
+
+def _comes_after_a_name(fault: Fault) -> bool:
+    """Whether each event that it can meet is of an export that the client has named."""
+    options = fault.when.option
+    names = isinstance(options, frozenset) and options <= _NAMING
+    return fault.when.connection is None and (
+        fault.events <= {"command"} or (names and fault.events <= {"option"})
+    )

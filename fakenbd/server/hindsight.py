@@ -11,7 +11,15 @@ from collections.abc import Iterable, Iterator
 from fakenbd.faults import Event
 from fakenbd.journal import Connected, Entry, Heard, Said
 from fakenbd.protocol.constants import Option
-from fakenbd.protocol.messages import Ack, OptionReply, OptionRequest, Request
+from fakenbd.protocol.messages import (
+    Ack,
+    ExportName,
+    InfoQuery,
+    MetaContextQuery,
+    OptionReply,
+    OptionRequest,
+    Request,
+)
 from fakenbd.server.terms import Terms
 
 __all__ = ["past_events"]
@@ -48,9 +56,12 @@ def _agree(terms: Terms, entry: Said) -> None:
 def _heard(entry: Heard, connection: int, terms: Terms) -> Iterator[Event]:
     message = entry.message
     if isinstance(message, Request):
-        request, option = message, None
+        request, option, export = message, None, terms.export_name
     elif isinstance(message, OptionRequest):
-        request, option = None, message
+        request, option, export = None, message, ""
+        if isinstance(message.body, ExportName | InfoQuery | MetaContextQuery):
+            # Commands come after the last of them, which opened that export.
+            export = terms.export_name = message.body.name
     else:
         return
     yield Event(
@@ -62,4 +73,5 @@ def _heard(entry: Heard, connection: int, terms: Terms) -> Iterator[Event]:
         tls=terms.tls,
         structured=terms.structured,
         extended=terms.extended,
+        export=export,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket as sockets
 import sys
 import traceback
+from collections import defaultdict
 from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,7 +17,7 @@ import trio
 
 from fakenbd.errors import ServeError
 from fakenbd.export import Export
-from fakenbd.faults import Faults
+from fakenbd.faults import Event, Faults
 from fakenbd.faults.answer import Away, StartTLS
 from fakenbd.journal import Entry, Journal, Waiter
 from fakenbd.profile import Profile
@@ -134,8 +135,21 @@ class Server:
         return sum(self.journal.totals.strikes.values())
 
     def unfired(self) -> list[str]:
-        """A sentence for each fault that never struck: the closest event, and what differed."""
-        return self.faults.unfired(past_events(self.journal))
+        """A sentence for each fault that never fired: the closest event, and what differed.
+
+        Those of an export with faults of its own begin with its name.
+        """
+        events: defaultdict[Faults, list[Event]] = defaultdict(list)
+        for event in past_events(self.journal):
+            events[self.service.faults_for(event.export)].append(event)
+        return [
+            *self.faults.unfired(events[self.faults]),
+            *(
+                f"{name}: {sentence}"
+                for name, faults in self.service.faults_of.items()
+                for sentence in faults.unfired(events[faults])
+            ),
+        ]
 
     async def wait_for(
         self, command: str | int | None = None, *, count: int = 1, timeout: float = 5, **wanted: Any

@@ -239,7 +239,8 @@ def test_serve_announces_itself_and_leaves_nothing(number: signal.Signals, tmp_p
 
 def test_all_profiles_at_once(tmp_path: Path) -> None:
     command = [*FAKENBD, "serve", "--all", "--unix", str(tmp_path / "s")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as server:
         try:
             assert server.stdout is not None
             server.stdout.readline()
@@ -248,9 +249,20 @@ def test_all_profiles_at_once(tmp_path: Path) -> None:
             )
         finally:
             server.terminate()
-            assert server.wait(timeout=30) == 0
+            _, told = server.communicate(timeout=30)
+            assert server.returncode == 0
     assert done.stderr == NOTED
     assert done.returncode == 0
+    words = " ".join(told.split())
+    begin, names = words.split("`fakenbd serve ID` serves one alone: ")
+    assert re.fullmatch(
+        r"fakenbd: \d+ of \d+ profiles are left out, because an export name is not enough to "
+        "pick them; ",
+        begin,
+    )
+    listed = names.split(", ")
+    assert {"handshake/never-greets", "baseline/oldstyle"} <= set(listed)
+    assert "quirks/qemu-odd-tail" not in listed
 
 
 def test_a_journal_is_written_and_explained(tmp_path: Path) -> None:

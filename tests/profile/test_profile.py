@@ -8,8 +8,8 @@ import pytest
 import fakenbd.profile as room
 from fakenbd.errors import ProfileError, ServeError
 from fakenbd.export import BlockSize, Pattern, RandomBytes
-from fakenbd.faults import Fault, When, make_kind
-from fakenbd.profile import Expect, ExportPlan, Handshake, Profile
+from fakenbd.faults import Fault, When, make_kind, parse_fault
+from fakenbd.profile import Expect, ExportPlan, Handshake, Profile, find
 from fakenbd.protocol.messages import Extent
 
 
@@ -149,3 +149,42 @@ def test_a_file_that_is_gone_is_found_when_the_server_starts(tmp_path):
 )
 def test_whether_it_breaks_a_must(rules, breaks):
     assert attrs.evolve(Profile.of(), rules=rules).breaks_must is breaks
+
+
+PICKED: dict[str, bool] = {
+    "": True,
+    "[handshake]": True,
+    "[handshake]\nno-zeroes = false": False,
+    '[handshake]\ntls = "required"': False,
+    '[[export]]\nname = "a"\n[[export]]\nname = "b"': False,
+    'command = "read"': True,
+    'command = "any"': True,
+    "offset = 512": True,
+    'command = "read", nth = 2, per = "connection"': True,
+    'command = "read", connection = 1': False,
+    'option = "go"': True,
+    'option = ["info", "go", "export-name", "set-meta-context", "list-meta-context"]': True,
+    'option = ["info", "list"]': False,
+    'option = "starttls"': False,
+    'option = "structured-reply"': False,
+    'option = "any"': False,
+    "connect = true": False,
+    "greeting = true": False,
+    "chance = 0.5": False,
+}
+
+
+@pytest.mark.parametrize("given", PICKED)
+def test_picked_by_the_name_of_its_export(given, tmp_path):
+    plain = not given or given.startswith("[")
+    source = tmp_path / "x.toml"
+    source.write_text(
+        given if plain else f"[[fault]]\nwhen = {{ {given} }}\ndo = {{ delay = 1 }}\n"
+    )
+    assert find(str(source)).picked_by_name is PICKED[given]
+
+
+def test_one_fault_is_enough_to_be_served_alone():
+    late = parse_fault({"when": {"command": "read"}, "do": {"error": "EIO"}})
+    early = parse_fault({"when": {"greeting": True}, "do": "close"})
+    assert not Profile.of(faults=[late, early]).picked_by_name

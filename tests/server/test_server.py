@@ -99,6 +99,28 @@ async def test_profiles_by_name_have_faults_of_their_own() -> None:
         assert await good.reply(read) == SimpleReply(1, 0, server.exports["honest"].read(0, 512))
 
 
+async def test_faults_of_every_export_are_reported_when_they_never_struck() -> None:
+    profiles = [
+        Profile.of(id=name, faults=[parse_fault({**FAULT, "name": "the lie"})])
+        for name in ("opened", "read", "flushed")
+    ]
+    async with served(every=profiles) as server:
+        server.on("trim", name="its own").error("EIO")
+        never = "fault 'its own' never struck: there was no event that it could strike at"
+        unseen = "fault 'the lie' never struck: there was no event that it could strike at"
+        await opened(server.connect(), "opened")
+        read = await opened(server.connect(), "read")
+        await read.reply(Request(Command.READ, 1, 0, 512))
+        flushed = await opened(server.connect(), "flushed")
+        await flushed.reply(Request(Command.FLUSH, 2))
+        assert server.unfired() == [
+            never,
+            f"opened: {unseen}",
+            "flushed: fault 'the lie' never struck: the closest was NBD_CMD_FLUSH number 1 on "
+            'connection 3 (wanted command = "read")',
+        ]
+
+
 FAULT = {"when": {"command": "read"}, "do": {"error": "EIO"}}
 
 # --- what it cannot do --------------------------------------------------------------------------
