@@ -17,7 +17,7 @@ who must know flushes before the connection is lost.
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from random import Random
 from typing import Any, TypeVar
@@ -27,12 +27,12 @@ import trio
 
 from fakenbd.client.channel import Deadlines
 from fakenbd.client.client import Client
-from fakenbd.client.commands import Commands
+from fakenbd.client.forwarding import ForwardingDevice
 from fakenbd.client.noncompliance import LIMIT, Noncompliance
 from fakenbd.client.session import Session, changes
 from fakenbd.client.target import Source, background, fresh
 from fakenbd.errors import DeadlineError, LostError, SessionChangedError
-from fakenbd.protocol.messages import Buffer
+from fakenbd.protocol.constants import Command
 
 __all__ = ["Policy", "ResilientClient"]
 
@@ -79,7 +79,7 @@ class Policy:
 
 
 @attrs.define(eq=False)
-class ResilientClient(Commands):
+class ResilientClient(ForwardingDevice):
     """An export over connections that may be lost. `ResilientClient.connect` makes one."""
 
     policy: Policy
@@ -111,7 +111,7 @@ class ResilientClient(Commands):
         async with background() as nursery:
             resilient = cls(policy or Policy(), client, nursery)
             try:
-                await resilient._persist(_nothing)
+                await resilient.policy.persist(resilient._connected)
                 yield resilient
             finally:
                 if resilient._current is not None:
@@ -120,7 +120,7 @@ class ResilientClient(Commands):
 
     # --- connections ---------------------------------------------------------------------------
 
-    async def _persist(self, call: Callable[[Client], Awaitable[_T]]) -> _T:
+    async def _perform(self, command: Command, call: Callable[[Client], Awaitable[_T]]) -> _T:
         """Make a call, on as many connections as it takes and the policy allows."""
 
         async def attempt() -> _T:
@@ -186,43 +186,3 @@ class ResilientClient(Commands):
         current = self._current
         lasting = current is not None and current.failure is None
         return [*self._notes, *(current.notes if current is not None and lasting else ())]
-
-    async def read(self, offset: int, length: int, *, df: bool = False) -> bytes:
-        return await self._persist(lambda client: client.read(offset, length, df=df))
-
-    async def read_into(self, offset: int, buffer: bytearray | memoryview) -> None:
-        await self._persist(lambda client: client.read_into(offset, buffer))
-
-    async def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
-        await self._persist(lambda client: client.write(offset, data, fua=fua))
-
-    async def zero(
-        self,
-        offset: int,
-        length: int,
-        *,
-        hole: bool = True,
-        fast: bool = False,
-        fua: bool = False,
-    ) -> None:
-        await self._persist(
-            lambda client: client.zero(offset, length, hole=hole, fast=fast, fua=fua)
-        )
-
-    async def trim(self, offset: int, length: int, *, fua: bool = False) -> None:
-        await self._persist(lambda client: client.trim(offset, length, fua=fua))
-
-    async def cache(self, offset: int, length: int) -> None:
-        await self._persist(lambda client: client.cache(offset, length))
-
-    async def flush(self) -> None:
-        await self._persist(lambda client: client.flush())
-
-    async def statuses(
-        self, offset: int, length: int, *, req_one: bool = False
-    ) -> Mapping[str, Sequence[tuple[int, int]]]:
-        return await self._persist(lambda client: client.statuses(offset, length, req_one=req_one))
-
-
-async def _nothing(client: Client) -> None:
-    """The call that only wants a connection."""
