@@ -7,13 +7,15 @@ A request is a slot in `_in_flight`, filled by the receiver, which wakes the tas
 A caller that was cancelled leaves its slot behind: the reply still comes, and is thrown away.
 
 A hard breach, a lost connection and a missed deadline fail every waiting call and all later ones.
-ESHUTDOWN lets the requests in flight finish, then disconnects (C-127).
+ESHUTDOWN lets the requests in flight finish (C-127). However it ends, the connection is left with
+DISC, unless the server broke the protocol or is gone, or a message is half sent or half received.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Final
 
 import attrs
@@ -28,7 +30,6 @@ from fakenbd.client.receiver import Receiver
 from fakenbd.client.session import Session
 from fakenbd.client.transport import Transport
 from fakenbd.errors import (
-    ClientError,
     DeadlineError,
     FakenbdError,
     LostError,
@@ -48,7 +49,10 @@ from fakenbd.protocol.messages import Buffer
 __all__ = ["Connection"]
 
 RATE: Final = 1 << 20
-"""Bytes in flight for which a reply may take a second longer."""
+"""Bytes of payload in flight for which a reply may take a second longer."""
+
+WITH_PAYLOAD: Final = frozenset({int(Command.READ), int(Command.WRITE)})
+"""Commands whose length is that of a payload; a TRIM of 1 TiB is as short as one of 1 KiB."""
 
 
 @attrs.define(eq=False)
@@ -65,11 +69,12 @@ class Connection:
     ended: trio.Event = attrs.field(factory=trio.Event, init=False)
     _cookie: int = attrs.field(default=0, init=False)
     _in_flight: dict[int, Pending] = attrs.field(factory=dict, init=False)
-    _bytes_in_flight: int = attrs.field(default=0, init=False)
+    _payload_in_flight: int = attrs.field(default=0, init=False)
     _outgoing: list[Buffer] = attrs.field(factory=list, init=False)
     _sender: Bell = attrs.field(factory=Bell, init=False)
     _watchman: Bell = attrs.field(factory=Bell, init=False)
-    _leaving: bool = attrs.field(default=False, init=False)
+    _sending: bool = attrs.field(default=False, init=False)
+    _polite: bool = attrs.field(default=True, init=False)
     _idle: trio.Event | None = attrs.field(default=None, init=False)
     _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
 
@@ -90,8 +95,9 @@ class Connection:
         if self.failure is not None:
             raise copy.copy(self.failure)
         self._cookie = cookie = self._cookie + 1
-        self._bytes_in_flight += length
-        deadline = trio.current_time() + self.deadlines.reply + self._bytes_in_flight / RATE
+        if command in WITH_PAYLOAD:
+            self._payload_in_flight += length
+        deadline = trio.current_time() + self.deadlines.reply + self._payload_in_flight / RATE
         pending = Pending(command, offset, length, flags, deadline, reply, target)
         self._in_flight[cookie] = pending
         self._outgoing.append(self._header(command, cookie, offset, length, flags))
@@ -133,25 +139,31 @@ class Connection:
         finally:
             self._fail(LostError("the connection was closed"))
             with trio.move_on_after(self.deadlines.close, shield=True):
+                if self._polite and not self._sending and not receiver.mid_message:
+                    # C-129: no range; C-130: nothing follows.
+                    disconnect = self._header(Command.DISC, self._cookie + 1, 0, 0, 0)
+                    with suppress(LostError):
+                        await self.transport.send([disconnect], stall=self.deadlines.close)
                 await self.transport.aclose()
             self.ended.set()
 
     async def close(self) -> None:
-        """Disconnect softly: wait for what is in flight, say NBD_CMD_DISC, end the connection."""
+        """Wait for what is in flight, as long as the deadline allows, and end the connection."""
         with trio.move_on_after(self.deadlines.close, shield=True):
-            if self._in_flight and self.failure is None:
+            if self._in_flight:
                 self._idle = trio.Event()
                 await self._idle.wait()
-            if not self._leaving and self.failure is None:
-                self._leave(LostError("the connection was closed"))
+        self._fail(LostError("the connection was closed"))
+        with trio.CancelScope(shield=True):
             await self.ended.wait()
-        self._scope.cancel()
 
     async def _guarded(self, task: Callable[..., Awaitable[None]], *arguments: bytes) -> None:
         """Run one of the tasks; what it meets on the wire ends the connection, not the program."""
         try:
             await task(*arguments)
         except (ProtocolError, LostError, NoncomplianceError) as error:
+            # After a deadline the server is still there, and may want to hear of the end.
+            self._polite = self._polite and isinstance(error, DeadlineError)
             self._fail(error)
 
     def _fail(self, error: FakenbdError) -> None:
@@ -165,24 +177,16 @@ class Connection:
             self._idle.set()
         self._scope.cancel()
 
-    def _leave(self, reason: ClientError) -> None:
-        """Send DISC behind all requests; none may follow it."""
-        self.failure = self.failure or reason
-        self._leaving = True
-        # C-129: no range; C-130: nothing follows.
-        self._outgoing.append(self._header(Command.DISC, self._cookie + 1, 0, 0, 0))
-        self._sender.ring()
-
     # --- tasks ---------------------------------------------------------------------------------
 
     async def _send(self) -> None:
         while True:
             while not self._outgoing:
-                if self._leaving:
-                    self._scope.cancel()
                 await self._sender.wait()
             buffers, self._outgoing = self._outgoing, []
+            self._sending = True  # stays where sending fails: how much has left is not known
             await self.transport.send(buffers, stall=self.deadlines.stall)
+            self._sending = False
 
     async def _watch(self) -> None:
         while True:
@@ -201,12 +205,13 @@ class Connection:
     def _answer(self, cookie: int, pending: Pending, result: outcome.Outcome[Any]) -> None:
         """What the receiver does with a request whose reply is complete."""
         del self._in_flight[cookie]
-        self._bytes_in_flight -= pending.length
+        if pending.command in WITH_PAYLOAD:
+            self._payload_in_flight -= pending.length
         pending.fill(result)
         if isinstance(result, outcome.Error) and isinstance(result.error, ShutdownError):
             self.failure = self.failure or result.error  # C-127: nothing is asked any more
         if not self._in_flight:
             if self._idle is not None:
                 self._idle.set()
-            if isinstance(self.failure, ShutdownError) and not self._leaving:
-                self._leave(self.failure)
+            if self.failure is not None:
+                self._scope.cancel()

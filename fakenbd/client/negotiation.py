@@ -19,6 +19,7 @@ in haggling, and is left with `abort`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, Literal, TypeAlias
 
@@ -223,14 +224,13 @@ class Negotiation:
             return ()
         return tuple(reply.name for reply in replies if well_formed(reply.name))
 
-    def abort(self) -> Handshake[None]:
-        """NBD_OPT_ABORT: leave haggling. However the server takes it, the session is over."""
+    def abort(self, *, awaited: bool = True) -> Handshake[None]:
+        """NBD_OPT_ABORT ends the session, whatever the reply is; `awaited` waits for one."""
         self.haggling = False
         yield Send(encode(OptionRequest(Option.ABORT)), "reply to NBD_OPT_ABORT")
-        try:
-            yield Receive(partial(decode_option_reply, limit=REPLY_LIMIT))
-        except (LostError, ProtocolError):  # C-47
-            return
+        if awaited:
+            with suppress(LostError, ProtocolError):  # C-47
+                yield Receive(partial(decode_option_reply, limit=REPLY_LIMIT))
 
     def _select(self) -> Handshake[dict[int, str]]:
         """NBD_OPT_SET_META_CONTEXT: the contexts selected, by id; none if it is refused."""

@@ -62,6 +62,8 @@ class Receiver:
     extended: bool
     _content: tuple[memoryview, int, bool] | None = attrs.field(default=None, init=False)
     """Content that is on its way to its place: the place, the cookie, whether it is the last."""
+    mid_message: bool = attrs.field(default=False, init=False)
+    """Whether a reply has begun to come and is not whole."""
 
     async def run(self, leftover: bytes) -> None:
         view = memoryview(bytearray(max(BUFFER, len(leftover))))
@@ -83,6 +85,7 @@ class Receiver:
                 larger = memoryview(bytearray(room))
                 larger[: end - start] = view[start:end]
                 view, start, end = larger, 0, end - start
+            self.mid_message = start != end
             count = await self.transport.receive_into(view[end:])
             if not count:
                 self._end_of_stream(end - start)
@@ -90,6 +93,7 @@ class Receiver:
 
     async def _receive_content(self, part: memoryview, cookie: int, last: bool) -> None:
         self._content = None
+        self.mid_message = True
         while part:
             count = await self.transport.receive_into(part)
             if not count:
