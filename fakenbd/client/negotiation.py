@@ -214,15 +214,24 @@ class Negotiation:
         return offer
 
     def list_contexts(self, export: str) -> Handshake[tuple[str, ...]]:
-        """NBD_OPT_LIST_META_CONTEXT without queries: all contexts, none where it is refused."""
+        """NBD_OPT_LIST_META_CONTEXT: all contexts, none where it is refused.
+
+        Without a query qemu-nbd 3.0 leaves out the contexts of its own namespace, so that
+        namespace is asked for where none of it came.
+        """
+        found: dict[str, None] = {}
         if not (self.structured or self.extended):
             return ()
-        query = messages.MetaContextQuery(export)
-        option = Option.LIST_META_CONTEXT
-        replies, refusal = yield from self._ask(option, query, (messages.MetaContext,))
-        if refusal is not None:  # C-42
-            return ()
-        return tuple(reply.name for reply in replies if well_formed(reply.name))
+        for queries in ((), ("qemu:",)):
+            if any(name.startswith("qemu:") for name in found):
+                break
+            query = messages.MetaContextQuery(export, queries)
+            option = Option.LIST_META_CONTEXT
+            replies, refusal = yield from self._ask(option, query, (messages.MetaContext,))
+            if refusal is not None:  # C-42
+                break
+            found |= dict.fromkeys(reply.name for reply in replies if well_formed(reply.name))
+        return tuple(found)
 
     def abort(self, *, awaited: bool = True) -> Handshake[None]:
         """NBD_OPT_ABORT ends the session, whatever the reply is; `awaited` waits for one."""

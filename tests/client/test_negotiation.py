@@ -710,12 +710,51 @@ def test_info():
     assert negotiation.haggling
 
 
-def test_list_contexts():
-    contexts = [MetaContext(0, "base:allocation"), MetaContext(0, "x-y:"), MetaContext(0, "\0")]
-    peer, negotiation = haggle([*(OptionReply(9, context) for context in contexts), ack(9)])
-    assert peer.drive(negotiation.list_contexts("disk")) == ("base:allocation", "x-y:")
-    peer, negotiation = haggle([OptionReply(9, contexts[0]), error(9)])
-    assert peer.drive(negotiation.list_contexts("disk")) == ()
+def listed_contexts(*names):
+    return [*(OptionReply(9, MetaContext(0, name)) for name in names), ack(9)]
+
+
+ALL, OF_QEMU = ((9, MetaContextQuery("disk", queries)) for queries in ((), ("qemu:",)))
+BITMAP = "qemu:dirty-bitmap:b"
+REFUSED = [OptionReply(9, MetaContext(0, BITMAP)), error(9)]
+
+# answers, what was asked, the contexts found
+CONTEXTS = {
+    "qemu's among them": (
+        [listed_contexts("base:allocation", BITMAP)],
+        [ALL],
+        ("base:allocation", BITMAP),
+    ),
+    "qemu's when asked for": (
+        [listed_contexts("base:allocation"), listed_contexts(BITMAP)],
+        [ALL, OF_QEMU],
+        ("base:allocation", BITMAP),
+    ),
+    "none of qemu's": (
+        [listed_contexts("base:allocation", "x-y:", "\0"), listed_contexts()],
+        [ALL, OF_QEMU],
+        ("base:allocation", "x-y:"),
+    ),
+    "queries ignored": (
+        [listed_contexts("base:allocation"), listed_contexts("base:allocation")],
+        [ALL, OF_QEMU],
+        ("base:allocation",),
+    ),
+    "refused at once": ([REFUSED], [ALL], ()),
+    "refused with a query": (
+        [listed_contexts("base:allocation"), REFUSED],
+        [ALL, OF_QEMU],
+        ("base:allocation",),
+    ),
+}
+
+
+@pytest.mark.parametrize(("answers", "asked", "found"), CONTEXTS.values(), ids=CONTEXTS)
+def test_list_contexts(answers, asked, found):
+    peer, negotiation = haggle(*answers)
+    before = len(peer.sent)
+    assert peer.drive(negotiation.list_contexts("disk")) == found
+    assert peer.sent[before:] == asked
 
 
 @pytest.mark.parametrize(
