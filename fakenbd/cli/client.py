@@ -16,7 +16,7 @@ from cyclopts.validators import Number
 
 from fakenbd.cli.client_options import ClientOptions
 from fakenbd.client import Run, copy, list_offers, map_export, qemu_json
-from fakenbd.errors import ClientError
+from fakenbd.errors import ClientError, ProtocolError
 from fakenbd.protocol.constants import State, TransmissionFlag, flag_names
 from fakenbd.protocol.text import visible
 from fakenbd.protocol.uri import Uri
@@ -39,22 +39,35 @@ def show_map(
     options: ClientOptions | None = None,
 ) -> int:
     """Show which parts of an export hold data, and which are holes."""
-    runs = trio.run(_runs, uri, context, options or ClientOptions())
-    if json:
-        print(qemu_json(runs), end="")
-        return 0
-    words = _allocation if context == "base:allocation" else hex
-    for run in runs:
-        print(f"{run.start:>15} {run.length:>15}  {run.flags:>3}  {words(run.flags)}")
+    runs: list[Run] = []
+    try:
+        trio.run(_map, uri, context, options or ClientOptions(), runs)
+    except (ClientError, ProtocolError) as error:
+        if not runs:
+            raise
+        _print_map(runs, context, json=json)
+        end = runs[-1].start + runs[-1].length
+        raise ClientError(f"nothing is known from byte {end} on: {error}") from error
+    _print_map(runs, context, json=json)
     return 0
 
 
-async def _runs(uri: str, context: str, options: ClientOptions) -> list[Run]:
+async def _map(uri: str, context: str, options: ClientOptions, runs: list[Run]) -> None:
     async with options.connect(uri, (context,)) as client:
-        if not client.contexts and context == "base:allocation":
+        if client.contexts or context != "base:allocation":
+            await map_export(client, context=context, runs=runs)
+        elif client.size:
             # Without block status everything is data: the answer that is always safe.
-            return [Run(0, client.size, 0)] if client.size else []
-        return await map_export(client, context=context)
+            runs.append(Run(0, client.size, 0))
+
+
+def _print_map(runs: list[Run], context: str, *, json: bool) -> None:
+    if json:
+        print(qemu_json(runs), end="")
+        return
+    words = _allocation if context == "base:allocation" else hex
+    for run in runs:
+        print(f"{run.start:>15} {run.length:>15}  {run.flags:>3}  {words(run.flags)}")
 
 
 def _allocation(flags: int) -> str:

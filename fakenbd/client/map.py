@@ -21,10 +21,18 @@ class Run(NamedTuple):
 
 
 async def map_export(
-    client: Commands, *, context: str | None = None, req_one: bool = False
+    client: Commands,
+    *,
+    context: str | None = None,
+    req_one: bool = False,
+    runs: list[Run] | None = None,
 ) -> list[Run]:
-    """All runs of an export in one metadata context, None for the first one selected."""
-    runs: list[Run] = []
+    """All runs of an export in one metadata context, None for the first one selected.
+
+    They are added to `runs`, an empty list, which holds those from offset 0 on that are known where
+    this raises.
+    """
+    runs = [] if runs is None else runs
     start = 0
     extents = client.block_status(0, client.size, context=context, req_one=req_one)
     async for length, flags in extents:
