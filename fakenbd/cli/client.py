@@ -15,7 +15,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from fakenbd.cli.client_options import ClientOptions
-from fakenbd.client import Run, copy, list_offers, map_export, qemu_json
+from fakenbd.client import Commands, Offer, Run, copy, list_offers, map_export, qemu_json
 from fakenbd.errors import ClientError, ProtocolError
 from fakenbd.protocol.constants import State, TransmissionFlag, flag_names
 from fakenbd.protocol.text import visible
@@ -87,21 +87,20 @@ def info(uri: _Target, /, *, json: _Json = False, options: ClientOptions | None 
 
 async def _facts(uri: str, options: ClientOptions) -> dict[str, Any]:
     async with options.connect(uri) as client:
-        session, offer = client.session, client.session.offer
-        replies = "structured" if session.structured else "simple"
+        replies = "structured" if client.structured else "simple"
         return {
-            "export": offer.name,
-            "size": offer.size,
-            "style": session.style,
-            "replies": "extended" if session.extended else replies,
-            "tls": session.tls,
-            **_said(offer),
+            "export": client.export,
+            "size": client.size,
+            "style": client.style,
+            "replies": "extended" if client.extended else replies,
+            "tls": client.tls,
+            **_said(client),
             "contexts": list(client.contexts),
         }
 
 
-def _said(offer: Any) -> dict[str, Any]:
-    """What an offer says beyond name and size."""
+def _said(offer: Offer | Commands) -> dict[str, Any]:
+    """What a server says of an export beyond name and size."""
     sizes = offer.block_size
     return {
         "flags": flag_names(TransmissionFlag, offer.flags).split("|"),

@@ -26,7 +26,6 @@ from fakenbd.client.connection import Connection
 from fakenbd.client.noncompliance import Noncompliance, Tolerance
 from fakenbd.client.pending import Pending
 from fakenbd.client.reassembly import StatusReply
-from fakenbd.client.session import Session
 from fakenbd.client.target import Settings, Target, opened
 from fakenbd.client.tls import TLS
 from fakenbd.errors import ClientError, CommandError, FakenbdError
@@ -38,6 +37,7 @@ from fakenbd.protocol.constants import (
     spec_name,
 )
 from fakenbd.protocol.messages import Buffer
+from fakenbd.protocol.negotiated import NegotiatedState
 from fakenbd.protocol.text import quoted
 
 __all__ = ["Client"]
@@ -62,7 +62,7 @@ class Client(Commands):
     _edges: trio.Lock = attrs.field(factory=trio.Lock, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._blocks = Blocks.of(self.session.offer)
+        self._blocks = Blocks.of(self.negotiated)
 
     def __repr__(self) -> str:
         state = "open" if self.failure is None else f"ended: {self.failure}"
@@ -106,8 +106,8 @@ class Client(Commands):
     # --- what the server offers ----------------------------------------------------------------
 
     @property
-    def session(self) -> Session:
-        return self._connection.session
+    def negotiated(self) -> NegotiatedState:
+        return self._connection.negotiated
 
     @property
     def contexts(self) -> tuple[str, ...]:
@@ -289,7 +289,7 @@ class Client(Commands):
         reply = StatusReply(
             offset=low,
             length=high - low,
-            contexts=self.session.contexts,
+            contexts=self.negotiated.contexts,
             req_one=req_one,
             minimum=self._blocks.minimum,
             size=self.size,

@@ -27,7 +27,6 @@ from fakenbd.client.noncompliance import Notes
 from fakenbd.client.pending import Bell, Pending
 from fakenbd.client.reassembly import Reply, asked
 from fakenbd.client.receiver import Receiver
-from fakenbd.client.session import Session
 from fakenbd.client.transport import Transport
 from fakenbd.errors import (
     DeadlineError,
@@ -45,6 +44,7 @@ from fakenbd.protocol.constants import (
     CommandFlag,
 )
 from fakenbd.protocol.messages import Buffer
+from fakenbd.protocol.negotiated import NegotiatedState
 
 __all__ = ["Connection"]
 
@@ -60,7 +60,7 @@ class Connection:
     """The requests and replies of one session; `run` must be running while it is used."""
 
     transport: Transport
-    session: Session
+    negotiated: NegotiatedState
     deadlines: Deadlines
     notes: Notes
     leftover: bytes = b""
@@ -110,7 +110,7 @@ class Connection:
         return pending
 
     def _header(self, command: int, cookie: int, offset: int, length: int, flags: int) -> bytes:
-        if self.session.extended:
+        if self.negotiated.extended:
             if command == Command.WRITE:
                 flags |= CommandFlag.PAYLOAD_LEN  # C-106
             return layout.EXTENDED_REQUEST.pack(
@@ -124,11 +124,10 @@ class Connection:
         """Serve the connection until it ends; never raises for what the server does."""
         receiver = Receiver(
             self.transport,
+            self.negotiated,
             self._in_flight,
             self.notes,
             self._answer,
-            structured=self.session.structured,
-            extended=self.session.extended,
         )
         try:
             with self._scope:

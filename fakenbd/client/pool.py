@@ -16,12 +16,13 @@ import attrs
 import trio
 
 from fakenbd.client.client import Client
+from fakenbd.client.export_info import changes
 from fakenbd.client.forwarding import ForwardingDevice
 from fakenbd.client.noncompliance import Noncompliance
-from fakenbd.client.session import Session, changes
 from fakenbd.client.target import Source, fresh
 from fakenbd.errors import ClientError, LostError, ProtocolError
 from fakenbd.protocol.constants import Command, TransmissionFlag
+from fakenbd.protocol.negotiated import NegotiatedState
 
 __all__ = ["Pool"]
 
@@ -58,7 +59,7 @@ class Pool(ForwardingDevice):
                     client = await stack.enter_async_context(other)
                 except (ClientError, ProtocolError):
                     break
-                if changes(first.session, client.session):  # S-220
+                if changes(first.negotiated, client.negotiated):  # S-220
                     await client.close()
                     break
                 client.take_turns_with(first)
@@ -71,8 +72,8 @@ class Pool(ForwardingDevice):
         return sum(client.failure is None for client in self._clients)
 
     @property
-    def session(self) -> Session:
-        return self._clients[0].session
+    def negotiated(self) -> NegotiatedState:
+        return self._clients[0].negotiated
 
     @property
     def contexts(self) -> tuple[str, ...]:

@@ -32,6 +32,7 @@ from fakenbd.protocol.constants import (
 )
 from fakenbd.protocol.decode import decode_reply
 from fakenbd.protocol.messages import Chunk, SimpleReply
+from fakenbd.protocol.negotiated import NegotiatedState
 
 __all__ = ["Receiver"]
 
@@ -55,11 +56,10 @@ class Receiver:
     """Works off the replies on `transport`; `answer` is told what each request came to."""
 
     transport: Transport
+    negotiated: NegotiatedState
     in_flight: dict[int, Pending]
     notes: Notes
     answer: Answer
-    structured: bool
-    extended: bool
     _content: tuple[memoryview, int, bool] | None = attrs.field(default=None, init=False)
     """Content that is on its way to its place: the place, the cookie, whether it is the last."""
     mid_message: bool = attrs.field(default=False, init=False)
@@ -112,11 +112,11 @@ class Receiver:
     def parse(self, view: memoryview, start: int, end: int) -> int:
         """Work off all whole replies between `start` and `end`; where the first partial begins."""
         in_flight = self.in_flight
-        extended = self.extended
+        extended = self.negotiated.extended
         head = _EXTENDED_READ_CHUNK if extended else _READ_CHUNK
         unpack, size = head.unpack_from, head.size
         expected = EXTENDED_REPLY_MAGIC if extended else STRUCTURED_REPLY_MAGIC
-        usual = extended or self.structured
+        usual = extended or self.negotiated.structured
         while end - start >= 4:
             if usual and end - start > size:
                 fields = unpack(view, start)
@@ -146,11 +146,11 @@ class Receiver:
     def _take(self, view: memoryview) -> int:
         """Take one simple reply or one chunk; the bytes taken, 0 where some are missing."""
         (magic,) = layout.U32.unpack_from(view)
-        if self.extended and magic == EXTENDED_REPLY_MAGIC:
+        if self.negotiated.extended and magic == EXTENDED_REPLY_MAGIC:
             return self._take_chunk(view, layout.EXTENDED_CHUNK)
-        if self.structured and magic == STRUCTURED_REPLY_MAGIC:
+        if self.negotiated.structured and magic == STRUCTURED_REPLY_MAGIC:
             return self._take_chunk(view, layout.STRUCTURED_CHUNK)
-        if magic == SIMPLE_REPLY_MAGIC and not self.extended:
+        if magic == SIMPLE_REPLY_MAGIC and not self.negotiated.extended:
             return self._take_simple(view)
         _, taken = self._decode(view)  # raises: no such magic was agreed on
         return taken
@@ -162,7 +162,7 @@ class Receiver:
         _, error, cookie = layout.SIMPLE_REPLY.unpack_from(view)
         pending = self._pending(cookie)
         read = pending.command == READ
-        if read and self.structured:
+        if read and self.negotiated.structured:
             raise ProtocolError(
                 f"a simple reply came to {asked(pending.command, pending.offset, pending.length)},"
                 " in spite of structured replies",
@@ -219,8 +219,8 @@ class Receiver:
     def _decode(self, view: memoryview) -> tuple[SimpleReply | Chunk, int]:
         decoded = decode_reply(
             view,
-            extended=self.extended,
-            structured=self.structured,
+            extended=self.negotiated.extended,
+            structured=self.negotiated.structured,
             data_length=lambda cookie: 0,
             limit=len(view),
         )

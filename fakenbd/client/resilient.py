@@ -27,12 +27,13 @@ import trio
 
 from fakenbd.client.channel import Deadlines
 from fakenbd.client.client import Client
+from fakenbd.client.export_info import changes
 from fakenbd.client.forwarding import ForwardingDevice
 from fakenbd.client.noncompliance import LIMIT, Noncompliance
-from fakenbd.client.session import Session, changes
 from fakenbd.client.target import Source, background, fresh
 from fakenbd.errors import DeadlineError, LostError, SessionChangedError
 from fakenbd.protocol.constants import Command
+from fakenbd.protocol.negotiated import NegotiatedState
 
 __all__ = ["Policy", "ResilientClient"]
 
@@ -85,7 +86,7 @@ class ResilientClient(ForwardingDevice):
     policy: Policy
     _connect: Callable[[], Any]
     _nursery: trio.Nursery
-    _first: Session | None = None
+    _first: NegotiatedState | None = None
     _contexts: tuple[str, ...] = ()
     _current: Client | None = None
     _lock: trio.Lock = attrs.field(factory=trio.Lock)
@@ -162,10 +163,10 @@ class ResilientClient(ForwardingDevice):
 
     async def _compare(self, client: Client) -> None:
         if self._first is None:
-            self._first, self._contexts = client.session, client.contexts
+            self._first, self._contexts = client.negotiated, client.contexts
             return
         self.reconnections += 1
-        found = changes(self._first, client.session)
+        found = changes(self._first, client.negotiated)
         if found:
             await client.close()
             raise SessionChangedError(found)
@@ -173,7 +174,7 @@ class ResilientClient(ForwardingDevice):
     # --- what there is to ask ------------------------------------------------------------------
 
     @property
-    def session(self) -> Session:
+    def negotiated(self) -> NegotiatedState:
         assert self._first is not None, "connect() returns when there was a session"
         return self._first
 

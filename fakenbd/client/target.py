@@ -95,18 +95,18 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[Connection, tuple[st
     """A connection in transmission, and the wished-for contexts that were selected."""
     channel, negotiation = await begin(settings)
     try:
-        session = await channel.perform(negotiation.open())
+        negotiated = await channel.perform(negotiation.open())
     except BaseException as error:
         await channel.leave(negotiation, error)
         raise
     connection = Connection(
         transport_of(channel.stream),
-        session,
+        negotiated,
         settings.deadlines,
         negotiation.notes,
         bytes(channel.incoming),
     )
-    selected = session.contexts.values()
+    selected = negotiated.contexts.values()
     contexts = tuple(name for name in settings.contexts if name in selected)
     async with background() as nursery:
         nursery.start_soon(connection.run)

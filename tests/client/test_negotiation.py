@@ -6,10 +6,10 @@ import collections
 
 import pytest
 
+from fakenbd.client.export_info import Listed, Offer
 from fakenbd.client.negotiation import Negotiation, Wishes
 from fakenbd.client.noncompliance import Noncompliance, Notes
 from fakenbd.client.option import Receive, Send, Upgrade
-from fakenbd.client.session import Listed, Offer, Session
 from fakenbd.errors import (
     ClientError,
     LostError,
@@ -115,6 +115,25 @@ ALLOCATION = OptionReply(10, MetaContext(7, "base:allocation"))
 WISHES = Wishes("disk", ("base:allocation",))
 OFFER = Offer("disk", SIZE, FLAGS)
 
+
+OPENED = ("size", "flags", "block_size", "canonical_name", "description")
+
+
+def agreed(style, offer, **fields):
+    """What the state must hold after a handshake of this style."""
+    return {
+        "fixed": style == "fixed",
+        "oldstyle": style == "oldstyle",
+        "export": offer.name,
+        **{key: getattr(offer, key) for key in OPENED},
+        "structured": False,
+        "extended": False,
+        "tls": False,
+        "contexts": {},
+        **fields,
+    }
+
+
 # wishes, greeting and answers, what the client sent, what was agreed
 OPENS = {
     "fixed newstyle with everything": (
@@ -134,7 +153,7 @@ OPENS = {
             ],
         ],
         [3, "extended-headers", "structured-reply", SELECT, QUERY],
-        Session(
+        agreed(
             "fixed",
             Offer("disk", SIZE, FLAGS, BlockSize(512, 4096, 1 << 25), "vda", "a disk"),
             structured=True,
@@ -145,25 +164,25 @@ OPENS = {
         WISHES,
         [Greeting(3), [], [ack(11)], [ALLOCATION, ack(10)], [EXPORT, GO_ACK]],
         [3, "extended-headers", SELECT, QUERY],
-        Session("fixed", OFFER, extended=True, contexts={7: "base:allocation"}),
+        agreed("fixed", OFFER, extended=True, contexts={7: "base:allocation"}),
     ),
     "nothing asked for but the export": (
         Wishes("disk", structured=False, extended=False),
         [Greeting(3), [], [EXPORT, GO_ACK]],
         [3, QUERY],
-        Session("fixed", Offer("disk", SIZE, 0x6D)),
+        agreed("fixed", Offer("disk", SIZE, 0x6D)),
     ),
     "unknown handshake flags are not echoed": (
         Wishes("disk", extended=False),
         [Greeting(0xFFFD), [], STRUCTURED, [EXPORT, GO_ACK]],
         [1, "structured-reply", QUERY],
-        Session("fixed", OFFER, structured=True),
+        agreed("fixed", OFFER, structured=True),
     ),
     "no structured replies, so no contexts": (
         WISHES,
         [Greeting(3), [], NO_EXTENDED, [error(8, 0x8000000B, "what?")], [EXPORT, GO_ACK]],
         [3, "extended-headers", "structured-reply", QUERY],
-        Session("fixed", Offer("disk", SIZE, 0x6D)),
+        agreed("fixed", Offer("disk", SIZE, 0x6D)),
     ),
     "contexts refused": (
         WISHES,
@@ -176,13 +195,13 @@ OPENS = {
             [EXPORT, GO_ACK],
         ],
         [3, "extended-headers", "structured-reply", SELECT, QUERY],
-        Session("fixed", OFFER, structured=True),
+        agreed("fixed", OFFER, structured=True),
     ),
     "no context selected": (
         WISHES,
         [Greeting(3), [], NO_EXTENDED, STRUCTURED, [ack(10)], [EXPORT, GO_ACK]],
         [3, "extended-headers", "structured-reply", SELECT, QUERY],
-        Session("fixed", OFFER, structured=True),
+        agreed("fixed", OFFER, structured=True),
     ),
     "infos in odd order, unknown, twice": (
         Wishes("disk", extended=False),
@@ -201,39 +220,37 @@ OPENS = {
             ],
         ],
         [3, "structured-reply", QUERY],
-        Session(
-            "fixed", Offer("disk", SIZE, FLAGS, BlockSize(512, 4096, 1 << 25)), structured=True
-        ),
+        agreed("fixed", Offer("disk", SIZE, FLAGS, BlockSize(512, 4096, 1 << 25)), structured=True),
     ),
     "no GO, without padding": (
         Wishes("disk", extended=False),
         [Greeting(3), [], STRUCTURED, [error(7)], [ExportNameReply(SIZE, FLAGS, b"")]],
         [3, "structured-reply", QUERY, "disk"],
-        Session("fixed", OFFER, structured=True),
+        agreed("fixed", OFFER, structured=True),
     ),
     "no GO, with padding": (
         Wishes("disk", extended=False),
         [Greeting(1), [], STRUCTURED, [error(7)], [ExportNameReply(SIZE, FLAGS)]],
         [1, "structured-reply", QUERY, "disk"],
-        Session("fixed", OFFER, structured=True),
+        agreed("fixed", OFFER, structured=True),
     ),
     "newstyle without options": (
         WISHES,
         [Greeting(2), [], [ExportNameReply(SIZE, FLAGS, b"")]],
         [2, "disk"],
-        Session("newstyle", Offer("disk", SIZE, 0x6D)),
+        agreed("newstyle", Offer("disk", SIZE, 0x6D)),
     ),
     "newstyle without any flag": (
         WISHES,
         [Greeting(0), [], [ExportNameReply(SIZE, FLAGS)]],
         [0, "disk"],
-        Session("newstyle", Offer("disk", SIZE, 0x6D)),
+        agreed("newstyle", Offer("disk", SIZE, 0x6D)),
     ),
     "oldstyle": (
         WISHES,
         [OldstyleGreeting(SIZE, 0x6D)],
         [],
-        Session("oldstyle", Offer("disk", SIZE, 0x6D)),
+        agreed("oldstyle", Offer("disk", SIZE, 0x6D)),
     ),
     "block sizes required although asked for, once": (
         Wishes("disk", extended=False),
@@ -245,25 +262,25 @@ OPENS = {
             [EXPORT, GO_ACK],
         ],
         [3, "structured-reply", QUERY, QUERY],
-        Session("fixed", OFFER, structured=True),
+        agreed("fixed", OFFER, structured=True),
     ),
     "TLS": (
         Wishes("disk", tls="require", extended=False),
         [Greeting(3), [], [ack(5)], STRUCTURED, [EXPORT, GO_ACK]],
         [3, "starttls", "TLS", "structured-reply", QUERY],
-        Session("fixed", OFFER, structured=True, tls=True),
+        agreed("fixed", OFFER, structured=True, tls=True),
     ),
     "TLS refused, but not required": (
         Wishes("disk", tls="allow", extended=False),
         [Greeting(3), [], [error(5, Reply.ERR_POLICY)], STRUCTURED, [EXPORT, GO_ACK]],
         [3, "starttls", "structured-reply", QUERY],
-        Session("fixed", OFFER, structured=True),
+        agreed("fixed", OFFER, structured=True),
     ),
     "TLS not to be had, but not required": (
         Wishes("disk", tls="allow"),
         [OldstyleGreeting(SIZE, 0x6D)],
         [],
-        Session("oldstyle", Offer("disk", SIZE, 0x6D)),
+        agreed("oldstyle", Offer("disk", SIZE, 0x6D)),
     ),
 }
 
@@ -273,11 +290,12 @@ def simplified(sent):
     return [item[1].name if isinstance(item, tuple) and item[0] == 1 else item for item in sent]
 
 
-@pytest.mark.parametrize(("wishes", "answers", "sent", "session"), OPENS.values(), ids=OPENS)
-def test_open(wishes, answers, sent, session):
+@pytest.mark.parametrize(("wishes", "answers", "sent", "state"), OPENS.values(), ids=OPENS)
+def test_open(wishes, answers, sent, state):
     peer = Peer(*answers)
     negotiation = Negotiation(wishes)
-    assert peer.drive(negotiation.open()) == session
+    negotiated = peer.drive(negotiation.open())
+    assert {key: getattr(negotiated, key) for key in state} == state
     assert simplified(peer.sent) == sent
     assert not negotiation.haggling
 
@@ -599,8 +617,9 @@ TOLERATED = {
 @pytest.mark.parametrize(("answers", "notes", "offer"), TOLERATED.values(), ids=TOLERATED)
 def test_tolerated(answers, notes, offer):
     negotiation = Negotiation(PLAIN)
-    session = Peer(*answers).drive(negotiation.open())
-    assert session.offer == offer
+    negotiated = Peer(*answers).drive(negotiation.open())
+    opened = [getattr(negotiated, key) for key in ("export", *OPENED)]
+    assert opened == [getattr(offer, key) for key in ("name", *OPENED)]
     assert negotiation.notes.kept == notes
     strict = Negotiation(PLAIN, Notes("strict"))
     with pytest.raises(NoncomplianceError):
@@ -610,8 +629,8 @@ def test_tolerated(answers, notes, offer):
 def test_a_context_nobody_asked_for_keeps_its_id():
     answers = select(ALLOCATION, OptionReply(10, MetaContext(8, "x-y:z")), ack(10))
     negotiation = Negotiation(UNSELECTED)
-    session = Peer(*answers).drive(negotiation.open())
-    assert session.contexts == {7: "base:allocation", 8: "x-y:z"}
+    negotiated = Peer(*answers).drive(negotiation.open())
+    assert negotiated.contexts == {7: "base:allocation", 8: "x-y:z"}
     assert negotiation.notes.kept == [
         Noncompliance(
             "S-81",
@@ -652,8 +671,8 @@ def test_illegal_block_sizes(sizes):
 @pytest.mark.parametrize("sizes", LEGAL_BLOCK_SIZES)
 def test_legal_block_sizes(sizes):
     answers = go(EXPORT, OptionReply(7, InfoBlockSize(*sizes)), GO_ACK)
-    session = Peer(*answers).drive(Negotiation(PLAIN).open())
-    assert session.offer.block_size == BlockSize(*sizes)
+    negotiated = Peer(*answers).drive(Negotiation(PLAIN).open())
+    assert negotiated.block_size == BlockSize(*sizes)
 
 
 # --- without opening ---------------------------------------------------------------------------
