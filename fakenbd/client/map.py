@@ -36,13 +36,16 @@ async def map_export(
     start = 0
     extents = client.block_status(0, client.size, context=context, req_one=req_one)
     async for length, flags in extents:
-        if runs and runs[-1].flags == flags:
-            before = runs[-1]
-            runs[-1] = Run(before.start, before.length + length, flags)
-        else:
-            runs.append(Run(start, length, flags))
+        _append(runs, Run(start, length, flags))
         start += length
     return runs
+
+
+def _append(runs: list[Run], run: Run) -> None:
+    """Add the run that follows, merged with the last one where their flags are the same."""
+    if runs and runs[-1].flags == run.flags:
+        run = Run(runs[-1].start, runs.pop().length + run.length, run.flags)
+    runs.append(run)
 
 
 def allocation(runs: Iterable[Run]) -> list[Run]:
@@ -50,11 +53,7 @@ def allocation(runs: Iterable[Run]) -> list[Run]:
     known = State.HOLE | State.ZERO
     merged: list[Run] = []
     for start, length, flags in runs:
-        if merged and merged[-1].flags == flags & known:
-            before = merged[-1]
-            merged[-1] = Run(before.start, before.length + length, before.flags)
-        else:
-            merged.append(Run(start, length, flags & known))
+        _append(merged, Run(start, length, flags & known))
     return merged
 
 
