@@ -1,4 +1,4 @@
-"""`fakenbd info`, `list`, `map`, `copy`: the reference client at work."""
+"""The verbs of the reference client: `fakenbd info`, `list`, `map`, `copy`."""
 
 from __future__ import annotations
 

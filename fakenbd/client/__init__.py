@@ -1,4 +1,4 @@
-"""The model answer: a client that is strict about framing and forgiving where an answer is safe."""
+"""The reference client: strict about framing, tolerant where the result is certainly right."""
 
 from fakenbd.client.channel import Deadlines
 from fakenbd.client.client import Client

@@ -14,7 +14,7 @@ from fakenbd.protocol.negotiated import NegotiatedState
 __all__ = ["Blocks", "cut", "pieces"]
 
 PORTABLE: Final = 512
-"""What a block counts as for reads where the server did not say (C-93)."""
+"""The block that reads keep to where the server advertised none (C-93)."""
 
 
 @attrs.frozen

@@ -105,17 +105,17 @@ class Channel:
         raise DeadlineError(f"no {awaiting} came within {allowed:g} s")
 
     async def leave(self, negotiation: Negotiation, error: BaseException | None = None) -> None:
-        """End a session that is not in use yet, after `error` or because all is said."""
+        """End a session before it is in use, after `error` or because it is not needed any more."""
         given_up = isinstance(error, (DeadlineError, trio.Cancelled))
         lost = isinstance(error, (LostError, ProtocolError)) and not given_up
-        polite = not (lost or self._mid_message)
+        intact = not (lost or self._mid_message)
         with trio.move_on_after(self.deadlines.close, shield=True) as scope:
-            if polite and negotiation.haggling:
+            if intact and negotiation.haggling:
                 with contextlib.suppress(LostError):
                     # The reply would come behind the one that was not worth waiting for.
                     abort = negotiation.abort(awaited=not given_up)
                     await self.perform(abort, seconds=self.deadlines.close)
-            elif polite and negotiation.transmitting:
+            elif intact and negotiation.transmitting:
                 await self._send(negotiation.disconnect())
             await self.stream.aclose()
         if scope.cancelled_caught:
@@ -123,7 +123,7 @@ class Channel:
 
     async def _send(self, data: bytes) -> None:
         self._mid_message = True
-        # What the server said before it closed tells more than the send: it is read next.
+        # What the server sent before it closed explains more than this error: it is read next.
         with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             await self.stream.send_all(data)
         self._mid_message = False

@@ -1,4 +1,4 @@
-"""What one can ask of an export, over one connection, over several, or over one that comes back."""
+"""The commands of an export, over one connection, over several, or over one with retries."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Commands(ABC):
 
     @property
     def block_size(self) -> BlockSize | None:
-        """What the server said about block sizes, if anything."""
+        """The block sizes (NBD_INFO_BLOCK_SIZE), if the server sent them."""
         return self.negotiated.block_size
 
     @property
@@ -89,12 +89,12 @@ class Commands(ABC):
 
     @property
     def canonical_name(self) -> str | None:
-        """What the server calls the export, if it said."""
+        """The canonical name (NBD_INFO_NAME), if the server sent it."""
         return self.negotiated.canonical_name
 
     @property
     def description(self) -> str | None:
-        """What the server says about the export, if anything."""
+        """The description (NBD_INFO_DESCRIPTION), if the server sent it."""
         return self.negotiated.description
 
     def offers(self, flag: TransmissionFlag) -> bool:
@@ -146,7 +146,7 @@ class Commands(ABC):
     async def statuses(
         self, offset: int, length: int, *, req_one: bool = False
     ) -> Mapping[str, Sequence[tuple[int, int]]]:
-        """What one request tells of a range: for each context at least one extent from `offset`.
+        """The answer to one BLOCK_STATUS: for each context at least one extent from `offset`.
 
         An extent is its length and its flags. The extents may cover less than the range,
         differently in each context, but never more.

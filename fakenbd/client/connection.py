@@ -1,14 +1,13 @@
 """One connection in transmission: many requests in flight, replies in any order.
 
 Three tasks serve it. The sender gathers all requests that are ready into one system call, the
-receiver works off every whole reply that has come, and the watchman looks at the oldest request
-and gives the connection up when its reply is overdue.
-A request is a slot in `_in_flight`, filled by the receiver, which wakes the task that waits for it.
-A caller that was cancelled leaves its slot behind: the reply still comes, and is thrown away.
+receiver parses every whole reply that has come, and the watcher ends the connection when the reply
+to the oldest request is overdue. A request is a slot in `_in_flight`, filled by the receiver, which
+wakes the task that waits for it. The slot of a cancelled call stays until its reply has come.
 
 A hard breach, a lost connection and a missed deadline fail every waiting call and all later ones.
-ESHUTDOWN lets the requests in flight finish (C-127). However it ends, the connection is left with
-DISC, unless the server broke the protocol or is gone, or a message is half sent or half received.
+ESHUTDOWN lets the requests in flight finish (C-127). However it ends, the last message is DISC,
+unless the server broke the protocol or is gone, or a message is half sent or half received.
 """
 
 from __future__ import annotations
@@ -32,7 +31,6 @@ from fakenbd.errors import (
     DeadlineError,
     FakenbdError,
     LostError,
-    NoncomplianceError,
     ProtocolError,
     ShutdownError,
 )
@@ -72,9 +70,9 @@ class Connection:
     _payload_in_flight: int = attrs.field(default=0, init=False)
     _outgoing: list[Buffer] = attrs.field(factory=list, init=False)
     _sender: Bell = attrs.field(factory=Bell, init=False)
-    _watchman: Bell = attrs.field(factory=Bell, init=False)
+    _watcher: Bell = attrs.field(factory=Bell, init=False)
     _sending: bool = attrs.field(default=False, init=False)
-    _polite: bool = attrs.field(default=True, init=False)
+    _may_disconnect: bool = attrs.field(default=True, init=False)
     _idle: trio.Event | None = attrs.field(default=None, init=False)
     _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
 
@@ -105,8 +103,8 @@ class Connection:
             self._outgoing.append(payload)
         if self._sender.sleeper is not None:
             self._sender.ring()
-        if self._watchman.sleeper is not None:
-            self._watchman.ring()
+        if self._watcher.sleeper is not None:
+            self._watcher.ring()
         return pending
 
     def _header(self, command: int, cookie: int, offset: int, length: int, flags: int) -> bytes:
@@ -138,7 +136,7 @@ class Connection:
         finally:
             self._fail(LostError("the connection was closed"))
             with trio.move_on_after(self.deadlines.close, shield=True):
-                if self._polite and not self._sending and not receiver.mid_message:
+                if self._may_disconnect and not (self._sending or receiver.mid_message):
                     # C-129: no range; C-130: nothing follows.
                     disconnect = self._header(Command.DISC, self._cookie + 1, 0, 0, 0)
                     with suppress(LostError):
@@ -160,9 +158,9 @@ class Connection:
         """Run one of the tasks; what it meets on the wire ends the connection, not the program."""
         try:
             await task(*arguments)
-        except (ProtocolError, LostError, NoncomplianceError) as error:
-            # After a deadline the server is still there, and may want to hear of the end.
-            self._polite = self._polite and isinstance(error, DeadlineError)
+        except (ProtocolError, LostError) as error:
+            # After a missed deadline the server is still there.
+            self._may_disconnect = self._may_disconnect and isinstance(error, DeadlineError)
             self._fail(error)
 
     def _fail(self, error: FakenbdError) -> None:
@@ -190,7 +188,7 @@ class Connection:
     async def _watch(self) -> None:
         while True:
             if not self._in_flight:
-                await self._watchman.wait()
+                await self._watcher.wait()
                 continue
             oldest = next(iter(self._in_flight.values()))
             if trio.current_time() < oldest.deadline:

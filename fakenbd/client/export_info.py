@@ -1,9 +1,8 @@
-"""What a server offers, and what the client makes of the offer before it believes it.
+"""What a server says of its exports, and how much of it is used.
 
-A size, flags and block sizes come from the other side of the network. Block sizes that no server
-may advertise end the session (S-54 to S-56): every later computation would rest on them. Flags
-that contradict the rest of the offer are cleared (S-62), and a tail that no aligned request can
-reach is cut off the size (S-57); both are noted.
+Block sizes that no server may advertise end the session (S-54 to S-56): every later computation
+would rest on them. Flags that contradict the rest are cleared (S-62), and a tail that no aligned
+request can reach is cut off the size (S-57); both are noted.
 """
 
 from __future__ import annotations

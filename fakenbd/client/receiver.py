@@ -1,7 +1,7 @@
 """From the bytes of a connection to the answers of the requests in flight.
 
-As many bytes as there are go into one large buffer, and every whole reply in it is worked off
-before more are asked for. `parse` is the hot path: the usual reply, all content of a READ in one
+As many bytes as there are go into one large buffer, and every whole reply in it is parsed before
+more are received. `parse` is the hot path: the usual reply, all content of a READ in one
 chunk, costs one look at its header and one copy. It must leave everything unusual to `_take`, and
 nothing here may allocate what a length field alone asks for: the buffer grows with what has come,
 and content that is longer than what has come goes straight to the place its request made for it.
@@ -53,7 +53,7 @@ Answer = Callable[[int, Pending, outcome.Outcome[Any]], None]
 
 @attrs.define(eq=False)
 class Receiver:
-    """Works off the replies on `transport`; `answer` is told what each request came to."""
+    """Parses the replies on `transport`; `answer` is called with the result of each request."""
 
     transport: Transport
     negotiated: NegotiatedState
@@ -110,7 +110,7 @@ class Receiver:
         raise LostError(f"the server closed the connection{where}")
 
     def parse(self, view: memoryview, start: int, end: int) -> int:
-        """Work off all whole replies between `start` and `end`; where the first partial begins."""
+        """Parse all whole replies between `start` and `end`; where the first partial one begins."""
         in_flight = self.in_flight
         extended = self.negotiated.extended
         head = _EXTENDED_READ_CHUNK if extended else _READ_CHUNK
@@ -257,7 +257,7 @@ class Receiver:
             self.answer(cookie, pending, outcome.Value(None))
 
     def _finish(self, cookie: int, pending: Pending) -> None:
-        """The reply is complete: judge it. ProtocolError where it cannot be believed."""
+        """The reply is complete: answer the request. Raises ProtocolError for a hard breach."""
         reply = pending.gathered()
         result: outcome.Outcome[Any]
         try:

@@ -1,17 +1,15 @@
-"""A client that comes back: a lost connection is made again, and what was asked is asked again.
+"""A client with retries: a lost connection is made again, and the calls on it are repeated.
 
-A call is sent whole each time, at most as often as the policy allows: reads, writes, zeroes, trims
-and flushes may be repeated, since doing them twice is doing them once. All that is waited for
-stays bounded: the attempts, the pauses between them (longer each time, with jitter that is
-addressed by seed and attempt, so that two runs pause alike), and the time for one call in all.
+A call is repeated whole, at most as often as the policy allows: every command is idempotent.
+Bounded are the attempts, the pauses between them (longer each time, with jitter that depends on
+seed and attempt alone, so that two runs pause alike), and the time for one call in all.
 
 A new connection begins from nothing: TLS, replies and contexts are negotiated again. Before it is
-used it is compared with the first one; a server that came back with less than the caller relies on
-is a SessionChangedError, never a surprise. Not repeated are breaches of the protocol (a server that
-lies once lies again), refusals, errors that the server answers, and ESHUTDOWN.
+used it is compared with the first one; a server that offers less than before is a
+SessionChangedError. Not retried are breaches of the protocol, refusals, errors that the server
+answers, and ESHUTDOWN.
 
-What a server forgot of writes that it had acknowledged and not flushed, nobody can tell; the caller
-who must know flushes before the connection is lost.
+Writes that a server acknowledged and had not flushed when the connection was lost may be gone.
 """
 
 from __future__ import annotations

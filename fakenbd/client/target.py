@@ -29,7 +29,7 @@ Source: TypeAlias = Target | Callable[[], Awaitable[Target]]
 
 @attrs.frozen
 class Settings:
-    """How a connection is made: to what, in whose name, how strictly, how patiently, how safely.
+    """How a connection is made.
 
     `export` None means the export that the URI names, or the default one.
     """
@@ -52,7 +52,7 @@ class Settings:
 
     @property
     def security(self) -> TLS:
-        """What was said about TLS, or what the URI says of it. TLSError if the two disagree."""
+        """The TLS settings given, or those of the URI. TLSError if the two disagree."""
         uri = self.uri
         if self.tls is None:
             return TLS.of(uri) if uri is not None else TLS(policy="off")

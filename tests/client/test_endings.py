@@ -7,11 +7,11 @@ import trio
 import trio.testing
 
 from fakenbd.client import Client, Deadlines
-from fakenbd.errors import ClientError, DeadlineError
+from fakenbd.errors import ClientError, DeadlineError, NoncomplianceError
 from fakenbd.protocol.constants import Command, Option
 from fakenbd.protocol.decode import decode_client_flags
 from fakenbd.protocol.encode import encode
-from fakenbd.protocol.messages import Data, ErrorReply, Greeting, OptionReply
+from fakenbd.protocol.messages import Data, ErrorReply, Greeting, OptionReply, Status
 from tests.client.scripted import Script, answer, chunk, played
 
 pytestmark = pytest.mark.trio
@@ -145,6 +145,20 @@ async def test_disc_when_all_is_cancelled(autojump_clock):
             async with Client.connect(ours) as client:
                 await client.read(0, 512)
         assert scope.cancelled_caught
+
+
+async def test_disc_after_a_breach_that_leaves_the_framing_intact(autojump_clock):
+    async def script(server):
+        request = await server.request()
+        await server.say(chunk(request, Status(7, [(1000, 0)])))
+        await server.goodbye()
+
+    async def use(client):
+        with pytest.raises(NoncomplianceError, match="S-209"):
+            await client.statuses(0, 1024)
+
+    options = {"tolerance": "strict", "timeout": ONE_SECOND}
+    await played(script, use, options=options, blocks=(512, 4096, 8192))
 
 
 async def test_no_disc_behind_half_a_request(autojump_clock):
