@@ -94,12 +94,12 @@ async def _facts(uri: str, options: ClientOptions) -> dict[str, Any]:
             "style": client.style,
             "replies": "extended" if client.extended else replies,
             "tls": client.tls,
-            **_said(client),
+            **_advertised(client),
             "contexts": list(client.contexts),
         }
 
 
-def _said(offer: Offer | Commands) -> dict[str, Any]:
+def _advertised(offer: Offer | Commands) -> dict[str, Any]:
     """What a server says of an export beyond name and size."""
     sizes = offer.block_size
     return {
@@ -129,7 +129,7 @@ async def _listed(uri: str, options: ClientOptions) -> list[dict[str, Any]]:
     target = Uri.parse(uri)
     found: list[dict[str, Any]] = []
     settings = {**options.settings(target), "tls": options.security(target)}
-    with options.telling() as notes:
+    with options.noting() as notes:
         ask = partial(list_offers, target, notes=notes, **settings)
         policy = options.policy
         offers = await (ask() if policy is None else policy.persist(ask))
@@ -137,9 +137,9 @@ async def _listed(uri: str, options: ClientOptions) -> list[dict[str, Any]]:
         if isinstance(offer, str):
             found.append({"export": listed.name, "refused": offer})
             continue
-        told = {**_said(offer), "contexts": list(offer.contexts)}
-        told["description"] = told["description"] or listed.description or None
-        found.append({"export": listed.name, "size": offer.size, **told})
+        facts = {**_advertised(offer), "contexts": list(offer.contexts)}
+        facts["description"] = facts["description"] or listed.description or None
+        found.append({"export": listed.name, "size": offer.size, **facts})
     return found
 
 
@@ -191,7 +191,7 @@ def copy_disk(
         raise ClientError(f"neither {source} nor {destination} is the URI of an export")
     settings = options.settings(*remote)
     title = f"{Path(source).name or source} → {destination}"
-    with options.telling() as notes, _progress(title) as progress:
+    with options.noting() as notes, _progress(title) as progress:
         copied = trio.run(
             lambda: copy(
                 source,

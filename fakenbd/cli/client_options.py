@@ -124,7 +124,7 @@ class ClientOptions:
             if policy is None
             else ResilientClient.connect(uri, policy=policy, **settings)
         )
-        with self.telling() as notes:
+        with self.noting() as notes:
             async with connection as client:
                 try:
                     yield client
@@ -132,7 +132,7 @@ class ClientOptions:
                     notes += client.notes
 
     @contextmanager
-    def telling(self) -> Iterator[list[Noncompliance]]:
+    def noting(self) -> Iterator[list[Noncompliance]]:
         """A list for tolerated breaches, which are printed on standard error at the end."""
         # Without a handler, logging would print them as well.
         logging.getLogger("fakenbd").addHandler(logging.NullHandler())
@@ -141,10 +141,10 @@ class ClientOptions:
             yield notes
         finally:
             if not self.strict:
-                _tell(notes)
+                _print_notes(notes)
 
 
-def _tell(notes: Sequence[Noncompliance]) -> None:
+def _print_notes(notes: Sequence[Noncompliance]) -> None:
     """Print each breach once, and how often it came."""
     seen: dict[str, int] = {}
     for note in notes:
