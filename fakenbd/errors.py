@@ -19,7 +19,8 @@ FakenbdError
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 __all__ = [
     "ClientError",
@@ -42,6 +43,20 @@ __all__ = [
 
 class FakenbdError(Exception):
     """The root of the family: `except FakenbdError` catches all that fakenbd raises on purpose."""
+
+    def __reduce__(self) -> tuple[Callable[..., FakenbdError], tuple[Any, ...]]:
+        # By default a copy is made by calling the class with `args`, which holds the finished
+        # message and not what the subclasses' constructors take.
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(
+    kind: type[FakenbdError], args: tuple[Any, ...], attributes: dict[str, Any]
+) -> FakenbdError:
+    """An error as it was when it was copied or pickled."""
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(attributes)
+    return error
 
 
 class ProtocolError(FakenbdError):

@@ -1,4 +1,4 @@
-"""`fakenbd info`, `list`, `map`, `copy`: the reference client at work."""
+"""The verbs of the reference client: `fakenbd info`, `list`, `map`, `copy`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from fakenbd.cli.client_options import ClientOptions
-from fakenbd.client import Run, copy, list_offers, map_export, qemu_json
-from fakenbd.errors import ClientError
+from fakenbd.client import Commands, Offer, Run, copy, list_offers, map_export, qemu_json
+from fakenbd.errors import ClientError, ProtocolError
 from fakenbd.protocol.constants import State, TransmissionFlag, flag_names
 from fakenbd.protocol.text import visible
 from fakenbd.protocol.uri import Uri
@@ -39,22 +39,35 @@ def show_map(
     options: ClientOptions | None = None,
 ) -> int:
     """Show which parts of an export hold data, and which are holes."""
-    runs = trio.run(_runs, uri, context, options or ClientOptions())
-    if json:
-        print(qemu_json(runs), end="")
-        return 0
-    words = _allocation if context == "base:allocation" else hex
-    for run in runs:
-        print(f"{run.start:>15} {run.length:>15}  {run.flags:>3}  {words(run.flags)}")
+    runs: list[Run] = []
+    try:
+        trio.run(_map, uri, context, options or ClientOptions(), runs)
+    except (ClientError, ProtocolError) as error:
+        if not runs:
+            raise
+        _print_map(runs, context, json=json)
+        end = runs[-1].start + runs[-1].length
+        raise ClientError(f"nothing is known from byte {end} on: {error}") from error
+    _print_map(runs, context, json=json)
     return 0
 
 
-async def _runs(uri: str, context: str, options: ClientOptions) -> list[Run]:
+async def _map(uri: str, context: str, options: ClientOptions, runs: list[Run]) -> None:
     async with options.connect(uri, (context,)) as client:
-        if not client.contexts and context == "base:allocation":
+        if client.contexts or context != "base:allocation":
+            await map_export(client, context=context, runs=runs)
+        elif client.size:
             # Without block status everything is data: the answer that is always safe.
-            return [Run(0, client.size, 0)] if client.size else []
-        return await map_export(client, context=context)
+            runs.append(Run(0, client.size, 0))
+
+
+def _print_map(runs: list[Run], context: str, *, json: bool) -> None:
+    if json:
+        print(qemu_json(runs), end="")
+        return
+    words = _allocation if context == "base:allocation" else hex
+    for run in runs:
+        print(f"{run.start:>15} {run.length:>15}  {run.flags:>3}  {words(run.flags)}")
 
 
 def _allocation(flags: int) -> str:
@@ -74,21 +87,20 @@ def info(uri: _Target, /, *, json: _Json = False, options: ClientOptions | None 
 
 async def _facts(uri: str, options: ClientOptions) -> dict[str, Any]:
     async with options.connect(uri) as client:
-        session, offer = client.session, client.session.offer
-        replies = "structured" if session.structured else "simple"
+        replies = "structured" if client.structured else "simple"
         return {
-            "export": offer.name,
-            "size": offer.size,
-            "style": session.style,
-            "replies": "extended" if session.extended else replies,
-            "tls": session.tls,
-            **_said(offer),
+            "export": client.export,
+            "size": client.size,
+            "style": client.style,
+            "replies": "extended" if client.extended else replies,
+            "tls": client.tls,
+            **_advertised(client),
             "contexts": list(client.contexts),
         }
 
 
-def _said(offer: Any) -> dict[str, Any]:
-    """What an offer says beyond name and size."""
+def _advertised(offer: Offer | Commands) -> dict[str, Any]:
+    """What a server says of an export beyond name and size."""
     sizes = offer.block_size
     return {
         "flags": flag_names(TransmissionFlag, offer.flags).split("|"),
@@ -117,7 +129,7 @@ async def _listed(uri: str, options: ClientOptions) -> list[dict[str, Any]]:
     target = Uri.parse(uri)
     found: list[dict[str, Any]] = []
     settings = {**options.settings(target), "tls": options.security(target)}
-    with options.telling() as notes:
+    with options.noting() as notes:
         ask = partial(list_offers, target, notes=notes, **settings)
         policy = options.policy
         offers = await (ask() if policy is None else policy.persist(ask))
@@ -125,9 +137,9 @@ async def _listed(uri: str, options: ClientOptions) -> list[dict[str, Any]]:
         if isinstance(offer, str):
             found.append({"export": listed.name, "refused": offer})
             continue
-        told = {**_said(offer), "contexts": list(offer.contexts)}
-        told["description"] = told["description"] or listed.description or None
-        found.append({"export": listed.name, "size": offer.size, **told})
+        facts = {**_advertised(offer), "contexts": list(offer.contexts)}
+        facts["description"] = facts["description"] or listed.description or None
+        found.append({"export": listed.name, "size": offer.size, **facts})
     return found
 
 
@@ -179,7 +191,7 @@ def copy_disk(
         raise ClientError(f"neither {source} nor {destination} is the URI of an export")
     settings = options.settings(*remote)
     title = f"{Path(source).name or source} → {destination}"
-    with options.telling() as notes, _progress(title) as progress:
+    with options.noting() as notes, _progress(title) as progress:
         copied = trio.run(
             lambda: copy(
                 source,

@@ -1,4 +1,4 @@
-"""What the verbs of the reference client have in common: how patient, how strict, how safe."""
+"""Options that the verbs of the reference client have in common: timeout, strictness, TLS."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class ClientOptions:
         return Policy(attempts=self.retry + 1) if self.retry else None
 
     def security(self, uri: Uri) -> TLS:
-        """The URI's wishes for TLS, and what the options say otherwise."""
+        """The TLS settings of the URI, overridden by the options."""
         if self.tls_certificates is not None:
             uri = attrs.evolve(uri, tls_certificates=str(self.tls_certificates))
         if self.tls_psk is not None:
@@ -102,9 +102,7 @@ class ClientOptions:
         )
 
     def settings(self, *uris: Uri) -> dict[str, Any]:
-        """The keyword arguments for everything that connects to `uris`, but for `tls`."""
-        # The notes are told at the end, each once; the log would say them again.
-        logging.getLogger("fakenbd").addHandler(logging.NullHandler())
+        """Keyword arguments for what connects to `uris`, but for `tls`; warns of odd parameters."""
         for uri in uris:
             for name, _ in uri.unknown:  # C-154
                 print(f"fakenbd: the URI's parameter {visible(name)} is not known", file=sys.stderr)
@@ -117,7 +115,7 @@ class ClientOptions:
     async def connect(
         self, target: str, contexts: Sequence[str] = ("base:allocation",)
     ) -> AsyncIterator[Commands]:
-        """A client of `target`; what it put up with is told on standard error at the end."""
+        """A client of `target`; tolerated breaches are printed on standard error at the end."""
         uri = Uri.parse(target)
         settings = {**self.settings(uri), "tls": self.security(uri), "contexts": contexts}
         policy = self.policy
@@ -126,7 +124,7 @@ class ClientOptions:
             if policy is None
             else ResilientClient.connect(uri, policy=policy, **settings)
         )
-        with self.telling() as notes:
+        with self.noting() as notes:
             async with connection as client:
                 try:
                     yield client
@@ -134,18 +132,20 @@ class ClientOptions:
                     notes += client.notes
 
     @contextmanager
-    def telling(self) -> Iterator[list[Noncompliance]]:
-        """A list of what the client puts up with, which is told on standard error at the end."""
+    def noting(self) -> Iterator[list[Noncompliance]]:
+        """A list for tolerated breaches, which are printed on standard error at the end."""
+        # Without a handler, logging would print them as well.
+        logging.getLogger("fakenbd").addHandler(logging.NullHandler())
         notes: list[Noncompliance] = []
         try:
             yield notes
         finally:
             if not self.strict:
-                _tell(notes)
+                _print_notes(notes)
 
 
-def _tell(notes: Sequence[Noncompliance]) -> None:
-    """Say what the client put up with, each breach once and how often it came."""
+def _print_notes(notes: Sequence[Noncompliance]) -> None:
+    """Print each breach once, and how often it came."""
     seen: dict[str, int] = {}
     for note in notes:
         seen[str(note)] = seen.get(str(note), 0) + 1

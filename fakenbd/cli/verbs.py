@@ -100,7 +100,8 @@ VERBS: Final = {
         "fakenbd.cli.client:show_map",
         "Show which parts of an export hold data, and which are holes.",
         "URI [OPTIONS]",
-        "A line for each extent: its start, its length, its flags as a number and in words.",
+        "A line for each extent: its start, its length, its flags as a number and in words. If "
+        "the server fails late, what is known until there is printed, and the exit status is 1.",
         (f"fakenbd map {_URI}", f"fakenbd map --strict --json {_URI}"),
     ),
     "copy": Verb(

@@ -7,14 +7,14 @@ from typing import Final
 
 import attrs
 
-from fakenbd.client.session import Offer
 from fakenbd.protocol.constants import MAXIMUM_PAYLOAD
 from fakenbd.protocol.messages import Extent
+from fakenbd.protocol.negotiated import NegotiatedState
 
 __all__ = ["Blocks", "cut", "pieces"]
 
 PORTABLE: Final = 512
-"""What a block counts as for reads where the server did not say (C-93)."""
+"""The block that reads keep to where the server advertised none (C-93)."""
 
 
 @attrs.frozen
@@ -30,14 +30,14 @@ class Blocks:
     portable: int = PORTABLE
 
     @classmethod
-    def of(cls, offer: Offer) -> Blocks:
-        """The geometry that a judged offer stands for."""
-        blocks = offer.block_size
+    def of(cls, negotiated: NegotiatedState) -> Blocks:
+        """The geometry of the export that was opened."""
+        size, blocks = negotiated.size or 0, negotiated.block_size
         if blocks is None:
-            return cls(offer.size)
+            return cls(size)
         payload = min(blocks.maximum, MAXIMUM_PAYLOAD)
         payload -= payload % blocks.minimum
-        return cls(offer.size, blocks.minimum, payload, blocks.minimum)
+        return cls(size, blocks.minimum, payload, blocks.minimum)
 
     def widened(self, offset: int, length: int, block: int) -> tuple[int, int]:
         """The whole blocks that hold a range, as far as the export goes: first, past the last."""

@@ -1,8 +1,9 @@
 """A stream during the handshake: performs the steps of a negotiation, each under its deadline.
 
 A deadline covers everything from one Send to the next: however many replies a server sends, or
-however slowly their bytes trickle, they do not extend it. Where the negotiation ends in a refusal
-while options may still be asked, the session is left with ABORT, as politely as the server allows.
+however slowly their bytes trickle, they do not extend it. Where the negotiation ends while options
+may still be asked, in a refusal, at a deadline or because the caller gave up, the session is left
+with ABORT, unless a message is half sent or half received.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import trio
 from fakenbd.client.negotiation import Negotiation
 from fakenbd.client.option import Handshake, Receive, Send
 from fakenbd.client.transport import broken
-from fakenbd.errors import ClientError, DeadlineError, LostError, ProtocolError, TLSError
+from fakenbd.errors import DeadlineError, LostError, ProtocolError, TLSError
 
 __all__ = ["Channel", "Deadlines", "Upgrader"]
 
@@ -34,8 +35,8 @@ class Deadlines:
     """Seconds that each wait may take; there is no wait without one.
 
     `option` is for all replies to one option and for the TLS handshake; `reply` from a request to
-    the last chunk of its reply, with one more second for each MiB in flight; `stall` for sending
-    while the server takes nothing.
+    the last chunk of its reply, with one more second for each MiB of payload in flight; `stall` for
+    sending while the server takes nothing.
     """
 
     connect: float = 15.0
@@ -66,6 +67,7 @@ class Channel:
     deadlines: Deadlines = Deadlines()
     upgrader: Upgrader | None = None
     incoming: bytearray = attrs.field(factory=bytearray, init=False)
+    _mid_message: bool = attrs.field(default=False, init=False)
 
     async def perform(self, handshake: Handshake[_T], *, seconds: float | None = None) -> _T:
         """Perform all steps. Raises what the negotiation raises, LostError and DeadlineError.
@@ -103,31 +105,34 @@ class Channel:
         raise DeadlineError(f"no {awaiting} came within {allowed:g} s")
 
     async def leave(self, negotiation: Negotiation, error: BaseException | None = None) -> None:
-        """End a session that is still in haggling, after `error` or because all is said."""
-        polite = error is None or (
-            isinstance(error, ClientError) and not isinstance(error, LostError)
-        )
+        """End a session before it is in use, after `error` or because it is not needed any more."""
+        given_up = isinstance(error, (DeadlineError, trio.Cancelled))
+        lost = isinstance(error, (LostError, ProtocolError)) and not given_up
+        intact = not (lost or self._mid_message)
         with trio.move_on_after(self.deadlines.close, shield=True) as scope:
-            if polite and negotiation.haggling:
+            if intact and negotiation.haggling:
                 with contextlib.suppress(LostError):
-                    await self.perform(negotiation.abort(), seconds=self.deadlines.close)
-            elif polite and negotiation.transmitting:
+                    # The reply would come behind the one that was not worth waiting for.
+                    abort = negotiation.abort(awaited=not given_up)
+                    await self.perform(abort, seconds=self.deadlines.close)
+            elif intact and negotiation.transmitting:
                 await self._send(negotiation.disconnect())
             await self.stream.aclose()
         if scope.cancelled_caught:
             await trio.aclose_forcefully(self.stream)
 
     async def _send(self, data: bytes) -> None:
-        try:
+        self._mid_message = True
+        # What the server sent before it closed explains more than this error: it is read next.
+        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             await self.stream.send_all(data)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            # What the server said before it closed tells more than the send: it is read next.
-            return
+        self._mid_message = False
 
     async def _receive(self, step: Receive, awaiting: str) -> object:
         while True:
             with memoryview(self.incoming) as view:
                 decoded = step.decode(view)
+            self._mid_message = decoded is None and bool(self.incoming)
             if decoded is not None:
                 message, length = decoded
                 del self.incoming[:length]

@@ -1,12 +1,12 @@
-"""The reference client: what a caller asks for, in requests that the server may be asked.
+"""A client of one connection: turns calls into requests that the server has to accept.
 
 A request is inside of the export, a multiple of the minimum block, and no longer than the maximum
-payload. What a caller asks need not be: reads are widened to whole blocks and trimmed again, the
-edges of a write are read, changed and written back (one such write at a time), long ones are split
-with several parts in flight. A read returns exactly the bytes asked for, or raises.
+payload. Calls need not be: reads are widened to whole blocks and trimmed again, the edges of a
+write are read, changed and written back (one such write at a time), long calls are split into
+requests, several of them in flight. A read returns exactly the bytes asked for, or raises.
 
-Nothing is sent that the server did not offer: the client does without where there is an honest way
-(zeroes can be written, FUA is a write and a flush), and says so where there is none.
+Nothing is sent that the server did not offer. Where the same can be had otherwise, it is (zeroes
+are written as data, FUA is a write and a flush); elsewhere the call raises ClientError.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from fakenbd.client.connection import Connection
 from fakenbd.client.noncompliance import Noncompliance, Tolerance
 from fakenbd.client.pending import Pending
 from fakenbd.client.reassembly import StatusReply
-from fakenbd.client.session import Session
 from fakenbd.client.target import Settings, Target, opened
 from fakenbd.client.tls import TLS
 from fakenbd.errors import ClientError, CommandError, FakenbdError
@@ -38,6 +37,7 @@ from fakenbd.protocol.constants import (
     spec_name,
 )
 from fakenbd.protocol.messages import Buffer
+from fakenbd.protocol.negotiated import NegotiatedState
 from fakenbd.protocol.text import quoted
 
 __all__ = ["Client"]
@@ -62,7 +62,7 @@ class Client(Commands):
     _edges: trio.Lock = attrs.field(factory=trio.Lock, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._blocks = Blocks.of(self.session.offer)
+        self._blocks = Blocks.of(self.negotiated)
 
     def __repr__(self) -> str:
         state = "open" if self.failure is None else f"ended: {self.failure}"
@@ -88,7 +88,7 @@ class Client(Commands):
         `export` and `tls` override what the URI says. `timeout` is for each wait in seconds, or
         the deadlines of each kind. One TRIM, WRITE_ZEROES or CACHE covers at most `effect` bytes,
         a multiple of the server's blocks. Raises UriError, LostError, ProtocolError, RefusedError,
-        ShutdownError, TLSError. At the end the client disconnects softly where it still can.
+        ShutdownError, TLSError. The last message is DISC (see `connection`).
         """
         settings = Settings(
             target,
@@ -106,8 +106,8 @@ class Client(Commands):
     # --- what the server offers ----------------------------------------------------------------
 
     @property
-    def session(self) -> Session:
-        return self._connection.session
+    def negotiated(self) -> NegotiatedState:
+        return self._connection.negotiated
 
     @property
     def contexts(self) -> tuple[str, ...]:
@@ -289,7 +289,7 @@ class Client(Commands):
         reply = StatusReply(
             offset=low,
             length=high - low,
-            contexts=self.session.contexts,
+            contexts=self.negotiated.contexts,
             req_one=req_one,
             minimum=self._blocks.minimum,
             size=self.size,

@@ -1,18 +1,18 @@
-"""What one can ask of an export, over one connection, over several, or over one that comes back."""
+"""The commands of an export, over one connection, over several, or over one with retries."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import Literal
 
 import attrs
 
 from fakenbd.client.noncompliance import Noncompliance
-from fakenbd.client.session import Session
 from fakenbd.errors import ClientError
 from fakenbd.protocol.constants import TransmissionFlag
 from fakenbd.protocol.messages import Buffer, Extent
-from fakenbd.protocol.negotiated import BlockSize
+from fakenbd.protocol.negotiated import BlockSize, NegotiatedState
 from fakenbd.protocol.text import quoted
 
 __all__ = ["Commands"]
@@ -32,8 +32,8 @@ class Commands(ABC):
 
     @property
     @abstractmethod
-    def session(self) -> Session:
-        """All that both sides agreed on."""
+    def negotiated(self) -> NegotiatedState:
+        """All that was negotiated; not to be changed. The properties below are parts of it."""
 
     @property
     @abstractmethod
@@ -48,47 +48,54 @@ class Commands(ABC):
     @property
     def size(self) -> int:
         """The size of the export in bytes, as far as whole blocks reach."""
-        return self.session.offer.size
+        return self.negotiated.size or 0
 
     @property
     def flags(self) -> int:
         """The transmission flags (TransmissionFlag) that make sense for this session."""
-        return self.session.offer.flags
+        return self.negotiated.flags
 
     @property
     def block_size(self) -> BlockSize | None:
-        """What the server said about block sizes, if anything."""
-        return self.session.offer.block_size
+        """The block sizes (NBD_INFO_BLOCK_SIZE), if the server sent them."""
+        return self.negotiated.block_size
+
+    @property
+    def style(self) -> Literal["oldstyle", "newstyle", "fixed"]:
+        """The kind of handshake; "newstyle" is the one without options but NBD_OPT_EXPORT_NAME."""
+        if self.negotiated.oldstyle:
+            return "oldstyle"
+        return "fixed" if self.negotiated.fixed else "newstyle"
 
     @property
     def structured(self) -> bool:
         """Whether structured replies were agreed on."""
-        return self.session.structured
+        return self.negotiated.structured
 
     @property
     def extended(self) -> bool:
         """Whether extended headers were agreed on."""
-        return self.session.extended
+        return self.negotiated.extended
 
     @property
     def tls(self) -> bool:
         """Whether the connection is protected by TLS."""
-        return self.session.tls
+        return self.negotiated.tls
 
     @property
     def export(self) -> str:
         """The name that was asked for."""
-        return self.session.offer.name
+        return self.negotiated.export or ""
 
     @property
     def canonical_name(self) -> str | None:
-        """What the server calls the export, if it said."""
-        return self.session.offer.canonical_name
+        """The canonical name (NBD_INFO_NAME), if the server sent it."""
+        return self.negotiated.canonical_name
 
     @property
     def description(self) -> str | None:
-        """What the server says about the export, if anything."""
-        return self.session.offer.description
+        """The description (NBD_INFO_DESCRIPTION), if the server sent it."""
+        return self.negotiated.description
 
     def offers(self, flag: TransmissionFlag) -> bool:
         """Whether the server set a transmission flag."""
@@ -139,7 +146,7 @@ class Commands(ABC):
     async def statuses(
         self, offset: int, length: int, *, req_one: bool = False
     ) -> Mapping[str, Sequence[tuple[int, int]]]:
-        """What one request tells of a range: for each context at least one extent from `offset`.
+        """The answer to one BLOCK_STATUS: for each context at least one extent from `offset`.
 
         An extent is its length and its flags. The extents may cover less than the range,
         differently in each context, but never more.

@@ -1,19 +1,20 @@
 """One connection in transmission: many requests in flight, replies in any order.
 
 Three tasks serve it. The sender gathers all requests that are ready into one system call, the
-receiver works off every whole reply that has come, and the watchman looks at the oldest request
-and gives the connection up when its reply is overdue.
-A request is a slot in `_in_flight`, filled by the receiver, which wakes the task that waits for it.
-A caller that was cancelled leaves its slot behind: the reply still comes, and is thrown away.
+receiver parses every whole reply that has come, and the watcher ends the connection when the reply
+to the oldest request is overdue. A request is a slot in `_in_flight`, filled by the receiver, which
+wakes the task that waits for it. The slot of a cancelled call stays until its reply has come.
 
 A hard breach, a lost connection and a missed deadline fail every waiting call and all later ones.
-ESHUTDOWN lets the requests in flight finish, then disconnects (C-127).
+ESHUTDOWN lets the requests in flight finish (C-127). However it ends, the last message is DISC,
+unless the server broke the protocol or is gone, or a message is half sent or half received.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Final
 
 import attrs
@@ -25,14 +26,11 @@ from fakenbd.client.noncompliance import Notes
 from fakenbd.client.pending import Bell, Pending
 from fakenbd.client.reassembly import Reply, asked
 from fakenbd.client.receiver import Receiver
-from fakenbd.client.session import Session
 from fakenbd.client.transport import Transport
 from fakenbd.errors import (
-    ClientError,
     DeadlineError,
     FakenbdError,
     LostError,
-    NoncomplianceError,
     ProtocolError,
     ShutdownError,
 )
@@ -44,11 +42,15 @@ from fakenbd.protocol.constants import (
     CommandFlag,
 )
 from fakenbd.protocol.messages import Buffer
+from fakenbd.protocol.negotiated import NegotiatedState
 
 __all__ = ["Connection"]
 
 RATE: Final = 1 << 20
-"""Bytes in flight for which a reply may take a second longer."""
+"""Bytes of payload in flight for which a reply may take a second longer."""
+
+WITH_PAYLOAD: Final = frozenset({int(Command.READ), int(Command.WRITE)})
+"""Commands whose length is that of a payload; a TRIM of 1 TiB is as short as one of 1 KiB."""
 
 
 @attrs.define(eq=False)
@@ -56,7 +58,7 @@ class Connection:
     """The requests and replies of one session; `run` must be running while it is used."""
 
     transport: Transport
-    session: Session
+    negotiated: NegotiatedState
     deadlines: Deadlines
     notes: Notes
     leftover: bytes = b""
@@ -65,11 +67,12 @@ class Connection:
     ended: trio.Event = attrs.field(factory=trio.Event, init=False)
     _cookie: int = attrs.field(default=0, init=False)
     _in_flight: dict[int, Pending] = attrs.field(factory=dict, init=False)
-    _bytes_in_flight: int = attrs.field(default=0, init=False)
+    _payload_in_flight: int = attrs.field(default=0, init=False)
     _outgoing: list[Buffer] = attrs.field(factory=list, init=False)
     _sender: Bell = attrs.field(factory=Bell, init=False)
-    _watchman: Bell = attrs.field(factory=Bell, init=False)
-    _leaving: bool = attrs.field(default=False, init=False)
+    _watcher: Bell = attrs.field(factory=Bell, init=False)
+    _sending: bool = attrs.field(default=False, init=False)
+    _may_disconnect: bool = attrs.field(default=True, init=False)
     _idle: trio.Event | None = attrs.field(default=None, init=False)
     _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
 
@@ -90,8 +93,9 @@ class Connection:
         if self.failure is not None:
             raise copy.copy(self.failure)
         self._cookie = cookie = self._cookie + 1
-        self._bytes_in_flight += length
-        deadline = trio.current_time() + self.deadlines.reply + self._bytes_in_flight / RATE
+        if command in WITH_PAYLOAD:
+            self._payload_in_flight += length
+        deadline = trio.current_time() + self.deadlines.reply + self._payload_in_flight / RATE
         pending = Pending(command, offset, length, flags, deadline, reply, target)
         self._in_flight[cookie] = pending
         self._outgoing.append(self._header(command, cookie, offset, length, flags))
@@ -99,12 +103,12 @@ class Connection:
             self._outgoing.append(payload)
         if self._sender.sleeper is not None:
             self._sender.ring()
-        if self._watchman.sleeper is not None:
-            self._watchman.ring()
+        if self._watcher.sleeper is not None:
+            self._watcher.ring()
         return pending
 
     def _header(self, command: int, cookie: int, offset: int, length: int, flags: int) -> bytes:
-        if self.session.extended:
+        if self.negotiated.extended:
             if command == Command.WRITE:
                 flags |= CommandFlag.PAYLOAD_LEN  # C-106
             return layout.EXTENDED_REQUEST.pack(
@@ -118,11 +122,10 @@ class Connection:
         """Serve the connection until it ends; never raises for what the server does."""
         receiver = Receiver(
             self.transport,
+            self.negotiated,
             self._in_flight,
             self.notes,
             self._answer,
-            structured=self.session.structured,
-            extended=self.session.extended,
         )
         try:
             with self._scope:
@@ -133,25 +136,31 @@ class Connection:
         finally:
             self._fail(LostError("the connection was closed"))
             with trio.move_on_after(self.deadlines.close, shield=True):
+                if self._may_disconnect and not (self._sending or receiver.mid_message):
+                    # C-129: no range; C-130: nothing follows.
+                    disconnect = self._header(Command.DISC, self._cookie + 1, 0, 0, 0)
+                    with suppress(LostError):
+                        await self.transport.send([disconnect], stall=self.deadlines.close)
                 await self.transport.aclose()
             self.ended.set()
 
     async def close(self) -> None:
-        """Disconnect softly: wait for what is in flight, say NBD_CMD_DISC, end the connection."""
+        """Wait for what is in flight, as long as the deadline allows, and end the connection."""
         with trio.move_on_after(self.deadlines.close, shield=True):
-            if self._in_flight and self.failure is None:
+            if self._in_flight:
                 self._idle = trio.Event()
                 await self._idle.wait()
-            if not self._leaving and self.failure is None:
-                self._leave(LostError("the connection was closed"))
+        self._fail(LostError("the connection was closed"))
+        with trio.CancelScope(shield=True):
             await self.ended.wait()
-        self._scope.cancel()
 
     async def _guarded(self, task: Callable[..., Awaitable[None]], *arguments: bytes) -> None:
         """Run one of the tasks; what it meets on the wire ends the connection, not the program."""
         try:
             await task(*arguments)
-        except (ProtocolError, LostError, NoncomplianceError) as error:
+        except (ProtocolError, LostError) as error:
+            # After a missed deadline the server is still there.
+            self._may_disconnect = self._may_disconnect and isinstance(error, DeadlineError)
             self._fail(error)
 
     def _fail(self, error: FakenbdError) -> None:
@@ -165,29 +174,21 @@ class Connection:
             self._idle.set()
         self._scope.cancel()
 
-    def _leave(self, reason: ClientError) -> None:
-        """Send DISC behind all requests; none may follow it."""
-        self.failure = self.failure or reason
-        self._leaving = True
-        # C-129: no range; C-130: nothing follows.
-        self._outgoing.append(self._header(Command.DISC, self._cookie + 1, 0, 0, 0))
-        self._sender.ring()
-
     # --- tasks ---------------------------------------------------------------------------------
 
     async def _send(self) -> None:
         while True:
             while not self._outgoing:
-                if self._leaving:
-                    self._scope.cancel()
                 await self._sender.wait()
             buffers, self._outgoing = self._outgoing, []
+            self._sending = True  # stays where sending fails: how much has left is not known
             await self.transport.send(buffers, stall=self.deadlines.stall)
+            self._sending = False
 
     async def _watch(self) -> None:
         while True:
             if not self._in_flight:
-                await self._watchman.wait()
+                await self._watcher.wait()
                 continue
             oldest = next(iter(self._in_flight.values()))
             if trio.current_time() < oldest.deadline:
@@ -201,12 +202,13 @@ class Connection:
     def _answer(self, cookie: int, pending: Pending, result: outcome.Outcome[Any]) -> None:
         """What the receiver does with a request whose reply is complete."""
         del self._in_flight[cookie]
-        self._bytes_in_flight -= pending.length
+        if pending.command in WITH_PAYLOAD:
+            self._payload_in_flight -= pending.length
         pending.fill(result)
         if isinstance(result, outcome.Error) and isinstance(result.error, ShutdownError):
             self.failure = self.failure or result.error  # C-127: nothing is asked any more
         if not self._in_flight:
             if self._idle is not None:
                 self._idle.set()
-            if isinstance(self.failure, ShutdownError) and not self._leaving:
-                self._leave(self.failure)
+            if self.failure is not None:
+                self._scope.cancel()

@@ -9,9 +9,9 @@ from typing import Any
 import attrs
 
 from fakenbd.client.channel import Channel, Deadlines
+from fakenbd.client.export_info import Listed, Offer
 from fakenbd.client.negotiation import Negotiation
 from fakenbd.client.noncompliance import Noncompliance, Tolerance
-from fakenbd.client.session import Listed, Offer
 from fakenbd.client.target import Settings, Target, begin
 from fakenbd.client.tls import TLS
 from fakenbd.errors import RefusedError

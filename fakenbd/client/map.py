@@ -21,20 +21,31 @@ class Run(NamedTuple):
 
 
 async def map_export(
-    client: Commands, *, context: str | None = None, req_one: bool = False
+    client: Commands,
+    *,
+    context: str | None = None,
+    req_one: bool = False,
+    runs: list[Run] | None = None,
 ) -> list[Run]:
-    """All runs of an export in one metadata context, None for the first one selected."""
-    runs: list[Run] = []
+    """All runs of an export in one metadata context, None for the first one selected.
+
+    They are added to `runs`, an empty list, which holds those from offset 0 on that are known where
+    this raises.
+    """
+    runs = [] if runs is None else runs
     start = 0
     extents = client.block_status(0, client.size, context=context, req_one=req_one)
     async for length, flags in extents:
-        if runs and runs[-1].flags == flags:
-            before = runs[-1]
-            runs[-1] = Run(before.start, before.length + length, flags)
-        else:
-            runs.append(Run(start, length, flags))
+        _append(runs, Run(start, length, flags))
         start += length
     return runs
+
+
+def _append(runs: list[Run], run: Run) -> None:
+    """Add the run that follows, merged with the last one where their flags are the same."""
+    if runs and runs[-1].flags == run.flags:
+        run = Run(runs[-1].start, runs.pop().length + run.length, run.flags)
+    runs.append(run)
 
 
 def allocation(runs: Iterable[Run]) -> list[Run]:
@@ -42,11 +53,7 @@ def allocation(runs: Iterable[Run]) -> list[Run]:
     known = State.HOLE | State.ZERO
     merged: list[Run] = []
     for start, length, flags in runs:
-        if merged and merged[-1].flags == flags & known:
-            before = merged[-1]
-            merged[-1] = Run(before.start, before.length + length, before.flags)
-        else:
-            merged.append(Run(start, length, flags & known))
+        _append(merged, Run(start, length, flags & known))
     return merged
 
 

@@ -1,29 +1,26 @@
-"""The client's half of the handshake, without any I/O.
+"""The client's half of the handshake, without any I/O, as generators of steps (see `option`).
 
-Each handshake is a generator of three kinds of steps: Send these bytes, Receive a message that
-this decoder understands, Upgrade the stream to TLS. Whoever drives it performs the step and sends
-the result back in; a connection that ends is thrown in as LostError at the Receive. So a fallback
-reads as it is: ask, look at the answer, go on.
+A fallback reads as it is: ask, look at the answer, go on.
 
     oldstyle           size and flags come with the greeting; nothing can be asked
     newstyle           one option only, EXPORT_NAME; a refusal is a closed connection
     fixed newstyle     STARTTLS, EXTENDED_HEADERS, else STRUCTURED_REPLY, SET_META_CONTEXT, GO;
                        every error but those that end the session means "do without"
 
-The framing is taken strictly: a reply to another option, a type that the option does not have, a
-body that does not fit its type raise ProtocolError, and so does a server that never stops
-answering. An option refused raises an error of the ClientError family; then the session is still
-in haggling, and is left with `abort`.
+The framing is taken strictly, and a breach raises ProtocolError. An option refused raises an error
+of the ClientError family; then the session is still in haggling, and is left with `abort`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, Literal, TypeAlias
 
 import attrs
 
+from fakenbd.client.export_info import Listed, Offer, judged, well_formed
 from fakenbd.client.noncompliance import Noncompliance, Notes
 from fakenbd.client.option import (
     REPLY_LIMIT,
@@ -34,7 +31,6 @@ from fakenbd.client.option import (
     Upgrade,
     ask,
 )
-from fakenbd.client.session import Listed, Offer, Session, Style, judged, well_formed
 from fakenbd.errors import (
     ClientError,
     LostError,
@@ -47,7 +43,6 @@ from fakenbd.protocol.constants import (
     OPTION_REPLY_MAGIC,
     ClientFlag,
     Command,
-    HandshakeFlag,
     Info,
     Option,
     Reply,
@@ -60,12 +55,18 @@ from fakenbd.protocol.decode import (
 )
 from fakenbd.protocol.encode import encode
 from fakenbd.protocol.messages import Greeting, OldstyleGreeting, OptionRequest
-from fakenbd.protocol.negotiated import BlockSize
+from fakenbd.protocol.negotiated import BlockSize, NegotiatedState
 from fakenbd.protocol.text import quoted
 
 __all__ = ["Negotiation", "TLSPolicy", "Wishes"]
 
+_KINDS: Final = {messages.InfoExport: Info.EXPORT, messages.InfoBlockSize: Info.BLOCK_SIZE}
+"""The information types whose messages do not name their type."""
+
 TLSPolicy: TypeAlias = Literal["off", "allow", "require"]
+
+CLIENT_FLAGS: Final = int(ClientFlag.FIXED_NEWSTYLE | ClientFlag.NO_ZEROES)
+"""The client announces those of its flags that the server announced: both have the same bits."""
 
 INFOS: Final = (Info.NAME, Info.DESCRIPTION, Info.BLOCK_SIZE)
 
@@ -94,11 +95,7 @@ class Negotiation:
 
     wishes: Wishes = Wishes()
     notes: Notes = attrs.field(factory=Notes)
-    style: Style = attrs.field(default="newstyle", init=False)
-    zeroes: bool = attrs.field(default=True, init=False)
-    tls: bool = attrs.field(default=False, init=False)
-    structured: bool = attrs.field(default=False, init=False)
-    extended: bool = attrs.field(default=False, init=False)
+    negotiated: NegotiatedState = attrs.field(factory=NegotiatedState, init=False)
     haggling: bool = attrs.field(default=False, init=False)
     """Whether the session may be left with `abort`, and must be (C-132)."""
     transmitting: bool = attrs.field(default=False, init=False)
@@ -106,60 +103,60 @@ class Negotiation:
 
     # --- the whole handshake -------------------------------------------------------------------
 
-    def open(self) -> Handshake[Session]:
+    def open(self) -> Handshake[NegotiatedState]:
         """The handshake up to transmission."""
         greeting = yield from self.begin()
         if isinstance(greeting, OldstyleGreeting):
             return self._oldstyle(greeting)
-        contexts: dict[int, str] = {}
-        if self.wishes.contexts and (self.structured or self.extended):
-            contexts = yield from self._select()
+        if self.wishes.contexts and self.negotiated.chunks:
+            yield from self._select()
         offer = None
-        if self.style == "fixed":
+        if self.haggling:
             offer = yield from self._go()
         if offer is None:
             offer = yield from self._export_name()
-        self.haggling = False
-        return self._session(offer, contexts)
+        return self._opened(offer)
 
     def disconnect(self) -> bytes:
         """NBD_CMD_DISC, for a session that began and is not wanted after all."""
         self.transmitting = False
-        return encode(messages.Request(Command.DISC, extended=self.extended))
+        return encode(messages.Request(Command.DISC, extended=self.negotiated.extended))
 
     def begin(self) -> Handshake[Greeting | OldstyleGreeting]:
         """Greeting, client flags, TLS, and the form of replies."""
         greeting: Greeting | OldstyleGreeting = yield Receive(decode_greeting)
         if isinstance(greeting, OldstyleGreeting):
-            self.style = "oldstyle"
+            self.negotiated.oldstyle = True
             self._need_no_tls("oldstyle")
             return greeting
-        flags = greeting.flags & (HandshakeFlag.FIXED_NEWSTYLE | HandshakeFlag.NO_ZEROES)  # C-05
-        self.zeroes = not flags & HandshakeFlag.NO_ZEROES
-        if flags & HandshakeFlag.FIXED_NEWSTYLE:
-            self.style = "fixed"
-        else:
+        self.negotiated.handshake_flags = greeting.flags
+        self.negotiated.client_flags = greeting.flags & CLIENT_FLAGS  # C-05
+        if not self.negotiated.fixed:
             self._need_no_tls("newstyle without options")  # S-113
-        client = ClientFlag.FIXED_NEWSTYLE if self.style == "fixed" else 0
-        client |= 0 if self.zeroes else ClientFlag.NO_ZEROES
-        yield Send(encode(messages.ClientFlags(client)), "first option reply")
-        if self.style == "fixed":
+        yield Send(encode(messages.ClientFlags(self.negotiated.client_flags)), "first option reply")
+        if self.negotiated.fixed:
             self.haggling = True
             yield from self._start_tls()
             yield from self._choose_replies()
         return greeting
 
-    def _session(self, offer: Offer, contexts: dict[int, str]) -> Session:
-        self.transmitting = True
-        offer, notes = judged(offer, structured=self.structured, extended=self.extended)
+    def _opened(self, offer: Offer) -> NegotiatedState:
+        self.haggling, self.transmitting = False, True
+        offer, notes = judged(offer, self.negotiated)
         self.notes.add(notes)
-        return Session(self.style, offer, self.structured, self.extended, self.tls, contexts)
+        self.negotiated.export = offer.name
+        self.negotiated.size = offer.size
+        self.negotiated.flags = offer.flags
+        self.negotiated.block_size = offer.block_size
+        self.negotiated.canonical_name = offer.canonical_name
+        self.negotiated.description = offer.description
+        return self.negotiated
 
-    def _oldstyle(self, greeting: OldstyleGreeting) -> Session:
+    def _oldstyle(self, greeting: OldstyleGreeting) -> NegotiatedState:
         if greeting.flags >> 16:  # S-09
             came = f"the oldstyle greeting has handshake flags {greeting.flags >> 16:#x}"
             self.notes.add([Noncompliance("S-09", came, "they are ignored")])
-        return self._session(Offer(self.wishes.export, greeting.size, greeting.flags & 0xFFFF), {})
+        return self._opened(Offer(self.wishes.export, greeting.size, greeting.flags & 0xFFFF))
 
     # --- TLS and the form of replies -----------------------------------------------------------
 
@@ -175,17 +172,18 @@ class Negotiation:
             # A failed upgrade is left by closing: ABORT would go out in clear (C-57).
             self.haggling = False
             yield Upgrade()
-            self.tls = self.haggling = True
+            self.negotiated.forget()
+            self.haggling = True
         elif self.wishes.tls == "require":  # C-53
             raise TLSError(f"TLS is required, but the server refused it with {refusal}")
 
     def _choose_replies(self) -> Handshake[None]:
         if self.wishes.extended:
             _, refusal = yield from self._ask(Option.EXTENDED_HEADERS)
-            self.extended = refusal is None
-        if self.wishes.structured and not self.extended:
+            self.negotiated.extended = refusal is None
+        if self.wishes.structured and not self.negotiated.extended:
             _, refusal = yield from self._ask(Option.STRUCTURED_REPLY)
-            self.structured = refusal is None
+            self.negotiated.structured = refusal is None
 
     # --- options -------------------------------------------------------------------------------
 
@@ -208,38 +206,47 @@ class Negotiation:
         offer, refusal = yield from self._describe(Option.INFO, export)
         if offer is None:
             raise self._no_export(export, refusal)
-        offer, notes = judged(offer, structured=self.structured, extended=self.extended)
+        offer, notes = judged(offer, self.negotiated)
         self.notes.add(notes)
         return offer
 
     def list_contexts(self, export: str) -> Handshake[tuple[str, ...]]:
-        """NBD_OPT_LIST_META_CONTEXT without queries: all contexts, none where it is refused."""
-        if not (self.structured or self.extended):
-            return ()
-        query = messages.MetaContextQuery(export)
-        option = Option.LIST_META_CONTEXT
-        replies, refusal = yield from self._ask(option, query, (messages.MetaContext,))
-        if refusal is not None:  # C-42
-            return ()
-        return tuple(reply.name for reply in replies if well_formed(reply.name))
+        """NBD_OPT_LIST_META_CONTEXT: all contexts, none where it is refused.
 
-    def abort(self) -> Handshake[None]:
-        """NBD_OPT_ABORT: leave haggling. However the server takes it, the session is over."""
+        Without a query qemu-nbd 3.0 leaves out the contexts of its own namespace, so that
+        namespace is asked for where none of it came.
+        """
+        found: dict[str, None] = {}
+        if not self.negotiated.chunks:
+            return ()
+        for queries in ((), ("qemu:",)):
+            if any(name.startswith("qemu:") for name in found):
+                break
+            query = messages.MetaContextQuery(export, queries)
+            option = Option.LIST_META_CONTEXT
+            replies, refusal = yield from self._ask(option, query, (messages.MetaContext,))
+            if refusal is not None:  # C-42
+                break
+            found |= dict.fromkeys(reply.name for reply in replies if well_formed(reply.name))
+        return tuple(found)
+
+    def abort(self, *, awaited: bool = True) -> Handshake[None]:
+        """NBD_OPT_ABORT ends the session, whatever the reply is; `awaited` waits for one."""
         self.haggling = False
         yield Send(encode(OptionRequest(Option.ABORT)), "reply to NBD_OPT_ABORT")
-        try:
-            yield Receive(partial(decode_option_reply, limit=REPLY_LIMIT))
-        except (LostError, ProtocolError):  # C-47
-            return
+        if awaited:
+            with suppress(LostError, ProtocolError):  # C-47
+                yield Receive(partial(decode_option_reply, limit=REPLY_LIMIT))
 
-    def _select(self) -> Handshake[dict[int, str]]:
-        """NBD_OPT_SET_META_CONTEXT: the contexts selected, by id; none if it is refused."""
+    def _select(self) -> Handshake[None]:
+        """NBD_OPT_SET_META_CONTEXT: select the contexts wished for; none if it is refused."""
         query = messages.MetaContextQuery(self.wishes.export, self.wishes.contexts)
         option = Option.SET_META_CONTEXT
         replies, refusal = yield from self._ask(option, query, (messages.MetaContext,))
         if refusal is not None:  # C-42
-            return {}
-        selected: dict[int, str] = {}
+            return
+        self.negotiated.contexts_export = self.wishes.export
+        selected = self.negotiated.contexts
         for reply in replies:
             if reply.context_id in selected:
                 raise ProtocolError(
@@ -251,7 +258,6 @@ class Negotiation:
             if reply.name not in self.wishes.contexts:
                 came = f"the server selected {quoted(reply.name)}, which was not asked for"
                 self.notes.add([Noncompliance("S-81", came, "its extents are ignored")])
-        return selected
 
     def _go(self) -> Handshake[Offer | None]:
         """NBD_OPT_GO; None where the server does not know it."""
@@ -261,13 +267,14 @@ class Negotiation:
             # Block sizes were asked for, so this is S-67, or a server that missed it: once more.
             offer, refusal = yield from self._describe(Option.GO, export)
         if offer is None and refusal is not None and refusal.kind == Reply.ERR_UNSUP:
-            if self.extended:
+            if self.negotiated.extended:
                 raise ProtocolError(
                     "the server agreed to extended headers, but not to NBD_OPT_GO", rule="S-91"
                 )
             return None
         if offer is None:
             raise self._no_export(export, refusal)
+        self.negotiated.block_size_asked = True
         return offer
 
     def _describe(self, option: Option, export: str) -> Handshake[tuple[Offer | None, Any]]:
@@ -281,7 +288,7 @@ class Negotiation:
     def _offer(self, option: Option, export: str, replies: Sequence[Any]) -> Offer:
         found: dict[int, Any] = {}
         for reply in replies:
-            kind = {messages.InfoExport: 0, messages.InfoBlockSize: 3}.get(type(reply))
+            kind = _KINDS.get(type(reply))
             kind = reply.info if kind is None else kind
             if kind in (Info.NAME, Info.DESCRIPTION) and not well_formed(reply.text):
                 came = f"an impossible {spec_name(Info, kind)} came: {quoted(reply.text)}"
@@ -314,7 +321,9 @@ class Negotiation:
         self.haggling = False
         yield Send(encode(request), "answer to NBD_OPT_EXPORT_NAME")
         try:
-            reply = yield Receive(partial(decode_export_name_reply, zeroes=self.zeroes))
+            reply = yield Receive(
+                partial(decode_export_name_reply, zeroes=not self.negotiated.no_zeroes)
+            )
         except LostError as error:  # S-66: there is no other way to refuse
             raise RefusedError(
                 f"the server closed the connection when asked for the export {quoted(export)}"
@@ -333,7 +342,7 @@ class Negotiation:
         body: messages.OptionBody | None = None,
         allowed: tuple[type, ...] = (),
     ) -> Handshake[tuple[Sequence[Any], Refusal | None]]:
-        return (yield from ask(option, body, allowed, notes=self.notes, tls=self.tls))
+        return (yield from ask(option, body, allowed, notes=self.notes, tls=self.negotiated.tls))
 
     def _no_export(self, export: str, refusal: Refusal | None) -> RefusedError:
         return self._refused(f"the server does not open the export {quoted(export)}", refusal)

@@ -1,4 +1,4 @@
-"""What the client put up with: one note for each breach that it met and survived.
+"""The breaches that the client tolerated, one note for each.
 
 A tolerant client keeps the note and goes on; a strict one raises it. Both meet the breach at the
 same place in the code, so tolerance is one decision here and nowhere else.

@@ -96,8 +96,16 @@ def ask(
     yield Send(encode(request), f"final reply to {name}")
     gathered: list[ReplyBody] = []
     size = 0
+
+    def decode(view: memoryview) -> tuple[OptionReply, int] | None:
+        nonlocal size
+        decoded = decode_option_reply(view, limit=REPLY_LIMIT)
+        if decoded is not None:
+            size += decoded[1]
+        return decoded
+
     while True:
-        reply: OptionReply = yield Receive(_decode)
+        reply: OptionReply = yield Receive(decode)
         answer = reply.body
         if reply.option != option:
             echoed = spec_name(Option, reply.option)
@@ -112,13 +120,8 @@ def ask(
         if not isinstance(answer, allowed):
             raise _wrong_reply(name, reply.type, answer)
         gathered.append(answer)
-        size += len(encode(reply))
         if len(gathered) > REPLIES or size > GATHERED:
             raise ProtocolError(f"the replies to {name} do not end", rule="S-29")
-
-
-def _decode(view: memoryview) -> tuple[OptionReply, int] | None:
-    return decode_option_reply(view, limit=REPLY_LIMIT)
 
 
 def _refusal(option: Option, kind: int, text: str, *, notes: Notes, tls: bool) -> Refusal:

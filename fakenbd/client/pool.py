@@ -8,29 +8,31 @@ a connection is lost, its calls are sent again, whole, on those that are left.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
+from typing import Any, Final, TypeVar
 
 import attrs
 import trio
 
 from fakenbd.client.client import Client
-from fakenbd.client.commands import Commands
+from fakenbd.client.export_info import changes
+from fakenbd.client.forwarding import ForwardingDevice
 from fakenbd.client.noncompliance import Noncompliance
-from fakenbd.client.session import Session, changes
 from fakenbd.client.target import Source, fresh
 from fakenbd.errors import ClientError, LostError, ProtocolError
-from fakenbd.protocol.constants import TransmissionFlag
-from fakenbd.protocol.messages import Buffer
+from fakenbd.protocol.constants import Command, TransmissionFlag
+from fakenbd.protocol.negotiated import NegotiatedState
 
 __all__ = ["Pool"]
+
+_WRITES: Final = (Command.WRITE, Command.WRITE_ZEROES, Command.TRIM)
 
 _T = TypeVar("_T")
 
 
 @attrs.define(eq=False)
-class Pool(Commands):
+class Pool(ForwardingDevice):
     """An export over several connections. `Pool.connect` makes one."""
 
     _clients: Sequence[Client]
@@ -57,7 +59,7 @@ class Pool(Commands):
                     client = await stack.enter_async_context(other)
                 except (ClientError, ProtocolError):
                     break
-                if changes(first.session, client.session):  # S-220
+                if changes(first.negotiated, client.negotiated):  # S-220
                     await client.close()
                     break
                 client.take_turns_with(first)
@@ -70,8 +72,8 @@ class Pool(Commands):
         return sum(client.failure is None for client in self._clients)
 
     @property
-    def session(self) -> Session:
-        return self._clients[0].session
+    def negotiated(self) -> NegotiatedState:
+        return self._clients[0].negotiated
 
     @property
     def contexts(self) -> tuple[str, ...]:
@@ -81,8 +83,15 @@ class Pool(Commands):
     def notes(self) -> Sequence[Noncompliance]:
         return [note for client in self._clients for note in client.notes]
 
-    async def _on_any(self, call: Callable[[Client], Awaitable[_T]]) -> _T:
+    async def _perform(self, command: Command, call: Callable[[Client], Awaitable[_T]]) -> _T:
         """Make a call on the connection whose turn it is, or on another if that is lost."""
+        if command == Command.FLUSH:
+            for answered in tuple(self._writes):
+                await answered.wait()
+        with self._writing() if command in _WRITES else nullcontext():
+            return await self._on_any(call)
+
+    async def _on_any(self, call: Callable[[Client], Awaitable[_T]]) -> _T:
         while True:
             client = self._next()
             try:
@@ -107,44 +116,3 @@ class Pool(Commands):
         finally:
             self._writes.remove(answered)
             answered.set()
-
-    async def read(self, offset: int, length: int, *, df: bool = False) -> bytes:
-        return await self._on_any(lambda client: client.read(offset, length, df=df))
-
-    async def read_into(self, offset: int, buffer: bytearray | memoryview) -> None:
-        await self._on_any(lambda client: client.read_into(offset, buffer))
-
-    async def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
-        with self._writing():
-            await self._on_any(lambda client: client.write(offset, data, fua=fua))
-
-    async def zero(
-        self,
-        offset: int,
-        length: int,
-        *,
-        hole: bool = True,
-        fast: bool = False,
-        fua: bool = False,
-    ) -> None:
-        with self._writing():
-            await self._on_any(
-                lambda client: client.zero(offset, length, hole=hole, fast=fast, fua=fua)
-            )
-
-    async def trim(self, offset: int, length: int, *, fua: bool = False) -> None:
-        with self._writing():
-            await self._on_any(lambda client: client.trim(offset, length, fua=fua))
-
-    async def cache(self, offset: int, length: int) -> None:
-        await self._on_any(lambda client: client.cache(offset, length))
-
-    async def flush(self) -> None:
-        for answered in tuple(self._writes):
-            await answered.wait()
-        await self._on_any(lambda client: client.flush())
-
-    async def statuses(
-        self, offset: int, length: int, *, req_one: bool = False
-    ) -> Mapping[str, Sequence[tuple[int, int]]]:
-        return await self._on_any(lambda client: client.statuses(offset, length, req_one=req_one))

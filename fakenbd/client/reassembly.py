@@ -51,7 +51,6 @@ __all__ = [
     "StatusReply",
     "asked",
     "command_error",
-    "error_name",
 ]
 
 KNOWN_ERRORS: Final = frozenset(int(error) for error in Error)
@@ -82,22 +81,16 @@ def command_error(
 
     ESHUTDOWN is a ShutdownError; a number outside of the protocol's list counts as EINVAL (C-126).
     """
-    message = f"the server answered {asked(command, offset, length)} with {error_name(error)}"
+    known = error if error in KNOWN_ERRORS else int(Error.EINVAL)
+    name = spec_name(Error, error) if known == error else f"error {error}, taken as NBD_EINVAL"
+    message = f"the server answered {asked(command, offset, length)} with {name}"
     if at is not None:
         message += f" at {at}"
     if text:
         message += f": {visible(text)}"
     if error == Error.ESHUTDOWN:
         return ShutdownError(message)
-    known = error if error in KNOWN_ERRORS else int(Error.EINVAL)
     return CommandError(message, error=known, number=error, offset=at)
-
-
-def error_name(error: int) -> str:
-    """An error number as messages name it; numbers that NBD does not know are EINVAL (C-126)."""
-    if error in KNOWN_ERRORS:
-        return spec_name(Error, error)
-    return f"error {error}, taken as NBD_EINVAL"
 
 
 def asked(command: int, offset: int, length: int) -> str:
@@ -200,16 +193,13 @@ class Reply(ABC):
             came = f"an error message of {len(body.message)} characters came"
             self.notes.append(Noncompliance("S-167", came, "it is cut where it is shown"))
         at = body.offset
-        if at is not None and self._ranged and not 0 <= at - self.offset < self.length:
+        ranged = self.command != Command.FLUSH
+        if at is not None and ranged and not 0 <= at - self.offset < self.length:
             raise self._breach(f"has an error at offset {at}, outside of the request", "S-163")
         error = body.error or int(Error.EINVAL)
         self._set_failure(
             command_error(self.command, self.offset, self.length, error, body.message, at)
         )
-
-    @property
-    def _ranged(self) -> bool:
-        return self.command != Command.FLUSH
 
     def _set_failure(self, failure: CommandError | ShutdownError) -> None:
         """Remember the first failure; ESHUTDOWN outweighs any other, since it ends the session."""

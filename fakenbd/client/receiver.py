@@ -1,7 +1,7 @@
 """From the bytes of a connection to the answers of the requests in flight.
 
-As many bytes as there are go into one large buffer, and every whole reply in it is worked off
-before more are asked for. `parse` is the hot path: the usual reply, all content of a READ in one
+As many bytes as there are go into one large buffer, and every whole reply in it is parsed before
+more are received. `parse` is the hot path: the usual reply, all content of a READ in one
 chunk, costs one look at its header and one copy. It must leave everything unusual to `_take`, and
 nothing here may allocate what a length field alone asks for: the buffer grows with what has come,
 and content that is longer than what has come goes straight to the place its request made for it.
@@ -32,6 +32,7 @@ from fakenbd.protocol.constants import (
 )
 from fakenbd.protocol.decode import decode_reply
 from fakenbd.protocol.messages import Chunk, SimpleReply
+from fakenbd.protocol.negotiated import NegotiatedState
 
 __all__ = ["Receiver"]
 
@@ -52,16 +53,17 @@ Answer = Callable[[int, Pending, outcome.Outcome[Any]], None]
 
 @attrs.define(eq=False)
 class Receiver:
-    """Works off the replies on `transport`; `answer` is told what each request came to."""
+    """Parses the replies on `transport`; `answer` is called with the result of each request."""
 
     transport: Transport
+    negotiated: NegotiatedState
     in_flight: dict[int, Pending]
     notes: Notes
     answer: Answer
-    structured: bool
-    extended: bool
     _content: tuple[memoryview, int, bool] | None = attrs.field(default=None, init=False)
     """Content that is on its way to its place: the place, the cookie, whether it is the last."""
+    mid_message: bool = attrs.field(default=False, init=False)
+    """Whether a reply has begun to come and is not whole."""
 
     async def run(self, leftover: bytes) -> None:
         view = memoryview(bytearray(max(BUFFER, len(leftover))))
@@ -83,6 +85,7 @@ class Receiver:
                 larger = memoryview(bytearray(room))
                 larger[: end - start] = view[start:end]
                 view, start, end = larger, 0, end - start
+            self.mid_message = start != end
             count = await self.transport.receive_into(view[end:])
             if not count:
                 self._end_of_stream(end - start)
@@ -90,6 +93,7 @@ class Receiver:
 
     async def _receive_content(self, part: memoryview, cookie: int, last: bool) -> None:
         self._content = None
+        self.mid_message = True
         while part:
             count = await self.transport.receive_into(part)
             if not count:
@@ -106,13 +110,13 @@ class Receiver:
         raise LostError(f"the server closed the connection{where}")
 
     def parse(self, view: memoryview, start: int, end: int) -> int:
-        """Work off all whole replies between `start` and `end`; where the first partial begins."""
+        """Parse all whole replies between `start` and `end`; where the first partial one begins."""
         in_flight = self.in_flight
-        extended = self.extended
+        extended = self.negotiated.extended
         head = _EXTENDED_READ_CHUNK if extended else _READ_CHUNK
         unpack, size = head.unpack_from, head.size
         expected = EXTENDED_REPLY_MAGIC if extended else STRUCTURED_REPLY_MAGIC
-        usual = extended or self.structured
+        usual = extended or self.negotiated.structured
         while end - start >= 4:
             if usual and end - start > size:
                 fields = unpack(view, start)
@@ -142,11 +146,11 @@ class Receiver:
     def _take(self, view: memoryview) -> int:
         """Take one simple reply or one chunk; the bytes taken, 0 where some are missing."""
         (magic,) = layout.U32.unpack_from(view)
-        if self.extended and magic == EXTENDED_REPLY_MAGIC:
+        if self.negotiated.extended and magic == EXTENDED_REPLY_MAGIC:
             return self._take_chunk(view, layout.EXTENDED_CHUNK)
-        if self.structured and magic == STRUCTURED_REPLY_MAGIC:
+        if self.negotiated.structured and magic == STRUCTURED_REPLY_MAGIC:
             return self._take_chunk(view, layout.STRUCTURED_CHUNK)
-        if magic == SIMPLE_REPLY_MAGIC and not self.extended:
+        if magic == SIMPLE_REPLY_MAGIC and not self.negotiated.extended:
             return self._take_simple(view)
         _, taken = self._decode(view)  # raises: no such magic was agreed on
         return taken
@@ -158,7 +162,7 @@ class Receiver:
         _, error, cookie = layout.SIMPLE_REPLY.unpack_from(view)
         pending = self._pending(cookie)
         read = pending.command == READ
-        if read and self.structured:
+        if read and self.negotiated.structured:
             raise ProtocolError(
                 f"a simple reply came to {asked(pending.command, pending.offset, pending.length)},"
                 " in spite of structured replies",
@@ -215,8 +219,8 @@ class Receiver:
     def _decode(self, view: memoryview) -> tuple[SimpleReply | Chunk, int]:
         decoded = decode_reply(
             view,
-            extended=self.extended,
-            structured=self.structured,
+            extended=self.negotiated.extended,
+            structured=self.negotiated.structured,
             data_length=lambda cookie: 0,
             limit=len(view),
         )
@@ -253,7 +257,7 @@ class Receiver:
             self.answer(cookie, pending, outcome.Value(None))
 
     def _finish(self, cookie: int, pending: Pending) -> None:
-        """The reply is complete: judge it. ProtocolError where it cannot be believed."""
+        """The reply is complete: answer the request. Raises ProtocolError for a hard breach."""
         reply = pending.gathered()
         result: outcome.Outcome[Any]
         try:

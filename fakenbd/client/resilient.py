@@ -1,23 +1,21 @@
-"""A client that comes back: a lost connection is made again, and what was asked is asked again.
+"""A client with retries: a lost connection is made again, and the calls on it are repeated.
 
-A call is sent whole each time, at most as often as the policy allows: reads, writes, zeroes, trims
-and flushes may be repeated, since doing them twice is doing them once. All that is waited for
-stays bounded: the attempts, the pauses between them (longer each time, with jitter that is
-addressed by seed and attempt, so that two runs pause alike), and the time for one call in all.
+A call is repeated whole, at most as often as the policy allows: every command is idempotent.
+Bounded are the attempts, the pauses between them (longer each time, with jitter that depends on
+seed and attempt alone, so that two runs pause alike), and the time for one call in all.
 
 A new connection begins from nothing: TLS, replies and contexts are negotiated again. Before it is
-used it is compared with the first one; a server that came back with less than the caller relies on
-is a SessionChangedError, never a surprise. Not repeated are breaches of the protocol (a server that
-lies once lies again), refusals, errors that the server answers, and ESHUTDOWN.
+used it is compared with the first one; a server that offers less than before is a
+SessionChangedError. Not retried are breaches of the protocol, refusals, errors that the server
+answers, and ESHUTDOWN.
 
-What a server forgot of writes that it had acknowledged and not flushed, nobody can tell; the caller
-who must know flushes before the connection is lost.
+Writes that a server acknowledged and had not flushed when the connection was lost may be gone.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from random import Random
 from typing import Any, TypeVar
@@ -27,12 +25,13 @@ import trio
 
 from fakenbd.client.channel import Deadlines
 from fakenbd.client.client import Client
-from fakenbd.client.commands import Commands
+from fakenbd.client.export_info import changes
+from fakenbd.client.forwarding import ForwardingDevice
 from fakenbd.client.noncompliance import LIMIT, Noncompliance
-from fakenbd.client.session import Session, changes
 from fakenbd.client.target import Source, background, fresh
 from fakenbd.errors import DeadlineError, LostError, SessionChangedError
-from fakenbd.protocol.messages import Buffer
+from fakenbd.protocol.constants import Command
+from fakenbd.protocol.negotiated import NegotiatedState
 
 __all__ = ["Policy", "ResilientClient"]
 
@@ -79,13 +78,13 @@ class Policy:
 
 
 @attrs.define(eq=False)
-class ResilientClient(Commands):
+class ResilientClient(ForwardingDevice):
     """An export over connections that may be lost. `ResilientClient.connect` makes one."""
 
     policy: Policy
     _connect: Callable[[], Any]
     _nursery: trio.Nursery
-    _first: Session | None = None
+    _first: NegotiatedState | None = None
     _contexts: tuple[str, ...] = ()
     _current: Client | None = None
     _lock: trio.Lock = attrs.field(factory=trio.Lock)
@@ -111,7 +110,7 @@ class ResilientClient(Commands):
         async with background() as nursery:
             resilient = cls(policy or Policy(), client, nursery)
             try:
-                await resilient._persist(_nothing)
+                await resilient.policy.persist(resilient._connected)
                 yield resilient
             finally:
                 if resilient._current is not None:
@@ -120,7 +119,7 @@ class ResilientClient(Commands):
 
     # --- connections ---------------------------------------------------------------------------
 
-    async def _persist(self, call: Callable[[Client], Awaitable[_T]]) -> _T:
+    async def _perform(self, command: Command, call: Callable[[Client], Awaitable[_T]]) -> _T:
         """Make a call, on as many connections as it takes and the policy allows."""
 
         async def attempt() -> _T:
@@ -162,10 +161,10 @@ class ResilientClient(Commands):
 
     async def _compare(self, client: Client) -> None:
         if self._first is None:
-            self._first, self._contexts = client.session, client.contexts
+            self._first, self._contexts = client.negotiated, client.contexts
             return
         self.reconnections += 1
-        found = changes(self._first, client.session)
+        found = changes(self._first, client.negotiated)
         if found:
             await client.close()
             raise SessionChangedError(found)
@@ -173,7 +172,7 @@ class ResilientClient(Commands):
     # --- what there is to ask ------------------------------------------------------------------
 
     @property
-    def session(self) -> Session:
+    def negotiated(self) -> NegotiatedState:
         assert self._first is not None, "connect() returns when there was a session"
         return self._first
 
@@ -186,43 +185,3 @@ class ResilientClient(Commands):
         current = self._current
         lasting = current is not None and current.failure is None
         return [*self._notes, *(current.notes if current is not None and lasting else ())]
-
-    async def read(self, offset: int, length: int, *, df: bool = False) -> bytes:
-        return await self._persist(lambda client: client.read(offset, length, df=df))
-
-    async def read_into(self, offset: int, buffer: bytearray | memoryview) -> None:
-        await self._persist(lambda client: client.read_into(offset, buffer))
-
-    async def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
-        await self._persist(lambda client: client.write(offset, data, fua=fua))
-
-    async def zero(
-        self,
-        offset: int,
-        length: int,
-        *,
-        hole: bool = True,
-        fast: bool = False,
-        fua: bool = False,
-    ) -> None:
-        await self._persist(
-            lambda client: client.zero(offset, length, hole=hole, fast=fast, fua=fua)
-        )
-
-    async def trim(self, offset: int, length: int, *, fua: bool = False) -> None:
-        await self._persist(lambda client: client.trim(offset, length, fua=fua))
-
-    async def cache(self, offset: int, length: int) -> None:
-        await self._persist(lambda client: client.cache(offset, length))
-
-    async def flush(self) -> None:
-        await self._persist(lambda client: client.flush())
-
-    async def statuses(
-        self, offset: int, length: int, *, req_one: bool = False
-    ) -> Mapping[str, Sequence[tuple[int, int]]]:
-        return await self._persist(lambda client: client.statuses(offset, length, req_one=req_one))
-
-
-async def _nothing(client: Client) -> None:
-    """The call that only wants a connection."""

@@ -29,7 +29,7 @@ Source: TypeAlias = Target | Callable[[], Awaitable[Target]]
 
 @attrs.frozen
 class Settings:
-    """How a connection is made: to what, in whose name, how strictly, how patiently, how safely.
+    """How a connection is made.
 
     `export` None means the export that the URI names, or the default one.
     """
@@ -52,7 +52,7 @@ class Settings:
 
     @property
     def security(self) -> TLS:
-        """What was said about TLS, or what the URI says of it. TLSError if the two disagree."""
+        """The TLS settings given, or those of the URI. TLSError if the two disagree."""
         uri = self.uri
         if self.tls is None:
             return TLS.of(uri) if uri is not None else TLS(policy="off")
@@ -95,18 +95,18 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[Connection, tuple[st
     """A connection in transmission, and the wished-for contexts that were selected."""
     channel, negotiation = await begin(settings)
     try:
-        session = await channel.perform(negotiation.open())
+        negotiated = await channel.perform(negotiation.open())
     except BaseException as error:
         await channel.leave(negotiation, error)
         raise
     connection = Connection(
         transport_of(channel.stream),
-        session,
+        negotiated,
         settings.deadlines,
         negotiation.notes,
         bytes(channel.incoming),
     )
-    selected = session.contexts.values()
+    selected = negotiated.contexts.values()
     contexts = tuple(name for name in settings.contexts if name in selected)
     async with background() as nursery:
         nursery.start_soon(connection.run)

@@ -32,9 +32,9 @@ PSK_CIPHERS: Final = "PSK:@SECLEVEL=0"
 
 @attrs.define(eq=False)
 class _Protected(trio.abc.Stream):
-    """TLS that says goodbye (C-62), to a server that need not.
+    """TLS that sends close_notify (C-62), and does not need one from the server.
 
-    NBD's own lengths tell a truncation from an end.
+    NBD's own lengths distinguish a truncation from an end.
     """
 
     inner: trio.SSLStream[Any]

@@ -2,7 +2,7 @@
 
 A socket is read and written directly: one system call for as much as there is, and a wait for the
 kernel only where there is nothing. Everything else (TLS, memory streams, a stream of the caller's)
-goes through trio's stream interface. Both say the same of a connection that broke: LostError.
+goes through trio's stream interface. Both raise LostError for a connection that broke.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Transport(Protocol):
         """Send all buffers in order. DeadlineError where nothing moves for `stall` seconds."""
 
     async def aclose(self) -> None:
-        """End the connection, with TLS's goodbye where there is one."""
+        """End the connection, under TLS with close_notify."""
 
 
 @attrs.define(eq=False)

@@ -39,7 +39,8 @@ class NegotiatedState:
     `contexts_export`. `export` is the opened export as the client called it, None before;
     `canonical_name` what the server called it, if it did. `size` is in bytes, `flags` are
     transmission flags. `block_size_asked` tells whether the client asked for the block sizes of the
-    export it opened.
+    export it opened. `description` is what the server said about it, if anything. `oldstyle` means
+    a handshake that is a greeting and nothing else.
     """
 
     handshake_flags: int = 0
@@ -55,6 +56,8 @@ class NegotiatedState:
     flags: int = ALL_OFFERED
     block_size: BlockSize | None = None
     block_size_asked: bool = False
+    description: str | None = None
+    oldstyle: bool = False
 
     @property
     def fixed(self) -> bool:

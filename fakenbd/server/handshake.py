@@ -38,8 +38,11 @@ class HandshakeError(Exception):
     """There is no TLS: who ended the attempt, how, and the client's first bytes in it."""
 
     def __init__(self, by: str, how: str, detail: str = "", head: bytes = b"") -> None:
-        super().__init__(detail or how)
+        super().__init__(by, how, detail, head)
         self.by, self.how, self.detail, self.head = by, how, detail, head
+
+    def __str__(self) -> str:
+        return self.detail or self.how
 
 
 class _BrokenOffError(Exception):

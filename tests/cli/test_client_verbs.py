@@ -130,6 +130,44 @@ def test_info_for_people():
     assert (done.stderr, done.returncode) == ("", 0)
 
 
+# --- map ---------------------------------------------------------------------------------------
+
+KNOWN = (
+    "              0         1048576    0  data\n        1048576         1048576    3  hole,zero\n"
+)
+UNKNOWN = (
+    "fakenbd: nothing is known from byte 2097152 on: the server answered NBD_CMD_BLOCK_STATUS of "
+    "2097152+1099509530624 with NBD_EIO\n"
+)
+LATE = Profile.of(
+    size="1TiB",
+    content="zeros",
+    contexts={
+        "base:allocation": {
+            "repeat": ["1MiB data", "1MiB hole,zero"],
+            "policy": {"one-extent": True},
+        }
+    },
+)
+
+
+def test_a_map_that_fails_late_keeps_what_is_known():
+    with background_server(LATE) as server:
+        server.on("block-status", offset="2MiB").error("EIO")
+        done = fakenbd("map", server.uri)
+        assert (done.stdout, done.stderr, done.returncode) == (KNOWN, UNKNOWN, 1)
+        done = fakenbd("map", "--json", server.uri)
+        assert (done.stderr, done.returncode) == (UNKNOWN, 1)
+        assert [(run["start"], run["length"], run["data"]) for run in json.loads(done.stdout)] == [
+            (0, 1 << 20, True),
+            (1 << 20, 1 << 20, False),
+        ]
+        server.on("block-status").error("EIO")
+        assert failing("map", server.uri) == (
+            "fakenbd: the server answered NBD_CMD_BLOCK_STATUS of 0+1099511627776 with NBD_EIO\n"
+        )
+
+
 # --- copy --------------------------------------------------------------------------------------
 
 

@@ -529,7 +529,7 @@ async def test_one_missing_reply_ends_the_connection(autojump_clock):
         await server.say(*map(answer, others))
         for _ in range(20):
             await server.say(answer(await server.request()))
-        await server.nothing_more()
+        await server.goodbye()
 
     async def use(client):
         met = []

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import collections
-
 import pytest
 
+from fakenbd.client.export_info import Listed, Offer
 from fakenbd.client.negotiation import Negotiation, Wishes
 from fakenbd.client.noncompliance import Noncompliance, Notes
 from fakenbd.client.option import Receive, Send, Upgrade
-from fakenbd.client.session import Listed, Offer, Session
 from fakenbd.errors import (
     ClientError,
     LostError,
@@ -115,6 +113,25 @@ ALLOCATION = OptionReply(10, MetaContext(7, "base:allocation"))
 WISHES = Wishes("disk", ("base:allocation",))
 OFFER = Offer("disk", SIZE, FLAGS)
 
+
+OPENED = ("size", "flags", "block_size", "canonical_name", "description")
+
+
+def agreed(style, offer, **fields):
+    """What the state must hold after a handshake of this style."""
+    return {
+        "fixed": style == "fixed",
+        "oldstyle": style == "oldstyle",
+        "export": offer.name,
+        **{key: getattr(offer, key) for key in OPENED},
+        "structured": False,
+        "extended": False,
+        "tls": False,
+        "contexts": {},
+        **fields,
+    }
+
+
 # wishes, greeting and answers, what the client sent, what was agreed
 OPENS = {
     "fixed newstyle with everything": (
@@ -134,7 +151,7 @@ OPENS = {
             ],
         ],
         [3, "extended-headers", "structured-reply", SELECT, QUERY],
-        Session(
+        agreed(
             "fixed",
             Offer("disk", SIZE, FLAGS, BlockSize(512, 4096, 1 << 25), "vda", "a disk"),
             structured=True,
@@ -145,25 +162,25 @@ OPENS = {
         WISHES,
         [Greeting(3), [], [ack(11)], [ALLOCATION, ack(10)], [EXPORT, GO_ACK]],
         [3, "extended-headers", SELECT, QUERY],
-        Session("fixed", OFFER, extended=True, contexts={7: "base:allocation"}),
+        agreed("fixed", OFFER, extended=True, contexts={7: "base:allocation"}),
     ),
     "nothing asked for but the export": (
         Wishes("disk", structured=False, extended=False),
         [Greeting(3), [], [EXPORT, GO_ACK]],
         [3, QUERY],
-        Session("fixed", Offer("disk", SIZE, 0x6D)),
+        agreed("fixed", Offer("disk", SIZE, 0x6D)),
     ),
     "unknown handshake flags are not echoed": (
         Wishes("disk", extended=False),
         [Greeting(0xFFFD), [], STRUCTURED, [EXPORT, GO_ACK]],
         [1, "structured-reply", QUERY],
-        Session("fixed", OFFER, structured=True),
+        agreed("fixed", OFFER, structured=True),
     ),
     "no structured replies, so no contexts": (
         WISHES,
         [Greeting(3), [], NO_EXTENDED, [error(8, 0x8000000B, "what?")], [EXPORT, GO_ACK]],
         [3, "extended-headers", "structured-reply", QUERY],
-        Session("fixed", Offer("disk", SIZE, 0x6D)),
+        agreed("fixed", Offer("disk", SIZE, 0x6D)),
     ),
     "contexts refused": (
         WISHES,
@@ -176,13 +193,13 @@ OPENS = {
             [EXPORT, GO_ACK],
         ],
         [3, "extended-headers", "structured-reply", SELECT, QUERY],
-        Session("fixed", OFFER, structured=True),
+        agreed("fixed", OFFER, structured=True),
     ),
     "no context selected": (
         WISHES,
         [Greeting(3), [], NO_EXTENDED, STRUCTURED, [ack(10)], [EXPORT, GO_ACK]],
         [3, "extended-headers", "structured-reply", SELECT, QUERY],
-        Session("fixed", OFFER, structured=True),
+        agreed("fixed", OFFER, structured=True),
     ),
     "infos in odd order, unknown, twice": (
         Wishes("disk", extended=False),
@@ -201,39 +218,37 @@ OPENS = {
             ],
         ],
         [3, "structured-reply", QUERY],
-        Session(
-            "fixed", Offer("disk", SIZE, FLAGS, BlockSize(512, 4096, 1 << 25)), structured=True
-        ),
+        agreed("fixed", Offer("disk", SIZE, FLAGS, BlockSize(512, 4096, 1 << 25)), structured=True),
     ),
     "no GO, without padding": (
         Wishes("disk", extended=False),
         [Greeting(3), [], STRUCTURED, [error(7)], [ExportNameReply(SIZE, FLAGS, b"")]],
         [3, "structured-reply", QUERY, "disk"],
-        Session("fixed", OFFER, structured=True),
+        agreed("fixed", OFFER, structured=True),
     ),
     "no GO, with padding": (
         Wishes("disk", extended=False),
         [Greeting(1), [], STRUCTURED, [error(7)], [ExportNameReply(SIZE, FLAGS)]],
         [1, "structured-reply", QUERY, "disk"],
-        Session("fixed", OFFER, structured=True),
+        agreed("fixed", OFFER, structured=True),
     ),
     "newstyle without options": (
         WISHES,
         [Greeting(2), [], [ExportNameReply(SIZE, FLAGS, b"")]],
         [2, "disk"],
-        Session("newstyle", Offer("disk", SIZE, 0x6D)),
+        agreed("newstyle", Offer("disk", SIZE, 0x6D)),
     ),
     "newstyle without any flag": (
         WISHES,
         [Greeting(0), [], [ExportNameReply(SIZE, FLAGS)]],
         [0, "disk"],
-        Session("newstyle", Offer("disk", SIZE, 0x6D)),
+        agreed("newstyle", Offer("disk", SIZE, 0x6D)),
     ),
     "oldstyle": (
         WISHES,
         [OldstyleGreeting(SIZE, 0x6D)],
         [],
-        Session("oldstyle", Offer("disk", SIZE, 0x6D)),
+        agreed("oldstyle", Offer("disk", SIZE, 0x6D)),
     ),
     "block sizes required although asked for, once": (
         Wishes("disk", extended=False),
@@ -245,25 +260,25 @@ OPENS = {
             [EXPORT, GO_ACK],
         ],
         [3, "structured-reply", QUERY, QUERY],
-        Session("fixed", OFFER, structured=True),
+        agreed("fixed", OFFER, structured=True),
     ),
     "TLS": (
         Wishes("disk", tls="require", extended=False),
         [Greeting(3), [], [ack(5)], STRUCTURED, [EXPORT, GO_ACK]],
         [3, "starttls", "TLS", "structured-reply", QUERY],
-        Session("fixed", OFFER, structured=True, tls=True),
+        agreed("fixed", OFFER, structured=True, tls=True),
     ),
     "TLS refused, but not required": (
         Wishes("disk", tls="allow", extended=False),
         [Greeting(3), [], [error(5, Reply.ERR_POLICY)], STRUCTURED, [EXPORT, GO_ACK]],
         [3, "starttls", "structured-reply", QUERY],
-        Session("fixed", OFFER, structured=True),
+        agreed("fixed", OFFER, structured=True),
     ),
     "TLS not to be had, but not required": (
         Wishes("disk", tls="allow"),
         [OldstyleGreeting(SIZE, 0x6D)],
         [],
-        Session("oldstyle", Offer("disk", SIZE, 0x6D)),
+        agreed("oldstyle", Offer("disk", SIZE, 0x6D)),
     ),
 }
 
@@ -273,11 +288,12 @@ def simplified(sent):
     return [item[1].name if isinstance(item, tuple) and item[0] == 1 else item for item in sent]
 
 
-@pytest.mark.parametrize(("wishes", "answers", "sent", "session"), OPENS.values(), ids=OPENS)
-def test_open(wishes, answers, sent, session):
+@pytest.mark.parametrize(("wishes", "answers", "sent", "state"), OPENS.values(), ids=OPENS)
+def test_open(wishes, answers, sent, state):
     peer = Peer(*answers)
     negotiation = Negotiation(wishes)
-    assert peer.drive(negotiation.open()) == session
+    negotiated = peer.drive(negotiation.open())
+    assert {key: getattr(negotiated, key) for key in state} == state
     assert simplified(peer.sent) == sent
     assert not negotiation.haggling
 
@@ -505,10 +521,20 @@ def test_replies_that_never_end_are_bounded():
     step = handshake.send(Greeting(3))
     while isinstance(step, Send):
         step = next(handshake)
-    flood = OptionReply(7, InfoText(9, "x" * 4000))
+    flood = memoryview(encode(OptionReply(7, InfoText(9, "x" * 4000))))
+    count = 0
+
+    def answer_for_ever(step):
+        nonlocal count
+        while count < 5000:
+            message, _ = step.decode(flood)
+            step = handshake.send(message)
+            count += 1
+
     with pytest.raises(ProtocolError) as caught:
-        collections.deque(map(handshake.send, [flood] * 5000))
+        answer_for_ever(step)
     assert str(caught.value) == "the replies to NBD_OPT_GO do not end (S-29)"
+    assert count == (1 << 24) // len(flood)
 
 
 # answers, notes, the session's offer
@@ -599,8 +625,9 @@ TOLERATED = {
 @pytest.mark.parametrize(("answers", "notes", "offer"), TOLERATED.values(), ids=TOLERATED)
 def test_tolerated(answers, notes, offer):
     negotiation = Negotiation(PLAIN)
-    session = Peer(*answers).drive(negotiation.open())
-    assert session.offer == offer
+    negotiated = Peer(*answers).drive(negotiation.open())
+    opened = [getattr(negotiated, key) for key in ("export", *OPENED)]
+    assert opened == [getattr(offer, key) for key in ("name", *OPENED)]
     assert negotiation.notes.kept == notes
     strict = Negotiation(PLAIN, Notes("strict"))
     with pytest.raises(NoncomplianceError):
@@ -610,8 +637,8 @@ def test_tolerated(answers, notes, offer):
 def test_a_context_nobody_asked_for_keeps_its_id():
     answers = select(ALLOCATION, OptionReply(10, MetaContext(8, "x-y:z")), ack(10))
     negotiation = Negotiation(UNSELECTED)
-    session = Peer(*answers).drive(negotiation.open())
-    assert session.contexts == {7: "base:allocation", 8: "x-y:z"}
+    negotiated = Peer(*answers).drive(negotiation.open())
+    assert negotiated.contexts == {7: "base:allocation", 8: "x-y:z"}
     assert negotiation.notes.kept == [
         Noncompliance(
             "S-81",
@@ -652,8 +679,8 @@ def test_illegal_block_sizes(sizes):
 @pytest.mark.parametrize("sizes", LEGAL_BLOCK_SIZES)
 def test_legal_block_sizes(sizes):
     answers = go(EXPORT, OptionReply(7, InfoBlockSize(*sizes)), GO_ACK)
-    session = Peer(*answers).drive(Negotiation(PLAIN).open())
-    assert session.offer.block_size == BlockSize(*sizes)
+    negotiated = Peer(*answers).drive(Negotiation(PLAIN).open())
+    assert negotiated.block_size == BlockSize(*sizes)
 
 
 # --- without opening ---------------------------------------------------------------------------
@@ -710,12 +737,51 @@ def test_info():
     assert negotiation.haggling
 
 
-def test_list_contexts():
-    contexts = [MetaContext(0, "base:allocation"), MetaContext(0, "x-y:"), MetaContext(0, "\0")]
-    peer, negotiation = haggle([*(OptionReply(9, context) for context in contexts), ack(9)])
-    assert peer.drive(negotiation.list_contexts("disk")) == ("base:allocation", "x-y:")
-    peer, negotiation = haggle([OptionReply(9, contexts[0]), error(9)])
-    assert peer.drive(negotiation.list_contexts("disk")) == ()
+def listed_contexts(*names):
+    return [*(OptionReply(9, MetaContext(0, name)) for name in names), ack(9)]
+
+
+ALL, OF_QEMU = ((9, MetaContextQuery("disk", queries)) for queries in ((), ("qemu:",)))
+BITMAP = "qemu:dirty-bitmap:b"
+REFUSED = [OptionReply(9, MetaContext(0, BITMAP)), error(9)]
+
+# answers, what was asked, the contexts found
+CONTEXTS = {
+    "qemu's among them": (
+        [listed_contexts("base:allocation", BITMAP)],
+        [ALL],
+        ("base:allocation", BITMAP),
+    ),
+    "qemu's when asked for": (
+        [listed_contexts("base:allocation"), listed_contexts(BITMAP)],
+        [ALL, OF_QEMU],
+        ("base:allocation", BITMAP),
+    ),
+    "none of qemu's": (
+        [listed_contexts("base:allocation", "x-y:", "\0"), listed_contexts()],
+        [ALL, OF_QEMU],
+        ("base:allocation", "x-y:"),
+    ),
+    "queries ignored": (
+        [listed_contexts("base:allocation"), listed_contexts("base:allocation")],
+        [ALL, OF_QEMU],
+        ("base:allocation",),
+    ),
+    "refused at once": ([REFUSED], [ALL], ()),
+    "refused with a query": (
+        [listed_contexts("base:allocation"), REFUSED],
+        [ALL, OF_QEMU],
+        ("base:allocation",),
+    ),
+}
+
+
+@pytest.mark.parametrize(("answers", "asked", "found"), CONTEXTS.values(), ids=CONTEXTS)
+def test_list_contexts(answers, asked, found):
+    peer, negotiation = haggle(*answers)
+    before = len(peer.sent)
+    assert peer.drive(negotiation.list_contexts("disk")) == found
+    assert peer.sent[before:] == asked
 
 
 @pytest.mark.parametrize(

@@ -143,7 +143,7 @@ async def test_server(command, file, special, tmp_path):
     structured = special.get("structured", True)
     with activated(arguments, tmp_path / "socket") as uri:
         async with Client.connect(uri) as client:
-            assert client.session.style == special.get("style", "fixed")
+            assert client.style == special.get("style", "fixed")
             assert client.structured == structured
             extents, start = [], 0
             if structured:

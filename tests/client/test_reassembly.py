@@ -7,7 +7,7 @@ import random
 import pytest
 
 from fakenbd.client.noncompliance import Noncompliance
-from fakenbd.client.reassembly import Coverage, PlainReply, ReadReply, StatusReply, error_name
+from fakenbd.client.reassembly import Coverage, PlainReply, ReadReply, StatusReply, command_error
 from fakenbd.errors import CommandError, ProtocolError, ShutdownError
 from fakenbd.protocol.messages import Chunk, Data, ErrorChunk, Extent, Hole, NoneChunk, RawBody
 from fakenbd.protocol.messages import Status as StatusBody
@@ -433,8 +433,10 @@ def test_payload_is_bounded_by_the_request(reply, kind, limit):
     ("error", "name"),
     [(5, "NBD_EIO"), (108, "NBD_ESHUTDOWN"), (9999, "error 9999, taken as NBD_EINVAL")],
 )
-def test_error_name(error, name):
-    assert error_name(error) == name
+def test_errors_by_name(error, name):
+    assert str(command_error(0, 4096, 8, error)) == (
+        f"the server answered NBD_CMD_READ of 4096+8 with {name}"
+    )
 
 
 @pytest.mark.parametrize(("number", "error"), [(5, 5), (28, 28), (9999, 22), (1 << 31, 22)])

@@ -24,7 +24,7 @@ from fakenbd.client import (
 )
 from fakenbd.errors import ClientError, CommandError, LostError, RefusedError
 from fakenbd.export import BlockSize
-from fakenbd.profile import Profile
+from fakenbd.profile import Profile, find
 from fakenbd.server import open_server
 from tests.client.test_peers import activated, peer, sparse_file
 from tests.peers import require
@@ -222,6 +222,12 @@ async def test_list_and_offers():
         assert await describe_export(server.uri, export="disk") == offer
         with pytest.raises(RefusedError, match='does not open the export "other"'):
             await describe_export(server.uri, export="other")
+
+
+async def test_contexts_that_are_listed_only_when_asked_for():
+    async with open_server(find("quirks/context-list-leaves-some-out"), seed=1) as server:
+        offer = await describe_export(server.uri)
+        assert offer.contexts == ("base:allocation", "qemu:allocation-depth")
 
 
 async def test_a_server_without_options_cannot_be_asked(tmp_path):

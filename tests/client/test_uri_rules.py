@@ -20,10 +20,10 @@ REFUSED = (
 
 
 async def opened(uri, **options):
-    """What a client that connects to `uri` finds there: its session."""
+    """What a client that connects to `uri` negotiates there."""
     async with Client.connect(uri, timeout=20, **options) as client:
         await client.read(0, 1)
-        return client.session
+        return client.negotiated
 
 
 def names(server):
@@ -151,8 +151,8 @@ NAMES = {
 @pytest.mark.parametrize(("path", "name"), NAMES.items())
 async def test_the_name_that_is_asked_for(path, name):
     async with open_server(size=4096, name=name, seed=1) as server:
-        session = await opened(f"nbd://127.0.0.1:{server.port}{path}")
-        assert session.offer.name == name
+        negotiated = await opened(f"nbd://127.0.0.1:{server.port}{path}")
+        assert negotiated.export == name
         assert set(names(server)) == {name}
 
 
@@ -246,7 +246,7 @@ async def test_without_an_authority_the_system_s_are_asked():
 async def test_a_literal_in_brackets():
     async with open_server(size=4096, tcp="[::1]:0", seed=1) as server:
         assert server.uri.startswith("nbd://[::1]:")
-        assert (await opened(server.uri)).offer.size == 4096
+        assert (await opened(server.uri)).size == 4096
 
 
 # --- C-157: TLS that this client cannot speak ----------------------------------------------------

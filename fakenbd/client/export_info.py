@@ -1,27 +1,23 @@
-"""What a server offers, and what the client makes of the offer before it believes it.
+"""What a server says of its exports, and how much of it is used.
 
-A size, flags and block sizes come from the other side of the network. Block sizes that no server
-may advertise end the session (S-54 to S-56): every later computation would rest on them. Flags
-that contradict the rest of the offer are cleared (S-62), and a tail that no aligned request can
-reach is cut off the size (S-57); both are noted.
+Block sizes that no server may advertise end the session (S-54 to S-56): every later computation
+would rest on them. Flags that contradict the rest are cleared (S-62), and a tail that no aligned
+request can reach is cut off the size (S-57); both are noted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final, Literal, TypeAlias
+from typing import Final
 
 import attrs
 
 from fakenbd.client.noncompliance import Noncompliance
 from fakenbd.errors import ProtocolError
 from fakenbd.protocol.constants import MAXIMUM_STRING, TransmissionFlag, spec_name
-from fakenbd.protocol.negotiated import BlockSize
+from fakenbd.protocol.negotiated import BlockSize, NegotiatedState
 from fakenbd.protocol.text import quoted
 
-__all__ = ["Listed", "Offer", "Session", "Style", "changes", "judged", "well_formed"]
-
-Style: TypeAlias = Literal["oldstyle", "newstyle", "fixed"]
+__all__ = ["Listed", "Offer", "changes", "judged", "well_formed"]
 
 RELIED_ON: Final = (
     TransmissionFlag.SEND_FLUSH,
@@ -61,18 +57,6 @@ class Offer:
     contexts: tuple[str, ...] = ()
 
 
-@attrs.frozen
-class Session:
-    """What both sides agreed on. `contexts` are the selected contexts by their ids."""
-
-    style: Style
-    offer: Offer
-    structured: bool = False
-    extended: bool = False
-    tls: bool = False
-    contexts: Mapping[int, str] = attrs.field(factory=dict)
-
-
 def well_formed(text: str) -> bool:
     """Whether a string is one of the protocol's: UTF-8, without NUL, at most 4096 bytes."""
     try:
@@ -81,15 +65,13 @@ def well_formed(text: str) -> bool:
         return False
 
 
-def judged(
-    offer: Offer, *, structured: bool, extended: bool
-) -> tuple[Offer, tuple[Noncompliance, ...]]:
-    """`offer` as far as it can be used, and notes on the rest.
+def judged(offer: Offer, negotiated: NegotiatedState) -> tuple[Offer, list[Noncompliance]]:
+    """`offer` as far as it can be used with what was negotiated, and notes on the rest.
 
     Raises ProtocolError for block sizes that no server may advertise.
     """
     notes: list[Noncompliance] = []
-    flags = _usable_flags(offer.flags, notes, structured=structured, extended=extended)
+    flags = _usable_flags(offer.flags, notes, negotiated)
     size = offer.size
     if offer.block_size is not None:
         _check_block_size(offer.block_size)
@@ -98,24 +80,22 @@ def judged(
             minimum = offer.block_size.minimum
             came = f"the size {offer.size} is not a multiple of the minimum block {minimum}"
             notes.append(Noncompliance("S-57", came, f"the first {size} bytes are used"))
-    return attrs.evolve(offer, size=size, flags=flags), tuple(notes)
+    return attrs.evolve(offer, size=size, flags=flags), notes
 
 
-def _usable_flags(
-    flags: int, notes: list[Noncompliance], *, structured: bool, extended: bool
-) -> int:
+def _usable_flags(flags: int, notes: list[Noncompliance], negotiated: NegotiatedState) -> int:
     usable = flags
     if not flags & TransmissionFlag.HAS_FLAGS:  # S-61
         came = "NBD_FLAG_HAS_FLAGS is clear"
         notes.append(Noncompliance("S-61", came, "the other flags are believed all the same"))
     contradictions = (
-        (TransmissionFlag.SEND_DF, structured or extended, "structured replies"),
+        (TransmissionFlag.SEND_DF, negotiated.chunks, "structured replies"),
         (
             TransmissionFlag.SEND_FAST_ZERO,
             bool(flags & TransmissionFlag.SEND_WRITE_ZEROES),
             "NBD_FLAG_SEND_WRITE_ZEROES",
         ),
-        (TransmissionFlag.BLOCK_STATUS_PAYLOAD, extended, "extended headers"),
+        (TransmissionFlag.BLOCK_STATUS_PAYLOAD, negotiated.extended, "extended headers"),
     )
     for flag, allowed, without in contradictions:
         if flags & flag and not allowed:  # S-62
@@ -147,22 +127,21 @@ def _power_of_two(number: int) -> bool:
     return number > 0 and not number & (number - 1)
 
 
-def changes(before: Session, after: Session) -> list[str]:
+def changes(before: NegotiatedState, after: NegotiatedState) -> list[str]:
     """What `after` offers less than `before`, one sentence each; nothing where it is as good."""
-    old, new = before.offer, after.offer
     found = []
-    if new.size < old.size:
-        found.append(f"the export shrank from {old.size} to {new.size} bytes")
+    if (old := before.size or 0) > (new := after.size or 0):
+        found.append(f"the export shrank from {old} to {new} bytes")
     found += [
         f"{spec_name(TransmissionFlag, flag)} is gone"
         for flag in RELIED_ON
-        if old.flags & flag and not new.flags & flag
+        if before.flags & flag and not after.flags & flag
     ]
-    if new.flags & ~old.flags & TransmissionFlag.READ_ONLY:
+    if after.flags & ~before.flags & TransmissionFlag.READ_ONLY:
         found.append("the export is read-only now")
     lost = set(before.contexts.values()) - set(after.contexts.values())
     found += [f"the metadata context {quoted(name)} is gone" for name in sorted(lost)]
-    least, larger = (offer.block_size.minimum if offer.block_size else 1 for offer in (old, new))
+    least, larger = (each.block_size.minimum if each.block_size else 1 for each in (before, after))
     if larger > least:
         found.append(f"the minimum block grew from {least} to {larger} bytes")
     if before.tls and not after.tls:

@@ -1,4 +1,4 @@
-"""What two sessions have in common: everything that a server may not take away unnoticed."""
+"""What a server may not take away unnoticed, well-formed strings, and blocks of an export."""
 
 from __future__ import annotations
 
@@ -6,48 +6,54 @@ import attrs
 import pytest
 
 from fakenbd.client.blocks import Blocks, cut, pieces
-from fakenbd.client.session import Offer, Session, changes, well_formed
+from fakenbd.client.export_info import changes, well_formed
 from fakenbd.protocol.messages import Extent
-from fakenbd.protocol.negotiated import BlockSize
+from fakenbd.protocol.negotiated import BlockSize, NegotiatedState
 
-OFFER = Offer("disk", 1 << 20, 0xFED, BlockSize(512, 4096, 1 << 25))
-BEFORE = Session("fixed", OFFER, structured=True, tls=True, contexts={7: "base:allocation"})
+BEFORE = NegotiatedState(
+    structured=True,
+    tls=True,
+    contexts={7: "base:allocation"},
+    size=1 << 20,
+    flags=0xFED,
+    block_size=BlockSize(512, 4096, 1 << 25),
+)
 
 
-def offer(**fields):
-    return attrs.evolve(BEFORE, offer=attrs.evolve(OFFER, **fields))
+def after(**fields):
+    return attrs.evolve(BEFORE, **fields)
 
 
 CHANGES = {
     "nothing": (BEFORE, []),
-    "other ids for the contexts": (attrs.evolve(BEFORE, contexts={9: "base:allocation"}), []),
-    "larger": (offer(size=1 << 21), []),
-    "more flags": (offer(flags=0x1FED), []),
-    "smaller blocks": (offer(block_size=BlockSize(1, 4096, 1 << 25)), []),
-    "smaller": (offer(size=512), ["the export shrank from 1048576 to 512 bytes"]),
+    "other ids for the contexts": (after(contexts={9: "base:allocation"}), []),
+    "larger": (after(size=1 << 21), []),
+    "more flags": (after(flags=0x1FED), []),
+    "smaller blocks": (after(block_size=BlockSize(1, 4096, 1 << 25)), []),
+    "smaller": (after(size=512), ["the export shrank from 1048576 to 512 bytes"]),
     "fewer flags": (
-        offer(flags=0xFE1),
+        after(flags=0xFE1),
         ["NBD_FLAG_SEND_FLUSH is gone", "NBD_FLAG_SEND_FUA is gone"],
     ),
-    "read-only": (offer(flags=0xFEF), ["the export is read-only now"]),
+    "read-only": (after(flags=0xFEF), ["the export is read-only now"]),
     "a context less": (
-        attrs.evolve(BEFORE, contexts={}),
+        after(contexts={}),
         ['the metadata context "base:allocation" is gone'],
     ),
     "larger blocks": (
-        offer(block_size=BlockSize(4096, 4096, 1 << 25)),
+        after(block_size=BlockSize(4096, 4096, 1 << 25)),
         ["the minimum block grew from 512 to 4096 bytes"],
     ),
     "no TLS": (
-        attrs.evolve(BEFORE, tls=False),
+        after(tls=False),
         ["the connection is not protected by TLS any more"],
     ),
 }
 
 
-@pytest.mark.parametrize(("after", "found"), CHANGES.values(), ids=CHANGES)
-def test_changes(after, found):
-    assert changes(BEFORE, after) == found
+@pytest.mark.parametrize(("now", "found"), CHANGES.values(), ids=CHANGES)
+def test_changes(now, found):
+    assert changes(BEFORE, now) == found
 
 
 STRINGS = {"": True, "größe": True, "x" * 4096: True, "x" * 4097: False, "a\0": False}
@@ -73,11 +79,11 @@ GEOMETRY = {
 
 @pytest.mark.parametrize("sizes", GEOMETRY)
 def test_geometry(sizes):
-    assert Blocks.of(attrs.evolve(OFFER, block_size=BlockSize(*sizes))) == GEOMETRY[sizes]
+    assert Blocks.of(after(block_size=BlockSize(*sizes))) == GEOMETRY[sizes]
 
 
 def test_geometry_without_block_sizes():
-    assert Blocks.of(attrs.evolve(OFFER, block_size=None)) == Blocks(1 << 20, 1, 1 << 25, 512)
+    assert Blocks.of(after(block_size=None)) == Blocks(1 << 20, 1, 1 << 25, 512)
 
 
 # offset, length: whole blocks, edges

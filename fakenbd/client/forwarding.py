@@ -1,0 +1,51 @@
+"""A block device that has its commands done by clients: by one of several, or by one after another.
+
+Every command goes through one method, `_perform`, which chooses the client and may call again.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from fakenbd.client.client import Client
+from fakenbd.client.commands import Commands
+from fakenbd.protocol.constants import Command
+
+__all__ = ["ForwardingDevice"]
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+def _forwarded(
+    command: Command, method: Callable[Concatenate[Any, _P], Coroutine[Any, Any, _T]]
+) -> Callable[Concatenate[Any, _P], Coroutine[Any, Any, _T]]:
+    """The method that does on a client what `method` says; `command` is what it mainly sends."""
+    name = method.__name__
+
+    async def forward(self: ForwardingDevice, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        return await self._perform(command, lambda client: getattr(client, name)(*args, **kwargs))
+
+    forward.__name__, forward.__doc__ = name, method.__doc__
+    return forward
+
+
+class ForwardingDevice(Commands):
+    """An export whose commands are forwarded to clients."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    async def _perform(self, command: Command, call: Callable[[Client], Awaitable[_T]]) -> _T:
+        """Make `call`, which sends `command`, on a client. Raises what the last attempt raised."""
+
+    read = _forwarded(Command.READ, Commands.read)
+    read_into = _forwarded(Command.READ, Commands.read_into)
+    write = _forwarded(Command.WRITE, Commands.write)
+    zero = _forwarded(Command.WRITE_ZEROES, Commands.zero)
+    trim = _forwarded(Command.TRIM, Commands.trim)
+    cache = _forwarded(Command.CACHE, Commands.cache)
+    flush = _forwarded(Command.FLUSH, Commands.flush)
+    statuses = _forwarded(Command.BLOCK_STATUS, Commands.statuses)
