@@ -26,6 +26,7 @@ from typing import Any, Final, Literal, TypeAlias, cast
 
 import attrs
 
+from fakenbd.check.placeholders import unknown_placeholders
 from fakenbd.errors import ProfileError
 from fakenbd.faults.values import TableError, text, unknown
 from fakenbd.profile.profile import OPERATIONS
@@ -34,7 +35,6 @@ from fakenbd.profile.reading import Reader, list_of, outermost, read_table, word
 __all__ = [
     "BUNDLED",
     "CHECKS",
-    "PLACEHOLDERS",
     "Adapter",
     "Check",
     "Deed",
@@ -53,10 +53,6 @@ CHECKS: Final[Mapping[Check, str]] = {
     "zeros": "the export reads as zeros for {length} bytes from {offset} on, all else unchanged",
     "trim": "all but {length} bytes from {offset} on is unchanged",
 }
-PLACEHOLDERS: Final = (
-    *("uri", "tls-uri", "socket", "host", "port", "export", "size", "offset", "length"),
-    *("input", "output", "ca", "ca-dir", "sha256", "profile", "seed"),
-)
 BUNDLED: Final = ("reference", "libnbd", "qemu", "nbd-client", "fio")
 
 _CLIENTS: Final = Path(__file__).parent / "clients"
@@ -148,7 +144,7 @@ def one_command(argv: Sequence[str]) -> Adapter:
     It writes if it takes an {input}, it reads if it leaves an {output}, and does what it likes if
     it has neither: then only its exit status and what it said are judged, in every case.
     """
-    mistakes = _unknown_placeholders(argv)
+    mistakes = unknown_placeholders(argv)
     if mistakes:
         raise ProfileError("the command", mistakes)
     words = " ".join(argv)
@@ -192,22 +188,11 @@ def _adapter(name: str, tables: Mapping[str, Any]) -> Adapter:
 # --- reading -----------------------------------------------------------------------------------
 
 
-def _unknown_placeholders(argv: Sequence[str]) -> list[str]:
-    """What looks like a placeholder and is none; braces may mean anything else to a client."""
-    mistakes = []
-    for word_ in argv:
-        for piece in word_.split("{")[1:]:
-            inner, closed, _ = piece.partition("}")
-            if closed and inner.replace("-", "").isalpha() and inner not in PLACEHOLDERS:
-                mistakes.append(unknown("placeholder", inner, PLACEHOLDERS))
-    return mistakes
-
-
 def _command(value: Any) -> tuple[str, ...]:
     argv = cast(tuple[str, ...], list_of(text)(value))
     if not argv or not argv[0]:
         raise ValueError("expected a program and its arguments, got an empty list")
-    mistakes = _unknown_placeholders(argv)
+    mistakes = unknown_placeholders(argv)
     if mistakes:
         raise ValueError("; ".join(mistakes))
     return argv

@@ -7,17 +7,17 @@ before, and a scratch folder that goes away with all the client has left there.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
 
 from fakenbd.check.account import Account, excerpt
-from fakenbd.check.adapters import PLACEHOLDERS, Adapter, Deed
+from fakenbd.check.adapters import Adapter, Deed
 from fakenbd.check.conduct import conduct
 from fakenbd.check.evidence import Job, wrong
 from fakenbd.check.findings import Facts
+from fakenbd.check.placeholders import environment, fill, server_values
 from fakenbd.check.process import Completed, Limits, run
 from fakenbd.check.verdicts import Performance
 from fakenbd.check.witness import Witness
@@ -25,7 +25,7 @@ from fakenbd.errors import ServeError
 from fakenbd.export import Export, RandomBytes
 from fakenbd.profile import Profile
 from fakenbd.protocol.uri import Uri
-from fakenbd.server import BackgroundServer, background_server
+from fakenbd.server import BackgroundServer, Server, background_server
 
 __all__ = ["perform"]
 
@@ -66,7 +66,7 @@ def perform(
         with background_server(profile, seed=seed, **options) as server:
             witness = Witness(server.export.size)
             server.journal.attach(witness)
-            stage = _Stage(server, profile, deed, operation, seed, witness, tls)
+            stage = _Stage(server, profile, deed, operation, witness, tls)
             account = stage.perform(limits)
     except ServeError as error:
         return Account(Performance(operation, trouble=str(error)))
@@ -88,7 +88,6 @@ class _Stage:
     profile: Profile
     deed: Deed
     operation: str
-    seed: int
     witness: Witness
     tls: bool
 
@@ -107,7 +106,7 @@ class _Stage:
         ) as name:
             folder = Path(name)
             job = _job(folder, self.profile, export, self.operation, deed)
-            values = placeholders(self.server, self.profile, job, self.seed, tls=self.tls)
+            values = _values(self.server.server, job, tls=self.tls)
             argv = [fill(word, values) for word in command]
             try:
                 done = run(
@@ -172,47 +171,13 @@ def _job(folder: Path, profile: Profile, export: Export, operation: str, deed: D
     return job
 
 
-def placeholders(
-    server: BackgroundServer, profile: Profile, job: Job, seed: int, *, tls: bool
-) -> dict[str, str]:
-    """The words in braces that a command may use, and what they stand for."""
-    export = server.export
-    security = server.security
-    uri = attrs.evolve(Uri.parse(server.uri), tls=tls)
-    credentials = Uri.parse(server.uri_of(export.name, credentials=True))
-    values = {
-        "uri": str(uri),
-        "tls-uri": str(attrs.evolve(credentials, tls=True)),
-        "socket": server.socket,
-        "host": uri.host,
-        "port": str(server.port),
-        "export": export.name,
-        "size": str(export.size),
+def _values(server: Server, job: Job, *, tls: bool) -> dict[str, str]:
+    """What the placeholders of a command stand for."""
+    return {
+        **server_values(server),
+        "uri": str(attrs.evolve(Uri.parse(server.uri), tls=tls)),
         "offset": str(job.offset),
         "length": str(job.length),
         "input": str(job.input),
         "output": str(job.output),
-        "ca": security.ca_file if security is not None else "",
-        "ca-dir": security.directory if security is not None else "",
-        "sha256": export.sha256() or "" if export.size <= WHOLE else "",
-        "profile": profile.id,
-        "seed": str(seed),
     }
-    assert values.keys() == set(PLACEHOLDERS), "an adapter may use each of them, and no other"
-    return values
-
-
-def fill(word: str, values: Mapping[str, str]) -> str:
-    """The word with what its placeholders stand for; other braces stay as they are."""
-    pieces = word.split("{")
-    filled = [pieces[0]]
-    for piece in pieces[1:]:
-        name, closed, rest = piece.partition("}")
-        filled.append(values[name] + rest if closed and name in values else "{" + piece)
-    return "".join(filled)
-
-
-def environment(values: Mapping[str, str]) -> dict[str, str]:
-    """The same for the client's environment: NBD_URI, FAKENBD_URI, FAKENBD_SIZE, …"""
-    names = {f"FAKENBD_{name.upper().replace('-', '_')}": value for name, value in values.items()}
-    return {"NBD_URI": values["uri"], **names}
