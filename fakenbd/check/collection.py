@@ -119,13 +119,12 @@ class Case(pytest.Item):
 
     profile: Profile
     setup_: Setup
-    result: CaseResult | None = None
     verdict: Verdict | None = None
     record: dict[str, Any] | None = None
 
     def setup(self) -> None:
         setup = self.setup_
-        self.result = result = setup.run(self.profile)
+        result = setup.run(self.profile)
         self.verdict = weigh(result.verdict, setup.known, result.id, setup.adapter.name)
         self.record = record(result, self.verdict, setup.words)
         if self.verdict.name == "error":

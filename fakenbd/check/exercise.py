@@ -1,6 +1,6 @@
-"""The reference client at work: one operation on one server, and an honest account of it.
+"""The reference client at work: one operation on one server, and its result.
 
-Each operation is done in several ways, so that faults have something to strike at: reads at the
+Each operation is done in several ways, so that faults have many messages to fire at: reads at the
 start, in the middle and at the end, one after another and several in flight; maps with and without
 REQ_ONE; writes that begin and end where no block does. An error that the server answers is noted
 and the work goes on; what ends the connection ends the operation. All that came is compared with
@@ -16,7 +16,8 @@ from typing import Any, Final, TypeAlias, TypeVar
 import attrs
 import trio
 
-from fakenbd.check.findings import Facts, Findings, Outcome
+from fakenbd.check.findings import Facts
+from fakenbd.check.operation_result import OperationResult
 from fakenbd.check.spans import LARGE, Span, clipped, ends, parts, places, writable_spans
 from fakenbd.client import (
     TLS,
@@ -31,7 +32,13 @@ from fakenbd.client import (
     list_exports,
     list_offers,
 )
-from fakenbd.errors import ClientError, CommandError, ProtocolError, RefusedError
+from fakenbd.errors import (
+    ClientError,
+    CommandError,
+    FakenbdError,
+    ProtocolError,
+    RefusedError,
+)
 from fakenbd.export import RandomBytes
 from fakenbd.profile.profile import Operation
 from fakenbd.protocol.constants import Error, Reply, State, TransmissionFlag
@@ -44,6 +51,8 @@ Connect: TypeAlias = Callable[[], Awaitable[Target]]
 
 PATIENCE: Final = 900.0
 """Seconds after which an operation counts as hung; the client's own deadlines are far shorter."""
+
+_HUNG: Final = "it did not end in time"
 
 SEVERAL: Final = 8
 PIECE: Final = 1 << 22
@@ -62,13 +71,22 @@ _T = TypeVar("_T")
 
 @attrs.define(eq=False)
 class _Work:
-    """One operation: whom to ask, what is known, and what was found."""
+    """One operation: whom to ask, what is known, the first error, and the first wrong result."""
 
     connect: Connect
     facts: Facts
     options: dict[str, Any]
     policy: Policy | None = None
-    findings: Findings = attrs.field(factory=Findings)
+    error: FakenbdError | None = None
+    wrong: str = ""
+
+    def failed(self, error: FakenbdError) -> None:
+        """Note that a request failed."""
+        self.error = self.error or error
+
+    def believed(self, wrong: str) -> None:
+        """Note that the client returned a wrong result ("" for a right one)."""
+        self.wrong = self.wrong or wrong
 
     @asynccontextmanager
     async def client(self, *contexts: str, **more: Any) -> AsyncIterator[Commands]:
@@ -97,14 +115,14 @@ class _Work:
         try:
             return await call
         except CommandError as error:
-            self.findings.failed(error)
+            self.failed(error)
             return None
 
     async def check_read(self, client: Commands, span: Span, *, df: bool = False) -> None:
         offset, length = span
         data = await self.attempt(client.read(offset, length, df=df))
         if data is not None:
-            self.findings.believed(self.facts.wrong_data(offset, data))
+            self.believed(self.facts.wrong_data(offset, data))
 
 
 async def exercise(
@@ -115,7 +133,7 @@ async def exercise(
     tls: TLS | None = None,
     timeout: float | Deadlines | None = None,
     policy: Policy | None = None,
-) -> Outcome:
+) -> OperationResult:
     """Do one operation with the reference client, over connections that `connect` gives.
 
     With a `policy` the client is one that comes back where a connection is lost.
@@ -125,8 +143,30 @@ async def exercise(
         try:
             await _OPERATIONS[operation](work)
         except (ClientError, ProtocolError) as error:
-            work.findings.failed(error)
-    return work.findings.outcome(operation, hung=scope.cancelled_caught)
+            work.failed(error)
+    return _result(work, operation, hung=scope.cancelled_caught)
+
+
+def _result(work: _Work, operation: Operation, *, hung: bool) -> OperationResult:
+    """All of it in one value; what was wrongly believed outweighs an error."""
+    result = OperationResult(operation)
+    if hung:
+        result = attrs.evolve(result, status=None, stopped="time", stop_reason=_HUNG)
+        return attrs.evolve(result, output=f"{operation} hung: {_HUNG}")
+    error = work.error
+    kind = "" if error is None else f" ({type(error).__name__})"
+    if work.wrong:
+        output = f"{operation} wrong-data{kind}: {work.wrong}"
+        return attrs.evolve(result, wrong=work.wrong, output=output, exception=error)
+    if error is None:
+        return attrs.evolve(result, output=f"{operation} succeeded")
+    return attrs.evolve(
+        result,
+        status=1,
+        output=f"{operation} failed{kind}: {error}",
+        errors=f"{type(error).__name__}: {error}",
+        exception=error,
+    )
 
 
 # --- reading -------------------------------------------------------------------------------------
@@ -197,7 +237,7 @@ async def _copy_extent(work: _Work, client: Commands, offset: int, extent: Exten
         if work.facts.map:
             for span in ends(extent.length, LARGE):
                 zeroes = bytes(span[1])
-                work.findings.believed(work.facts.wrong_data(offset + span[0], zeroes))
+                work.believed(work.facts.wrong_data(offset + span[0], zeroes))
         return
     pieces = range(offset, offset + extent.length, PIECE)
     spans = [(start, min(PIECE, offset + extent.length - start)) for start in pieces]
@@ -215,7 +255,7 @@ async def _map_all_over(work: _Work, client: Commands, *, req_one: bool) -> None
         for offset, length in ends(client.size, MAPPED):
             extents: list[Extent] = []
             await work.attempt(_map_span(client, context, offset, length, req_one, extents))
-            work.findings.believed(work.facts.wrong_map(context, offset, extents))
+            work.believed(work.facts.wrong_map(context, offset, extents))
 
 
 async def _map_span(
@@ -266,16 +306,16 @@ async def _write_span(
 ) -> None:
     """Write bytes that nobody else writes, and look for them in the server's own export."""
     data = bytes(RandomBytes(seed).read(offset, length))
-    before = work.findings.error
+    before = work.error
     await work.attempt(client.write(offset, data, fua=fua))
-    if work.findings.error is before:
+    if work.error is before:
         _check_kept(work, offset, data)
 
 
 def _check_kept(work: _Work, offset: int, data: bytes) -> None:
     wrong = work.facts.wrong_data(offset, data)
     if wrong:
-        work.findings.believed(f"what was written is not there: {wrong}")
+        work.believed(f"what was written is not there: {wrong}")
 
 
 async def _zero(work: _Work) -> None:
@@ -300,14 +340,14 @@ async def _zero_fast(work: _Work, client: Commands, span: Span) -> None:
             await client.zero(*span, fast=True)
         except CommandError as error:
             if error.error not in (Error.ENOTSUP, Error.EINVAL):
-                work.findings.failed(error)
+                work.failed(error)
     await _zero_span(work, client, span, hole=True)
 
 
 async def _zero_span(work: _Work, client: Commands, span: Span, *, hole: bool) -> None:
-    before = work.findings.error
+    before = work.error
     await work.attempt(client.zero(*span, hole=hole))
-    if work.findings.error is before:
+    if work.error is before:
         for start, length in ends(span[1], LARGE):
             _check_kept(work, span[0] + start, bytes(length))
 
@@ -360,8 +400,8 @@ async def _list(work: _Work) -> None:
 
 async def _reconnect(work: _Work) -> None:
     """Map, read and write over a server that may be gone for a while."""
-    persistent = attrs.evolve(work, policy=work.policy or Policy())
-    async with persistent.client(*work.facts.contexts) as client:
+    work.policy = work.policy or Policy()
+    async with work.client(*work.facts.contexts) as client:
         await _map_all_over(work, client, req_one=False)
         await _read_all_over(work, client)
         if not client.offers(TransmissionFlag.READ_ONLY):

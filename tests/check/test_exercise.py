@@ -30,7 +30,7 @@ async def perform(operation, facts=None, fault=None, **options):
         if fault is not None:
             fault(server)
         outcome = await exercise(operation, connect, facts or Facts(server.export))
-        return str(outcome), server.journal
+        return outcome.output, server.journal
 
 
 @pytest.mark.trio
@@ -107,7 +107,7 @@ async def test_what_does_not_end(autojump_clock):
         raise AssertionError("for ever is over")
 
     outcome = await exercise("read", connect, Facts(Export()))
-    assert str(outcome) == "read hung: it did not end in time"
+    assert outcome.output == "read hung: it did not end in time"
 
 
 @pytest.mark.trio
