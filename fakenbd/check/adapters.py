@@ -18,19 +18,19 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import tomllib
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias, cast
 
 import attrs
 
 from fakenbd.check.placeholders import unknown_placeholders
+from fakenbd.check.toml_file import read_toml
 from fakenbd.errors import ProfileError
 from fakenbd.faults.values import TableError, text, unknown
 from fakenbd.profile.profile import OPERATIONS
-from fakenbd.profile.reading import Reader, list_of, outermost, read_table, word
+from fakenbd.profile.reading import Reader, list_of, read_table, word
 
 __all__ = [
     "BUNDLED",
@@ -117,10 +117,7 @@ def bundled(name: str) -> Adapter:
     if name in BUNDLED:
         path = _CLIENTS / f"{name}.toml"
     elif path.suffix != ".toml":
-        raise ProfileError(
-            "--client",
-            [_unknown_client(name)],
-        )
+        raise ProfileError("--client", [_unknown_client(name)])
     return _read(path)
 
 
@@ -160,18 +157,9 @@ def one_command(argv: Sequence[str]) -> Adapter:
 
 
 def _read(path: Path) -> Adapter:
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ProfileError(str(path), [f"cannot be read: {error.strerror}"]) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ProfileError(str(path), [f"is no TOML: {error}"]) from None
-    try:
-        adapter = _adapter(path.stem, tables)
-        operations = {name: deed.beside(path) for name, deed in adapter.operations.items()}
-        return attrs.evolve(adapter, operations=operations)
-    except ValueError as error:
-        raise ProfileError(str(path), outermost(error)) from None
+    adapter = read_toml(path, partial(_adapter, path.stem))
+    operations = {name: deed.beside(path) for name, deed in adapter.operations.items()}
+    return attrs.evolve(adapter, operations=operations)
 
 
 def _adapter(name: str, tables: Mapping[str, Any]) -> Adapter:

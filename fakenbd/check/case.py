@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
 from typing import Any, Final
 
 import attrs
@@ -16,7 +17,7 @@ from fakenbd.errors import ServeError
 from fakenbd.profile import Expect, Profile
 from fakenbd.profile.profile import Operation
 
-__all__ = ["PLAIN", "CaseResult", "plain", "run_case"]
+__all__ = ["PLAIN", "CaseResult", "matches", "plain", "run_case"]
 
 PLAIN: Final = "plain"
 
@@ -35,6 +36,12 @@ class CaseResult:
     @property
     def seconds(self) -> float:
         return sum(each.seconds for each in self.operations)
+
+
+def matches(case: str, patterns: Iterable[str]) -> bool:
+    """Whether a case's id matches a pattern; a family's id stands for all of its members."""
+    names = (case, case.partition("@")[0])
+    return any(fnmatchcase(name, pattern) for pattern in patterns for name in names)
 
 
 def run_case(profile: Profile, adapter: Adapter, *, seed: int, limits: Limits) -> CaseResult:

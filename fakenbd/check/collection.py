@@ -1,19 +1,18 @@
 """Cases as pytest's items, so that selection, order, reports and exit codes are pytest's own.
 
 Every profile that pytest finds in a .toml file is a case. An item runs it while it is set up, so
-that trouble of ours is an `error` and not a failure of the client, and tells the verdict when it is
+that a harness error is an `error` and not a failure of the client, and fails or passes when it is
 called. The result travels with the report, from a worker if need be.
 
-A client that fails on an honest server proves nothing by failing on a liar. So an honest server
-comes first and last; if that fails, the run ends with exit status 3. A client that merely breaks an
-obligation there works all the same, and the run goes on: its cases will tell.
+A client that fails on a server without faults is set up wrongly. So such a server comes first and
+last; if the client fails there, the run ends with exit status 3. A client that only breaks an
+obligation there works all the same, and the run goes on.
 """
 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Generator, Iterable, Iterator
-from fnmatch import fnmatchcase
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +20,7 @@ import attrs
 import pytest
 
 from fakenbd.check.adapters import Adapter, bundled, one_command
-from fakenbd.check.case import PLAIN, CaseResult, plain, run_case
+from fakenbd.check.case import PLAIN, CaseResult, matches, plain, run_case
 from fakenbd.check.console import failure, headline, status
 from fakenbd.check.known import Known, read_known, stale, weigh
 from fakenbd.check.options import CheckOptions
@@ -76,18 +75,13 @@ class Setup:
 
     def wants(self, case: str) -> bool:
         """Whether a case is selected; a family's id stands for all of its members."""
-        names = {case, case.partition("@")[0]}
         select, skip = self.options.select, self.options.skip
-        return (not select or _any_matches(names, select)) and not _any_matches(names, skip)
+        return (not select or matches(case, select)) and not matches(case, skip)
 
     def run(self, profile: Profile) -> CaseResult:
         """Run one case."""
         limits = Limits(self.options.timeout, self.options.memory * _MIB)
         return run_case(profile, self.adapter, seed=self.options.seed or 0, limits=limits)
-
-
-def _any_matches(names: Iterable[str], patterns: Iterable[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns for name in names)
 
 
 # --- items -------------------------------------------------------------------------------------

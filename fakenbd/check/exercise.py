@@ -11,14 +11,24 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias
 
 import attrs
 import trio
 
 from fakenbd.check.findings import Facts
 from fakenbd.check.operation_result import OperationResult
-from fakenbd.check.spans import LARGE, Span, clipped, ends, parts, places, writable_spans
+from fakenbd.check.spans import (
+    LARGE,
+    MAPPED,
+    WHOLE,
+    Span,
+    clipped,
+    ends,
+    parts,
+    places,
+    writable_spans,
+)
 from fakenbd.client import (
     TLS,
     Client,
@@ -52,21 +62,13 @@ Connect: TypeAlias = Callable[[], Awaitable[Target]]
 PATIENCE: Final = 900.0
 """Seconds after which an operation counts as hung; the client's own deadlines are far shorter."""
 
-_HUNG: Final = "it did not end in time"
-
 SEVERAL: Final = 8
 PIECE: Final = 1 << 22
-WHOLE: Final = 1 << 26
-"""An export up to this size is copied whole, a larger one at both ends."""
-
 FAR: Final = 1 << 31
 """Bytes that one request zeroes or trims: more than some servers can count."""
 
-MAPPED: Final = 1 << 36
 EXTENTS: Final = 1 << 17
-"""How much is mapped of an export that is too large, and how many extents are enough."""
-
-_T = TypeVar("_T")
+"""So many extents of a map are enough."""
 
 
 @attrs.define(eq=False)
@@ -110,19 +112,28 @@ class _Work:
         async with Pool.connect(self.connect, connections=2, **options) as pool:
             yield pool
 
-    async def attempt(self, call: Awaitable[_T]) -> _T | None:
-        """What a request comes to; an error that the server answers is noted."""
+    async def attempt(self, call: Awaitable[object]) -> bool:
+        """Whether a request succeeds; an error that the server answers is noted."""
         try:
-            return await call
+            await call
         except CommandError as error:
             self.failed(error)
-            return None
+            return False
+        return True
 
     async def check_read(self, client: Commands, span: Span, *, df: bool = False) -> None:
         offset, length = span
-        data = await self.attempt(client.read(offset, length, df=df))
-        if data is not None:
+        try:
+            data = await client.read(offset, length, df=df)
+        except CommandError as error:
+            self.failed(error)
+        else:
             self.believed(self.facts.wrong_data(offset, data))
+
+    def check_kept(self, offset: int, data: bytes) -> None:
+        """Look for what was written in the server's own export."""
+        wrong = self.facts.wrong_data(offset, data)
+        self.believed(wrong and f"what was written is not there: {wrong}")
 
 
 async def exercise(
@@ -148,25 +159,20 @@ async def exercise(
 
 
 def _result(work: _Work, operation: Operation, *, hung: bool) -> OperationResult:
-    """All of it in one value; what was wrongly believed outweighs an error."""
-    result = OperationResult(operation)
+    """All of it in one value; a wrong result outweighs an error."""
     if hung:
-        result = attrs.evolve(result, status=None, stopped="time", stop_reason=_HUNG)
-        return attrs.evolve(result, output=f"{operation} hung: {_HUNG}")
-    error = work.error
+        why = "it did not end in time"
+        output = f"{operation} hung: {why}"
+        return OperationResult(operation, None, stopped="time", stop_reason=why, output=output)
+    error, wrong = work.error, work.wrong
     kind = "" if error is None else f" ({type(error).__name__})"
-    if work.wrong:
-        output = f"{operation} wrong-data{kind}: {work.wrong}"
-        return attrs.evolve(result, wrong=work.wrong, output=output, exception=error)
+    if wrong:
+        output = f"{operation} wrong-data{kind}: {wrong}"
+        return OperationResult(operation, output=output, wrong=wrong, exception=error)
     if error is None:
-        return attrs.evolve(result, output=f"{operation} succeeded")
-    return attrs.evolve(
-        result,
-        status=1,
-        output=f"{operation} failed{kind}: {error}",
-        errors=f"{type(error).__name__}: {error}",
-        exception=error,
-    )
+        return OperationResult(operation, output=f"{operation} succeeded")
+    output, errors = f"{operation} failed{kind}: {error}", f"{type(error).__name__}: {error}"
+    return OperationResult(operation, 1, output=output, errors=errors, exception=error)
 
 
 # --- reading -------------------------------------------------------------------------------------
@@ -304,18 +310,10 @@ async def _write_all_over(work: _Work, client: Commands) -> None:
 async def _write_span(
     work: _Work, client: Commands, offset: int, length: int, seed: str, *, fua: bool = False
 ) -> None:
-    """Write bytes that nobody else writes, and look for them in the server's own export."""
+    """Write bytes that nobody else writes."""
     data = bytes(RandomBytes(seed).read(offset, length))
-    before = work.error
-    await work.attempt(client.write(offset, data, fua=fua))
-    if work.error is before:
-        _check_kept(work, offset, data)
-
-
-def _check_kept(work: _Work, offset: int, data: bytes) -> None:
-    wrong = work.facts.wrong_data(offset, data)
-    if wrong:
-        work.believed(f"what was written is not there: {wrong}")
+    if await work.attempt(client.write(offset, data, fua=fua)):
+        work.check_kept(offset, data)
 
 
 async def _zero(work: _Work) -> None:
@@ -345,11 +343,9 @@ async def _zero_fast(work: _Work, client: Commands, span: Span) -> None:
 
 
 async def _zero_span(work: _Work, client: Commands, span: Span, *, hole: bool) -> None:
-    before = work.error
-    await work.attempt(client.zero(*span, hole=hole))
-    if work.error is before:
+    if await work.attempt(client.zero(*span, hole=hole)):
         for start, length in ends(span[1], LARGE):
-            _check_kept(work, span[0] + start, bytes(length))
+            work.check_kept(span[0] + start, bytes(length))
 
 
 async def _trim(work: _Work) -> None:

@@ -17,7 +17,7 @@ from fakenbd.profile import Profile
 from fakenbd.protocol.constants import Command
 from fakenbd.protocol.messages import Buffer, Extent
 
-__all__ = ["Facts"]
+__all__ = ["Facts", "first_difference"]
 
 UNSEEN_DATA: Final = frozenset(("S-128", "S-169"))
 UNSEEN_MAP: Final = frozenset(("S-212",))
@@ -56,8 +56,7 @@ class Facts:
         """A clause on the first byte of `data` that is not the export's; "" if all are right."""
         if not self.data:
             return ""
-        truth = self.export.read(offset, len(data))
-        return _difference(offset, data, truth)
+        return first_difference(offset, data, self.export.read(offset, len(data)))
 
     def wrong_map(
         self, context: str, offset: int, extents: Sequence[Extent], *, mask: int = -1
@@ -94,7 +93,8 @@ def _changes_extents(fault: Fault) -> bool:
     return any(not isinstance(change, Kind) or change.slug not in _HARMLESS for change in fault.do)
 
 
-def _difference(offset: int, data: Buffer, truth: Buffer) -> str:
+def first_difference(offset: int, data: Buffer, truth: Buffer) -> str:
+    """A clause on the first byte of `data` that is not the one of `truth`; "" if all are right."""
     if bytes(data) == bytes(truth):
         return ""
     for place, (got, meant) in enumerate(zip(data, truth, strict=False)):

@@ -20,6 +20,7 @@ from fakenbd.check.findings import Facts
 from fakenbd.check.operation_result import OperationResult
 from fakenbd.check.placeholders import environment, fill, server_values
 from fakenbd.check.process import Limits, run
+from fakenbd.check.spans import MAPPED, WHOLE
 from fakenbd.check.witness import Witness
 from fakenbd.export import Export, RandomBytes
 from fakenbd.profile import Profile
@@ -28,14 +29,8 @@ from fakenbd.server import Server, background_server
 
 __all__ = ["perform"]
 
-WHOLE: Final = 1 << 26
-"""An export up to this size is taken whole."""
-
-MAPPED: Final = 1 << 36
-"""An export up to this size is mapped; a larger one takes too many requests of at most 4 GiB."""
-
 PART: Final = 1 << 16
-"""So much of it is zeroed or trimmed, and so much is read of a larger one."""
+"""Bytes that are zeroed or trimmed, and that are read of an export that is not taken whole."""
 
 _WHOLE_OPERATIONS: Final = frozenset(("read", "copy", "write", "map", "reconnect"))
 _MAPS: Final = frozenset(("qemu-map", "nbdinfo-map"))

@@ -93,6 +93,18 @@ async def test_an_error_is_noted_and_the_work_goes_on(autojump_clock):
 
 
 @pytest.mark.trio
+async def test_content_is_compared_only_after_writes_that_succeeded(autojump_clock):
+    def fail(server):
+        server.on("write").error("EIO")
+
+    outcome, journal = await perform("flush", another(), fault=fail)
+    assert outcome == (
+        "flush failed (CommandError): the server answered NBD_CMD_WRITE of 0+512 with NBD_EIO"
+    )
+    assert journal.totals.commands["write"] == 2
+
+
+@pytest.mark.trio
 async def test_a_copy_does_without_a_map(autojump_clock):
     def fail(server):
         server.on("block-status").error("EIO")
