@@ -1,4 +1,4 @@
-"""A case: one profile, run against one client, and all there is to say about how it went."""
+"""A case: one profile, run against one client, operation by operation, and its result."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _perform(
 
 
 def plain(operations: Sequence[Operation]) -> Profile:
-    """An honest server, which every client must get on with in all that it is to be tested in."""
+    """A profile without faults, for the operations that a client is tested in."""
     return Profile(
         PLAIN,
         summary="An honest server",

@@ -293,8 +293,8 @@ class Cases:
 
 
 def _operations(adapter: Adapter) -> tuple[Operation, ...]:
-    """What a client can be asked to do; twice the same command would tell nothing new."""
-    # An honest server gives no reason to connect again.
+    """The operations that a client can perform, each of its commands once."""
+    # Without faults there is no reason to connect again.
     honest = [operation for operation in OPERATIONS if operation != "reconnect"]
     if adapter.built_in:
         return tuple(honest)

@@ -69,15 +69,15 @@ def _excerpt(entries: Sequence[Entry]) -> str:
 
 
 def _order(breach: Breach) -> str:
-    """The order of breaches: as they came, but how the client left last, and always alike.
+    """The sort key of breaches: as they came, then those about the disconnect, by rule.
 
-    Which of several connections ends first is chance.
+    Which of several connections ends first is chance; the order of breaches must not be.
     """
     return breach.rule if breach.rule in FORGIVEN else ""
 
 
 def _may_leave(free: int | None, violated: Violated) -> bool:
-    """Whether this is only leaving, by a client that is `free` to since an entry of that index.
+    """Whether this is only a disconnect by a client that may leave from entry `free` on.
 
     The server's own watch knows of the connection on which a fault fires. It does not know of
     breaches that are no fault but part of the export or the handshake, nor that a client gives up

@@ -27,7 +27,7 @@ _PIECE: Final = 1 << 20
 class Job:
     """One operation on `length` bytes from `offset` on; the folder has its input and its output.
 
-    `before` is what the export held there when it began, `told` the sizes that the server claimed.
+    `before` is the content of that range at the start, `told` are the sizes that the server sent.
     """
 
     facts: Facts
@@ -61,9 +61,9 @@ def _file(job: Job, said: str) -> str:
 
 
 def _honest_lengths(job: Job) -> set[int]:
-    """How much there may be: what there is, or what the server said there is.
+    """Permitted lengths of the output: that of the export, or one that the server sent.
 
-    What is left of the last block where that is not whole may be missing: nobody can ask for it.
+    An incomplete last block may be missing: no request can read it.
     """
     whole = job.length == job.facts.export.size
     ends = {job.offset + job.length}

@@ -10,7 +10,7 @@ the export. Any exception outside of the client's family is a bug, and propagate
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, Final, TypeAlias
 
 import attrs
@@ -42,13 +42,7 @@ from fakenbd.client import (
     list_exports,
     list_offers,
 )
-from fakenbd.errors import (
-    ClientError,
-    CommandError,
-    FakenbdError,
-    ProtocolError,
-    RefusedError,
-)
+from fakenbd.errors import ClientError, CommandError, FakenbdError, ProtocolError, RefusedError
 from fakenbd.export import RandomBytes
 from fakenbd.profile.profile import Operation
 from fakenbd.protocol.constants import Error, Reply, State, TransmissionFlag
@@ -91,26 +85,20 @@ class _Work:
         self.wrong = self.wrong or wrong
 
     @asynccontextmanager
-    async def client(self, *contexts: str, **more: Any) -> AsyncIterator[Commands]:
+    async def client(
+        self, *contexts: str, connections: int = 1, **more: Any
+    ) -> AsyncIterator[Commands]:
+        """A client of one connection, or of several where the server permits that."""
         options = {"export": self.facts.export.name, "contexts": contexts, **self.options, **more}
-        if self.policy is None:
-            async with Client.connect(await self.connect(), **options) as client:
-                yield client
-        else:
-            connection = ResilientClient.connect(self.connect, policy=self.policy, **options)
-            async with connection as resilient:
-                yield resilient
-
-    @asynccontextmanager
-    async def several(self, *contexts: str) -> AsyncIterator[Commands]:
-        """Two connections where the server says that they see the same, and one elsewhere."""
+        client: AbstractAsyncContextManager[Commands]
         if self.policy is not None:
-            async with self.client(*contexts) as client:
-                yield client
-            return
-        options = {"export": self.facts.export.name, "contexts": contexts, **self.options}
-        async with Pool.connect(self.connect, connections=2, **options) as pool:
-            yield pool
+            client = ResilientClient.connect(self.connect, policy=self.policy, **options)
+        elif connections > 1:
+            client = Pool.connect(self.connect, connections=connections, **options)
+        else:
+            client = Client.connect(await self.connect(), **options)
+        async with client as commands:
+            yield commands
 
     async def attempt(self, call: Awaitable[object]) -> bool:
         """Whether a request succeeds; an error that the server answers is noted."""
@@ -220,7 +208,7 @@ async def _cache(work: _Work) -> None:
 
 
 async def _copy(work: _Work) -> None:
-    async with work.several(*work.facts.contexts) as client:
+    async with work.client(*work.facts.contexts, connections=2) as client:
         for offset, length in ends(client.size, WHOLE):
             for extent in await _allocated(work, client, offset, length):
                 await _copy_extent(work, client, offset, extent)
@@ -228,7 +216,7 @@ async def _copy(work: _Work) -> None:
 
 
 async def _allocated(work: _Work, client: Commands, offset: int, length: int) -> list[Extent]:
-    """What there is to copy; all of it where the server does not say."""
+    """The extents to copy; one of the whole length where the server has no map."""
     if "base:allocation" not in client.contexts:
         return [Extent(length, 0)]
     extents: list[Extent] = []
@@ -284,7 +272,7 @@ async def _map_span(
 
 
 async def _write(work: _Work) -> None:
-    async with work.several() as client:
+    async with work.client(connections=2) as client:
         await _write_all_over(work, client)
 
 

@@ -26,14 +26,14 @@ UNSEEN_MAP: Final = frozenset(("S-212",))
 _HARMLESS: Final = frozenset(
     ("delay", "hold", "dribble", "rate", "close", "reset", "cut", "stall", "error", "shuffle")
 )
-"""Kinds of faults after which extents are the honest ones, or none at all."""
+"""Kinds of faults after which extents are the correct ones, or none at all."""
 
 
 @attrs.frozen
 class Facts:
-    """The truth about one export, which the client's writes change: the server's own.
+    """The server's own export, which the client's writes change, to compare results with.
 
-    `data` and `map` say whether what the client reads, and maps, can be held against it.
+    `data` and `map` say whether what the client reads, and maps, can be compared at all.
     """
 
     export: Export
@@ -42,7 +42,7 @@ class Facts:
 
     @classmethod
     def of(cls, profile: Profile, export: Export) -> Facts:
-        """What can be known of an export that `profile` lies about."""
+        """What can be compared where `profile` is served."""
         rules = frozenset(profile.rules)
         told = not any(map(_changes_extents, profile.faults))
         return cls(export, not rules & UNSEEN_DATA, told and not rules & UNSEEN_MAP)
@@ -61,12 +61,10 @@ class Facts:
     def wrong_map(
         self, context: str, offset: int, extents: Sequence[Extent], *, mask: int = -1
     ) -> str:
-        """A clause on the first extent that says what the export does not; "" if all are right.
+        """A clause on the first extent whose flags are not the export's; "" if all are right.
 
-        Only flags in `mask` are looked at: whoever wrote the map may know no others.
-
-        Data is never wrong, where a script tells the map: it is what a client makes of extents
-        that cannot be believed.
+        Only flags in `mask` are compared: the client's map may have no others. Where the map is a
+        script, data is never wrong: a client takes extents that it cannot believe for data.
         """
         script = self.export.contexts.get(context)
         if not self.map or script is None:

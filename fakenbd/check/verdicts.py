@@ -1,4 +1,4 @@
-"""What a client deserves: a pure function of what it was to do, how it ended, and what it said.
+"""The verdict on a case: a pure function of what was expected and what each operation came to.
 
 A case is judged in two steps. Every finding is collected, from the processes (signals, limits,
 reports of sanitizers, results that are not what they must be) and from the journal (requests
@@ -40,7 +40,7 @@ _GRAVITY: Final[tuple[Cause, ...]] = (
 )
 
 MANY_CONNECTIONS: Final = 8
-"""Connections of one operation; who still makes more when its time is up will never stop."""
+"""More connections than this when the time is up make a hang a storm."""
 
 _SHELL: Final = 128
 _FATAL: Final = frozenset(
@@ -72,7 +72,7 @@ class Finding:
 
 @attrs.frozen
 class Verdict:
-    """What a client deserves in one case; `also` are findings less grave than the cause."""
+    """The verdict on one case; `also` are findings less grave than the cause."""
 
     name: VerdictName
     reason: str
