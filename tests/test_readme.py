@@ -11,6 +11,7 @@ import pytest
 
 from fakenbd.check.adapters import bundled
 from fakenbd.check.known import read_known
+from fakenbd.check.placeholders import PLACEHOLDERS
 from fakenbd.check.verdicts import Cause, VerdictName
 from fakenbd.cli import app
 from fakenbd.faults import KINDS
@@ -48,6 +49,11 @@ def test_every_verdict_and_every_cause_is_told() -> None:
     table = README.partition("| verdict | |")[2].partition("\n\n")[0]
     told = set(re.findall(r"`([a-z-]+)`", table))
     assert told == {*get_args(VerdictName), *get_args(Cause)}
+
+
+def test_every_placeholder_is_listed() -> None:
+    table = README.partition("| placeholder | |")[2].partition("\n\n")[0]
+    assert re.findall(r"`\{([a-z0-9-]+)\}`", table) == list(PLACEHOLDERS)
 
 
 def test_example_suite_is_the_file() -> None:

@@ -1,6 +1,6 @@
-"""Judgement: any client, run against any profile, and what it did wrong.
+"""Verdicts: any client, run against any profile, and what it did wrong.
 
-Names are imported when they are first used: pytest comes by here whenever it starts.
+Names are imported when they are first used: `fakenbd run` needs the placeholders only.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from fakenbd.later import later
 
 if TYPE_CHECKING:
-    from fakenbd.check.run import CheckOptions, run_check
+    from fakenbd.check.options import CheckOptions
+    from fakenbd.check.run import run_check
 
 __all__ = ["CheckOptions", "run_check"]
 
-__getattr__ = later(__name__, dict.fromkeys(__all__, "run"))
+__getattr__ = later(__name__, {"CheckOptions": "options", "run_check": "run"})

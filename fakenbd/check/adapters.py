@@ -18,23 +18,23 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import tomllib
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias, cast
 
 import attrs
 
+from fakenbd.check.placeholders import unknown_placeholders
+from fakenbd.check.toml_file import read_toml
 from fakenbd.errors import ProfileError
 from fakenbd.faults.values import TableError, text, unknown
 from fakenbd.profile.profile import OPERATIONS
-from fakenbd.profile.reading import Reader, list_of, outermost, read_table, word
+from fakenbd.profile.reading import Reader, list_of, read_table, word
 
 __all__ = [
     "BUNDLED",
     "CHECKS",
-    "PLACEHOLDERS",
     "Adapter",
     "Check",
     "Deed",
@@ -53,10 +53,6 @@ CHECKS: Final[Mapping[Check, str]] = {
     "zeros": "the export reads as zeros for {length} bytes from {offset} on, all else unchanged",
     "trim": "all but {length} bytes from {offset} on is unchanged",
 }
-PLACEHOLDERS: Final = (
-    *("uri", "tls-uri", "socket", "host", "port", "export", "size", "offset", "length"),
-    *("input", "output", "ca", "ca-dir", "sha256", "profile", "seed"),
-)
 BUNDLED: Final = ("reference", "libnbd", "qemu", "nbd-client", "fio")
 
 _CLIENTS: Final = Path(__file__).parent / "clients"
@@ -121,10 +117,7 @@ def bundled(name: str) -> Adapter:
     if name in BUNDLED:
         path = _CLIENTS / f"{name}.toml"
     elif path.suffix != ".toml":
-        raise ProfileError(
-            "--client",
-            [_unknown_client(name)],
-        )
+        raise ProfileError("--client", [_unknown_client(name)])
     return _read(path)
 
 
@@ -148,7 +141,7 @@ def one_command(argv: Sequence[str]) -> Adapter:
     It writes if it takes an {input}, it reads if it leaves an {output}, and does what it likes if
     it has neither: then only its exit status and what it said are judged, in every case.
     """
-    mistakes = _unknown_placeholders(argv)
+    mistakes = unknown_placeholders(argv)
     if mistakes:
         raise ProfileError("the command", mistakes)
     words = " ".join(argv)
@@ -164,18 +157,9 @@ def one_command(argv: Sequence[str]) -> Adapter:
 
 
 def _read(path: Path) -> Adapter:
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ProfileError(str(path), [f"cannot be read: {error.strerror}"]) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ProfileError(str(path), [f"is no TOML: {error}"]) from None
-    try:
-        adapter = _adapter(path.stem, tables)
-        operations = {name: deed.beside(path) for name, deed in adapter.operations.items()}
-        return attrs.evolve(adapter, operations=operations)
-    except ValueError as error:
-        raise ProfileError(str(path), outermost(error)) from None
+    adapter = read_toml(path, partial(_adapter, path.stem))
+    operations = {name: deed.beside(path) for name, deed in adapter.operations.items()}
+    return attrs.evolve(adapter, operations=operations)
 
 
 def _adapter(name: str, tables: Mapping[str, Any]) -> Adapter:
@@ -192,22 +176,11 @@ def _adapter(name: str, tables: Mapping[str, Any]) -> Adapter:
 # --- reading -----------------------------------------------------------------------------------
 
 
-def _unknown_placeholders(argv: Sequence[str]) -> list[str]:
-    """What looks like a placeholder and is none; braces may mean anything else to a client."""
-    mistakes = []
-    for word_ in argv:
-        for piece in word_.split("{")[1:]:
-            inner, closed, _ = piece.partition("}")
-            if closed and inner.replace("-", "").isalpha() and inner not in PLACEHOLDERS:
-                mistakes.append(unknown("placeholder", inner, PLACEHOLDERS))
-    return mistakes
-
-
 def _command(value: Any) -> tuple[str, ...]:
     argv = cast(tuple[str, ...], list_of(text)(value))
     if not argv or not argv[0]:
         raise ValueError("expected a program and its arguments, got an empty list")
-    mistakes = _unknown_placeholders(argv)
+    mistakes = unknown_placeholders(argv)
     if mistakes:
         raise ValueError("; ".join(mistakes))
     return argv

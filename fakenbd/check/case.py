@@ -1,21 +1,23 @@
-"""A case: one profile, run against one client, and all there is to say about how it went."""
+"""A case: one profile, run against one client, operation by operation, and its result."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, Final
 
 import attrs
 
 from fakenbd.check import foreign, reference
-from fakenbd.check.account import Account
 from fakenbd.check.adapters import Adapter
+from fakenbd.check.operation_result import OperationResult
 from fakenbd.check.process import Limits
 from fakenbd.check.verdicts import Verdict, judge
+from fakenbd.errors import ServeError
 from fakenbd.profile import Expect, Profile
 from fakenbd.profile.profile import Operation
 
-__all__ = ["PLAIN", "CaseResult", "plain", "run_case"]
+__all__ = ["PLAIN", "CaseResult", "matches", "plain", "run_case"]
 
 PLAIN: Final = "plain"
 
@@ -29,36 +31,44 @@ class CaseResult:
     seed: int
     profile: Profile
     verdict: Verdict
-    accounts: tuple[Account, ...]
-
-    @property
-    def account(self) -> Account | None:
-        """The operation that decided, or the first."""
-        for account in self.accounts:
-            if account.performance.operation == self.verdict.operation:
-                return account
-        return self.accounts[0] if self.accounts else None
+    operations: tuple[OperationResult, ...]
 
     @property
     def seconds(self) -> float:
-        return sum(account.seconds for account in self.accounts)
+        return sum(each.seconds for each in self.operations)
+
+
+def matches(case: str, patterns: Iterable[str]) -> bool:
+    """Whether a case's id matches a pattern; a family's id stands for all of its members."""
+    names = (case, case.partition("@")[0])
+    return any(fnmatchcase(name, pattern) for pattern in patterns for name in names)
 
 
 def run_case(profile: Profile, adapter: Adapter, *, seed: int, limits: Limits) -> CaseResult:
     """Run one profile against a client."""
-    accounts = []
-    for operation in profile.expect.exercise:
+    operations = tuple(
+        _perform(profile, adapter, operation, seed, limits) for operation in profile.expect.exercise
+    )
+    verdict = judge(profile.expect, operations)
+    return CaseResult(profile.id, adapter.name, seed, profile, verdict, operations)
+
+
+def _perform(
+    profile: Profile, adapter: Adapter, operation: Operation, seed: int, limits: Limits
+) -> OperationResult:
+    """Have the client perform one operation, against a server of its own."""
+    # How the server is opened, whatever the client: for both kinds here and nowhere else.
+    options: dict[str, Any] = {"seed": seed}
+    try:
         if adapter.built_in:
-            account = reference.perform(profile, operation, seed=seed)
-        else:
-            account = foreign.perform(profile, adapter, operation, seed=seed, limits=limits)
-        accounts.append(account)
-    verdict = judge(profile.expect, [account.performance for account in accounts])
-    return CaseResult(profile.id, adapter.name, seed, profile, verdict, tuple(accounts))
+            return reference.perform(profile, operation, options)
+        return foreign.perform(profile, adapter, operation, options, limits)
+    except ServeError as error:
+        return OperationResult(operation, trouble=str(error))
 
 
 def plain(operations: Sequence[Operation]) -> Profile:
-    """An honest server, which every client must get on with in all that it is to be tested in."""
+    """A profile without faults, for the operations that a client is tested in."""
     return Profile(
         PLAIN,
         summary="An honest server",

@@ -1,20 +1,18 @@
 """Cases as pytest's items, so that selection, order, reports and exit codes are pytest's own.
 
 Every profile that pytest finds in a .toml file is a case. An item runs it while it is set up, so
-that trouble of ours is an `error` and not a failure of the client, and tells the verdict when it is
+that a harness error is an `error` and not a failure of the client, and fails or passes when it is
 called. The result travels with the report, from a worker if need be.
 
-A client that fails on an honest server proves nothing by failing on a liar. So an honest server
-comes first and last; if that fails, the run ends with exit status 3. A client that merely breaks an
-obligation there works all the same, and the run goes on: its cases will tell.
+A client that fails on a server without faults is set up wrongly. So such a server comes first and
+last; if the client fails there, the run ends with exit status 3. A client that only breaks an
+obligation there works all the same, and the run goes on.
 """
 
 from __future__ import annotations
 
-import json
-import secrets
-from collections.abc import Generator, Iterable, Iterator
-from fnmatch import fnmatchcase
+import pickle
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,10 +20,10 @@ import attrs
 import pytest
 
 from fakenbd.check.adapters import Adapter, bundled, one_command
-from fakenbd.check.case import PLAIN, CaseResult, plain, run_case
+from fakenbd.check.case import PLAIN, CaseResult, matches, plain, run_case
 from fakenbd.check.console import failure, headline, status
 from fakenbd.check.known import Known, read_known, stale, weigh
-from fakenbd.check.options import shard
+from fakenbd.check.options import CheckOptions
 from fakenbd.check.process import Limits
 from fakenbd.check.record import record
 from fakenbd.check.verdicts import Verdict
@@ -33,9 +31,11 @@ from fakenbd.errors import ProfileError
 from fakenbd.profile import Profile, find_all, library
 from fakenbd.profile.profile import OPERATIONS, Operation
 
-__all__ = ["install"]
+__all__ = ["WORKER_INPUT", "Cases", "Setup"]
 
-_NAME: Final = "fakenbd-check"
+WORKER_INPUT: Final = "fakenbd-check"
+"""The key of the setup in what pytest-xdist sends to its workers."""
+
 _HARNESS: Final = 3
 _NOTHING: Final = int(pytest.ExitCode.NO_TESTS_COLLECTED)
 _MIB: Final = 1 << 20
@@ -51,66 +51,37 @@ class TroubleError(Exception):
 
 @attrs.frozen
 class Setup:
-    """What all cases of a session have in common; `words` name the client on the command line."""
+    """The options of a session, and the files that they name, read."""
 
+    options: CheckOptions
     adapter: Adapter
-    words: tuple[str, ...]
-    seed: int
-    limits: Limits
-    known: tuple[Known, ...] = ()
-    select: tuple[str, ...] = ()
-    skip: tuple[str, ...] = ()
-    part: tuple[int, int] = (1, 1)
-    report: Path | None = None
+    known: tuple[Known, ...]
 
     @classmethod
-    def of(cls, config: pytest.Config) -> Setup:
-        """Read the options. Raises UsageError with every mistake in the file that has some."""
-        option = config.option
-        if option.fakenbd_seed is None:
-            # Here, before any worker starts: they all get this one.
-            option.fakenbd_seed = secrets.randbelow(1 << 31)
-        try:
-            if option.fakenbd_command:
-                command = [str(word) for word in json.loads(option.fakenbd_command)]
-                adapter, words = one_command(command), ("--", *command)
-            else:
-                adapter = bundled(option.fakenbd_client)
-                words = () if adapter.built_in else ("--client", option.fakenbd_client)
-            return cls(
-                adapter,
-                words,
-                option.fakenbd_seed,
-                Limits(option.fakenbd_timeout, option.fakenbd_memory * _MIB),
-                read_known(Path(option.fakenbd_known)) if option.fakenbd_known else (),
-                tuple(option.fakenbd_select),
-                tuple(option.fakenbd_skip),
-                shard(option.fakenbd_shard) if option.fakenbd_shard else (1, 1),
-                Path(option.fakenbd_report) if option.fakenbd_report else None,
-            )
-        except (ProfileError, ValueError) as error:
-            raise pytest.UsageError(str(error)) from None
+    def of(cls, options: CheckOptions) -> Setup:
+        """Read the files. Raises ProfileError with every mistake in the one that has some."""
+        if options.command:
+            adapter = one_command(options.command)
+        else:
+            adapter = bundled(options.client or "reference")
+        return cls(options, adapter, read_known(options.known) if options.known else ())
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words that name the client on the command line."""
+        if self.options.command:
+            return ("--", *self.options.command)
+        return () if self.adapter.built_in else ("--client", str(self.options.client))
 
     def wants(self, case: str) -> bool:
         """Whether a case is selected; a family's id stands for all of its members."""
-        names = {case, case.partition("@")[0]}
-        if self.select and not _any_matches(names, self.select):
-            return False
-        return not _any_matches(names, self.skip)
+        select, skip = self.options.select, self.options.skip
+        return (not select or matches(case, select)) and not matches(case, skip)
 
     def run(self, profile: Profile) -> CaseResult:
         """Run one case."""
-        return run_case(profile, self.adapter, seed=self.seed, limits=self.limits)
-
-
-def _any_matches(names: Iterable[str], patterns: Iterable[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns for name in names)
-
-
-def install(config: pytest.Config) -> None:
-    """Make a session collect profiles; once, however many plugins ask for it."""
-    if not config.pluginmanager.has_plugin(_NAME):
-        config.pluginmanager.register(Cases(Setup.of(config), config), _NAME)
+        limits = Limits(self.options.timeout, self.options.memory * _MIB)
+        return run_case(profile, self.adapter, seed=self.options.seed or 0, limits=limits)
 
 
 # --- items -------------------------------------------------------------------------------------
@@ -142,13 +113,12 @@ class Case(pytest.Item):
 
     profile: Profile
     setup_: Setup
-    result: CaseResult | None = None
     verdict: Verdict | None = None
     record: dict[str, Any] | None = None
 
     def setup(self) -> None:
         setup = self.setup_
-        self.result = result = setup.run(self.profile)
+        result = setup.run(self.profile)
         self.verdict = weigh(result.verdict, setup.known, result.id, setup.adapter.name)
         self.record = record(result, self.verdict, setup.words)
         if self.verdict.name == "error":
@@ -177,12 +147,30 @@ class Case(pytest.Item):
 
 @attrs.define(eq=False)
 class Cases:
-    """The plugin of a session that was told of a client."""
+    """The plugin of a session of cases.
+
+    `interrupted` says that the session ended by Ctrl-C, which pytest's exit status does not tell
+    from a collection that failed.
+    """
 
     setup: Setup
-    config: pytest.Config
     results: dict[str, dict[str, Any]] = attrs.field(factory=dict)
     trouble: str = ""
+    interrupted: bool = False
+    config: pytest.Config = attrs.field(init=False)
+
+    @pytest.hookimpl
+    def pytest_configure(self, config: pytest.Config) -> None:
+        self.config = config
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        node.workerinput[WORKER_INPUT] = pickle.dumps(self.setup)
+
+    @pytest.hookimpl
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        # A collection that failed comes as a subclass.
+        self.interrupted = excinfo.type is KeyboardInterrupt
 
     @pytest.hookimpl
     def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> Any:
@@ -195,7 +183,7 @@ class Cases:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        part, parts = self.setup.part
+        part, parts = self.setup.options.part
         if parts > 1:
             gone = [item for index, item in enumerate(items) if index % parts != part - 1]
             items[:] = items[part - 1 :: parts]
@@ -242,16 +230,16 @@ class Cases:
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
             elif cases and all(case["verdict"] == "not-exercised" for case in cases):
                 session.exitstatus = _NOTHING
-        if self.setup.report is not None:
+        if self.setup.options.report is not None:
             from fakenbd.check.report import write
 
-            write(self.setup.report, list(cases))
+            write(self.setup.options.report, list(cases))
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionstart(self) -> None:
         adapter = self.setup.adapter
         summary = f" ({adapter.summary})" if adapter.summary else ""
-        self._say(f"client: {adapter.name}{summary}, seed: {self.setup.seed}")
+        self._say(f"client: {adapter.name}{summary}, seed: {self.setup.options.seed}")
 
     @pytest.hookimpl
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
@@ -263,8 +251,8 @@ class Cases:
                 terminalreporter.write_line(headline(case))
         for sentence in self._stale():
             terminalreporter.write_line(sentence, red=True)
-        if self.setup.report is not None:
-            terminalreporter.write_line(f"report: {self.setup.report / 'index.html'}")
+        if self.setup.options.report is not None:
+            terminalreporter.write_line(f"report: {self.setup.options.report / 'index.html'}")
 
     # --- below the surface ---------------------------------------------------------------------
 
@@ -305,8 +293,8 @@ class Cases:
 
 
 def _operations(adapter: Adapter) -> tuple[Operation, ...]:
-    """What a client can be asked to do; twice the same command would tell nothing new."""
-    # An honest server gives no reason to connect again.
+    """The operations that a client can perform, each of its commands once."""
+    # Without faults there is no reason to connect again.
     honest = [operation for operation in OPERATIONS if operation != "reconnect"]
     if adapter.built_in:
         return tuple(honest)

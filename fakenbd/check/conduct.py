@@ -1,12 +1,16 @@
-"""What a journal tells about the conduct of a client during one operation."""
+"""What the journal holds about a client during one operation."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
-from fakenbd.check.verdicts import Breach, Conduct
-from fakenbd.journal import Connected, Ended, Failed, Heard, Journal, Struck, Violated
+import attrs
+
+from fakenbd.check.operation_result import Breach, OperationResult, WireSummary
+from fakenbd.journal import Connected, Ended, Entry, Failed, Heard, Struck, Violated
 from fakenbd.journal.obligations import FORGIVEN
+from fakenbd.journal.transcript import transcript
 from fakenbd.profile import Profile
 from fakenbd.protocol.constants import TransmissionFlag
 from fakenbd.protocol.messages import Request
@@ -14,49 +18,70 @@ from fakenbd.server import Server
 
 __all__ = ["conduct"]
 
+_LINES: Final = 40
+_ENDING: Final = 10
+"""Lines of a transcript, and how many of them show how it ended."""
+
 _WITHOUT_GOODBYE: Final = frozenset(("EOF", "RST", "TLS close"))
 
 
-def conduct(server: Server, profile: Profile, operation: str) -> Conduct:
-    """What happened at a server during one operation, once it is over."""
-    journal = server.journal
-    entries = journal.entries()
-    totals = journal.totals
-    struck = {entry.connection for entry in entries if isinstance(entry, Struck)}
-    lie = 0 if not profile.faults else next((e.index for e in entries if e.kind == "struck"), None)
-    free = lie if profile.breaks_must else None
+def conduct(result: OperationResult, server: Server, profile: Profile) -> OperationResult:
+    """The result with what happened on the wire, once the server is closed."""
+    entries = server.journal.entries()
+    return attrs.evolve(
+        result,
+        wire=_summary(server, profile, result.operation, entries),
+        transcript=_excerpt(entries),
+    )
+
+
+def _summary(
+    server: Server, profile: Profile, operation: str, entries: Sequence[Entry]
+) -> WireSummary:
+    totals = server.journal.totals
+    on_these = {entry.connection for entry in entries if isinstance(entry, Struck)}
+    first = next((entry.index for entry in entries if isinstance(entry, Struck)), None)
+    free = (first if profile.faults else 0) if profile.breaks_must else None
     breaches = dict.fromkeys(
         Breach(entry.rule, entry.level, entry.sentence)
         for entry in entries
         if isinstance(entry, Violated) and not _may_leave(free, entry)
     )
-    return Conduct(
+    return WireSummary(
         connections=totals.connections,
-        requests=totals.requests,
-        strikes=sum(totals.strikes.values()),
+        fired=sum(totals.strikes.values()),
         unfired=tuple(server.unfired()),
         standing=not profile.faults,
         asked=totals.connections > 0 and _asked(server, profile, operation),
         breaches=tuple(sorted(breaches, key=_order)),
-        quit=() if profile.breaks_must is not False else _quit(journal, struck),
+        quit=() if profile.breaks_must is not False else _quit(entries, on_these),
         failures=tuple(entry.sentence for entry in entries if isinstance(entry, Failed)),
     )
 
 
-def _order(breach: Breach) -> str:
-    """The order of breaches: as they came, but how the client left last, and always alike.
+def _excerpt(entries: Sequence[Entry]) -> str:
+    """The transcript around the first fault that fired, or else the first breach, and the end."""
+    for kind in (Struck, Violated):
+        for entry in entries:
+            if isinstance(entry, kind):
+                return transcript(entries, around=entry.index, limit=_LINES, ending=_ENDING)
+    return transcript(entries, limit=_LINES)
 
-    Which of several connections ends first is chance.
+
+def _order(breach: Breach) -> str:
+    """The sort key of breaches: as they came, then those about the disconnect, by rule.
+
+    Which of several connections ends first is chance; the order of breaches must not be.
     """
     return breach.rule if breach.rule in FORGIVEN else ""
 
 
 def _may_leave(free: int | None, violated: Violated) -> bool:
-    """Whether this is only leaving, by a client that is `free` to since an entry of that index.
+    """Whether this is only a disconnect by a client that may leave from entry `free` on.
 
-    The server's own watch knows of the connection that a lie strikes. It does not know of lies
-    that are no fault but stand there all the time, nor that the other connections of a client go
-    with the one that it gives up.
+    The server's own watch knows of the connection on which a fault fires. It does not know of
+    breaches that are no fault but part of the export or the handshake, nor that a client gives up
+    its other connections with that one.
     """
     return free is not None and violated.index >= free and violated.rule in FORGIVEN
 
@@ -81,12 +106,12 @@ def _asked(server: Server, profile: Profile, operation: str) -> bool:
     return not offered or command in server.journal.totals.commands
 
 
-def _quit(journal: Journal, struck: set[int | None]) -> tuple[int, ...]:
-    """Connections that the client dropped after a strike, in the middle, to make another."""
+def _quit(entries: Sequence[Entry], struck: set[int | None]) -> tuple[int, ...]:
+    """Connections on which a fault fired and that the client dropped to make another."""
     left: dict[int, int] = {}
     last = 0
     talking = set()
-    for entry in journal:
+    for entry in entries:
         if isinstance(entry, Connected):
             last = entry.index
         elif isinstance(entry, Heard) and isinstance(entry.message, Request):

@@ -1,20 +1,20 @@
-"""Whether what a client left behind is what it must be: its output, its map, the export itself.
+"""Whether a client's output, its map, or the export itself is what it must be.
 
-Each check takes the truth, and what the client made of it, and returns the first thing that is
-wrong in one clause; "" if all is right.
+Each check returns the first thing that is wrong, as a clause; "" if all is right.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import starmap
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
 
 from fakenbd.check.adapters import Check
-from fakenbd.check.findings import Facts
+from fakenbd.check.findings import Facts, first_difference
 from fakenbd.protocol.constants import State
 from fakenbd.protocol.messages import Extent
 
@@ -27,7 +27,7 @@ _PIECE: Final = 1 << 20
 class Job:
     """One operation on `length` bytes from `offset` on; the folder has its input and its output.
 
-    `before` is what the export held there when it began, `told` the sizes that the server claimed.
+    `before` is the content of that range at the start, `told` are the sizes that the server sent.
     """
 
     facts: Facts
@@ -57,20 +57,13 @@ def _file(job: Job, said: str) -> str:
     lengths = _honest_lengths(job)
     if size not in lengths:
         return f"its output has {size} bytes, not {job.length}"
-    with job.output.open("rb") as file:
-        place = job.offset
-        while data := file.read(_PIECE):
-            found = job.facts.wrong_data(place, data)
-            if found:
-                return f"in its output, {found}"
-            place += len(data)
-    return ""
+    return _first("its output", starmap(job.facts.wrong_data, _pieces(job.output, job.offset)))
 
 
 def _honest_lengths(job: Job) -> set[int]:
-    """How much there may be: what there is, or what the server said there is.
+    """Permitted lengths of the output: that of the export, or one that the server sent.
 
-    What is left of the last block where that is not whole may be missing: nobody can ask for it.
+    An incomplete last block may be missing: no request can read it.
     """
     whole = job.length == job.facts.export.size
     ends = {job.offset + job.length}
@@ -81,27 +74,37 @@ def _honest_lengths(job: Job) -> set[int]:
 
 
 def _input(job: Job, said: str) -> str:
-    if not job.facts.data:
-        return ""
-    with job.input.open("rb") as file:
-        place = job.offset
-        while data := file.read(_PIECE):
-            found = _differing(job, place, data)
-            if found:
-                return f"in the export, {found}"
-            place += len(data)
-    return ""
+    return _kept(job, _pieces(job.input, job.offset))
 
 
 def _zeros(job: Job, said: str) -> str:
+    end = job.offset + job.length
+    places = range(job.offset, end, _PIECE)
+    return _kept(job, ((place, bytes(min(_PIECE, end - place))) for place in places))
+
+
+def _kept(job: Job, pieces: Iterable[tuple[int, bytes]]) -> str:
+    """Where the server's own content is not what the client was to make of it."""
     if not job.facts.data:
         return ""
-    for place in range(job.offset, job.offset + job.length, _PIECE):
-        size = min(_PIECE, job.offset + job.length - place)
-        found = _differing(job, place, bytes(size))
-        if found:
-            return f"in the export, {found}"
-    return ""
+    read = job.facts.export.read
+    return _first(
+        "the export",
+        (first_difference(place, read(place, len(data)), data) for place, data in pieces),
+    )
+
+
+def _pieces(path: Path, offset: int) -> Iterator[tuple[int, bytes]]:
+    """The content of a file that belongs to an export from `offset` on."""
+    with path.open("rb") as file:
+        while data := file.read(_PIECE):
+            yield offset, data
+            offset += len(data)
+
+
+def _first(where: str, differences: Iterable[str]) -> str:
+    difference = next(filter(None, differences), "")
+    return difference and f"in {where}, {difference}"
 
 
 def _trim(job: Job, said: str) -> str:
@@ -109,17 +112,6 @@ def _trim(job: Job, said: str) -> str:
     for place, (byte, before) in enumerate(zip(now, job.before, strict=False)):
         if byte not in (0, before):
             return f"in the export, byte {job.offset + place} is neither trimmed nor as it was"
-    return ""
-
-
-def _differing(job: Job, place: int, wanted: bytes) -> str:
-    """Where the server's own content is not what the client was to make of it."""
-    now = bytes(job.facts.export.read(place, len(wanted)))
-    if now == wanted:
-        return ""
-    for index, (byte, meant) in enumerate(zip(now, wanted, strict=True)):
-        if byte != meant:
-            return f"byte {place + index} is {byte:#04x}, not {meant:#04x}"
     return ""
 
 

@@ -1,6 +1,6 @@
-"""The reference client at work: one operation on one server, and an honest account of it.
+"""The reference client at work: one operation on one server, and its result.
 
-Each operation is done in several ways, so that faults have something to strike at: reads at the
+Each operation is done in several ways, so that faults have many messages to fire at: reads at the
 start, in the middle and at the end, one after another and several in flight; maps with and without
 REQ_ONE; writes that begin and end where no block does. An error that the server answers is noted
 and the work goes on; what ends the connection ends the operation. All that came is compared with
@@ -10,14 +10,25 @@ the export. Any exception outside of the client's family is a bug, and propagate
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
-from typing import Any, Final, TypeAlias, TypeVar
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import Any, Final, TypeAlias
 
 import attrs
 import trio
 
-from fakenbd.check.findings import Facts, Findings, Outcome
-from fakenbd.check.spans import LARGE, Span, clipped, ends, parts, places, writable_spans
+from fakenbd.check.findings import Facts
+from fakenbd.check.operation_result import OperationResult
+from fakenbd.check.spans import (
+    LARGE,
+    MAPPED,
+    WHOLE,
+    Span,
+    clipped,
+    ends,
+    parts,
+    places,
+    writable_spans,
+)
 from fakenbd.client import (
     TLS,
     Client,
@@ -31,7 +42,7 @@ from fakenbd.client import (
     list_exports,
     list_offers,
 )
-from fakenbd.errors import ClientError, CommandError, ProtocolError, RefusedError
+from fakenbd.errors import ClientError, CommandError, FakenbdError, ProtocolError, RefusedError
 from fakenbd.export import RandomBytes
 from fakenbd.profile.profile import Operation
 from fakenbd.protocol.constants import Error, Reply, State, TransmissionFlag
@@ -47,64 +58,70 @@ PATIENCE: Final = 900.0
 
 SEVERAL: Final = 8
 PIECE: Final = 1 << 22
-WHOLE: Final = 1 << 26
-"""An export up to this size is copied whole, a larger one at both ends."""
-
 FAR: Final = 1 << 31
 """Bytes that one request zeroes or trims: more than some servers can count."""
 
-MAPPED: Final = 1 << 36
 EXTENTS: Final = 1 << 17
-"""How much is mapped of an export that is too large, and how many extents are enough."""
-
-_T = TypeVar("_T")
+"""So many extents of a map are enough."""
 
 
 @attrs.define(eq=False)
 class _Work:
-    """One operation: whom to ask, what is known, and what was found."""
+    """One operation: whom to ask, what is known, the first error, and the first wrong result."""
 
     connect: Connect
     facts: Facts
     options: dict[str, Any]
     policy: Policy | None = None
-    findings: Findings = attrs.field(factory=Findings)
+    error: FakenbdError | None = None
+    wrong: str = ""
+
+    def failed(self, error: FakenbdError) -> None:
+        """Note that a request failed."""
+        self.error = self.error or error
+
+    def believed(self, wrong: str) -> None:
+        """Note that the client returned a wrong result ("" for a right one)."""
+        self.wrong = self.wrong or wrong
 
     @asynccontextmanager
-    async def client(self, *contexts: str, **more: Any) -> AsyncIterator[Commands]:
+    async def client(
+        self, *contexts: str, connections: int = 1, **more: Any
+    ) -> AsyncIterator[Commands]:
+        """A client of one connection, or of several where the server permits that."""
         options = {"export": self.facts.export.name, "contexts": contexts, **self.options, **more}
-        if self.policy is None:
-            async with Client.connect(await self.connect(), **options) as client:
-                yield client
-        else:
-            connection = ResilientClient.connect(self.connect, policy=self.policy, **options)
-            async with connection as resilient:
-                yield resilient
-
-    @asynccontextmanager
-    async def several(self, *contexts: str) -> AsyncIterator[Commands]:
-        """Two connections where the server says that they see the same, and one elsewhere."""
+        client: AbstractAsyncContextManager[Commands]
         if self.policy is not None:
-            async with self.client(*contexts) as client:
-                yield client
-            return
-        options = {"export": self.facts.export.name, "contexts": contexts, **self.options}
-        async with Pool.connect(self.connect, connections=2, **options) as pool:
-            yield pool
+            client = ResilientClient.connect(self.connect, policy=self.policy, **options)
+        elif connections > 1:
+            client = Pool.connect(self.connect, connections=connections, **options)
+        else:
+            client = Client.connect(await self.connect(), **options)
+        async with client as commands:
+            yield commands
 
-    async def attempt(self, call: Awaitable[_T]) -> _T | None:
-        """What a request comes to; an error that the server answers is noted."""
+    async def attempt(self, call: Awaitable[object]) -> bool:
+        """Whether a request succeeds; an error that the server answers is noted."""
         try:
-            return await call
+            await call
         except CommandError as error:
-            self.findings.failed(error)
-            return None
+            self.failed(error)
+            return False
+        return True
 
     async def check_read(self, client: Commands, span: Span, *, df: bool = False) -> None:
         offset, length = span
-        data = await self.attempt(client.read(offset, length, df=df))
-        if data is not None:
-            self.findings.believed(self.facts.wrong_data(offset, data))
+        try:
+            data = await client.read(offset, length, df=df)
+        except CommandError as error:
+            self.failed(error)
+        else:
+            self.believed(self.facts.wrong_data(offset, data))
+
+    def check_kept(self, offset: int, data: bytes) -> None:
+        """Look for what was written in the server's own export."""
+        wrong = self.facts.wrong_data(offset, data)
+        self.believed(wrong and f"what was written is not there: {wrong}")
 
 
 async def exercise(
@@ -115,7 +132,7 @@ async def exercise(
     tls: TLS | None = None,
     timeout: float | Deadlines | None = None,
     policy: Policy | None = None,
-) -> Outcome:
+) -> OperationResult:
     """Do one operation with the reference client, over connections that `connect` gives.
 
     With a `policy` the client is one that comes back where a connection is lost.
@@ -125,8 +142,25 @@ async def exercise(
         try:
             await _OPERATIONS[operation](work)
         except (ClientError, ProtocolError) as error:
-            work.findings.failed(error)
-    return work.findings.outcome(operation, hung=scope.cancelled_caught)
+            work.failed(error)
+    return _result(work, operation, hung=scope.cancelled_caught)
+
+
+def _result(work: _Work, operation: Operation, *, hung: bool) -> OperationResult:
+    """All of it in one value; a wrong result outweighs an error."""
+    if hung:
+        why = "it did not end in time"
+        output = f"{operation} hung: {why}"
+        return OperationResult(operation, None, stopped="time", stop_reason=why, output=output)
+    error, wrong = work.error, work.wrong
+    kind = "" if error is None else f" ({type(error).__name__})"
+    if wrong:
+        output = f"{operation} wrong-data{kind}: {wrong}"
+        return OperationResult(operation, output=output, wrong=wrong, exception=error)
+    if error is None:
+        return OperationResult(operation, output=f"{operation} succeeded")
+    output, errors = f"{operation} failed{kind}: {error}", f"{type(error).__name__}: {error}"
+    return OperationResult(operation, 1, output=output, errors=errors, exception=error)
 
 
 # --- reading -------------------------------------------------------------------------------------
@@ -174,7 +208,7 @@ async def _cache(work: _Work) -> None:
 
 
 async def _copy(work: _Work) -> None:
-    async with work.several(*work.facts.contexts) as client:
+    async with work.client(*work.facts.contexts, connections=2) as client:
         for offset, length in ends(client.size, WHOLE):
             for extent in await _allocated(work, client, offset, length):
                 await _copy_extent(work, client, offset, extent)
@@ -182,7 +216,7 @@ async def _copy(work: _Work) -> None:
 
 
 async def _allocated(work: _Work, client: Commands, offset: int, length: int) -> list[Extent]:
-    """What there is to copy; all of it where the server does not say."""
+    """The extents to copy; one of the whole length where the server has no map."""
     if "base:allocation" not in client.contexts:
         return [Extent(length, 0)]
     extents: list[Extent] = []
@@ -197,7 +231,7 @@ async def _copy_extent(work: _Work, client: Commands, offset: int, extent: Exten
         if work.facts.map:
             for span in ends(extent.length, LARGE):
                 zeroes = bytes(span[1])
-                work.findings.believed(work.facts.wrong_data(offset + span[0], zeroes))
+                work.believed(work.facts.wrong_data(offset + span[0], zeroes))
         return
     pieces = range(offset, offset + extent.length, PIECE)
     spans = [(start, min(PIECE, offset + extent.length - start)) for start in pieces]
@@ -215,7 +249,7 @@ async def _map_all_over(work: _Work, client: Commands, *, req_one: bool) -> None
         for offset, length in ends(client.size, MAPPED):
             extents: list[Extent] = []
             await work.attempt(_map_span(client, context, offset, length, req_one, extents))
-            work.findings.believed(work.facts.wrong_map(context, offset, extents))
+            work.believed(work.facts.wrong_map(context, offset, extents))
 
 
 async def _map_span(
@@ -238,7 +272,7 @@ async def _map_span(
 
 
 async def _write(work: _Work) -> None:
-    async with work.several() as client:
+    async with work.client(connections=2) as client:
         await _write_all_over(work, client)
 
 
@@ -264,18 +298,10 @@ async def _write_all_over(work: _Work, client: Commands) -> None:
 async def _write_span(
     work: _Work, client: Commands, offset: int, length: int, seed: str, *, fua: bool = False
 ) -> None:
-    """Write bytes that nobody else writes, and look for them in the server's own export."""
+    """Write bytes that nobody else writes."""
     data = bytes(RandomBytes(seed).read(offset, length))
-    before = work.findings.error
-    await work.attempt(client.write(offset, data, fua=fua))
-    if work.findings.error is before:
-        _check_kept(work, offset, data)
-
-
-def _check_kept(work: _Work, offset: int, data: bytes) -> None:
-    wrong = work.facts.wrong_data(offset, data)
-    if wrong:
-        work.findings.believed(f"what was written is not there: {wrong}")
+    if await work.attempt(client.write(offset, data, fua=fua)):
+        work.check_kept(offset, data)
 
 
 async def _zero(work: _Work) -> None:
@@ -300,16 +326,14 @@ async def _zero_fast(work: _Work, client: Commands, span: Span) -> None:
             await client.zero(*span, fast=True)
         except CommandError as error:
             if error.error not in (Error.ENOTSUP, Error.EINVAL):
-                work.findings.failed(error)
+                work.failed(error)
     await _zero_span(work, client, span, hole=True)
 
 
 async def _zero_span(work: _Work, client: Commands, span: Span, *, hole: bool) -> None:
-    before = work.findings.error
-    await work.attempt(client.zero(*span, hole=hole))
-    if work.findings.error is before:
+    if await work.attempt(client.zero(*span, hole=hole)):
         for start, length in ends(span[1], LARGE):
-            _check_kept(work, span[0] + start, bytes(length))
+            work.check_kept(span[0] + start, bytes(length))
 
 
 async def _trim(work: _Work) -> None:
@@ -360,8 +384,8 @@ async def _list(work: _Work) -> None:
 
 async def _reconnect(work: _Work) -> None:
     """Map, read and write over a server that may be gone for a while."""
-    persistent = attrs.evolve(work, policy=work.policy or Policy())
-    async with persistent.client(*work.facts.contexts) as client:
+    work.policy = work.policy or Policy()
+    async with work.client(*work.facts.contexts) as client:
         await _map_all_over(work, client, req_one=False)
         await _read_all_over(work, client)
         if not client.offers(TransmissionFlag.READ_ONLY):

@@ -1,17 +1,15 @@
-"""What is known of an export, and what came of one operation on it.
+"""What is known of an export, and how far a client's results can be compared with it.
 
-`Facts` say how far the answers of a server can be compared with the truth. A lie that no client
-can see through (a flipped bit, a short simple reply) is not held against it.
+What no client can notice (a flipped bit, a short simple reply) is not held against it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, Literal, TypeAlias
+from typing import Final
 
 import attrs
 
-from fakenbd.errors import FakenbdError
 from fakenbd.export import Export, Query, Truth
 from fakenbd.faults import Fault, Kind
 from fakenbd.faults.condition import ANY
@@ -19,9 +17,7 @@ from fakenbd.profile import Profile
 from fakenbd.protocol.constants import Command
 from fakenbd.protocol.messages import Buffer, Extent
 
-__all__ = ["Facts", "Findings", "Outcome"]
-
-Result: TypeAlias = Literal["succeeded", "failed", "wrong-data", "hung"]
+__all__ = ["Facts", "first_difference"]
 
 UNSEEN_DATA: Final = frozenset(("S-128", "S-169"))
 UNSEEN_MAP: Final = frozenset(("S-212",))
@@ -30,33 +26,14 @@ UNSEEN_MAP: Final = frozenset(("S-212",))
 _HARMLESS: Final = frozenset(
     ("delay", "hold", "dribble", "rate", "close", "reset", "cut", "stall", "error", "shuffle")
 )
-"""Kinds of faults after which extents are the honest ones, or none at all."""
-
-
-@attrs.frozen
-class Outcome:
-    """What one operation came to.
-
-    `failed` has the error of the family that it failed with; `wrong-data` tells in `detail` what
-    the client took for good; `hung` means that it did not end.
-    """
-
-    operation: str
-    result: Result
-    error: FakenbdError | None = None
-    detail: str = ""
-
-    def __str__(self) -> str:
-        why = f": {self.detail or self.error}" if self.detail or self.error else ""
-        kind = f" ({type(self.error).__name__})" if self.error else ""
-        return f"{self.operation} {self.result}{kind}{why}"
+"""Kinds of faults after which extents are the correct ones, or none at all."""
 
 
 @attrs.frozen
 class Facts:
-    """The truth about one export, which the client's writes change: the server's own.
+    """The server's own export, which the client's writes change, to compare results with.
 
-    `data` and `map` say whether what the client reads, and maps, can be held against it.
+    `data` and `map` say whether what the client reads, and maps, can be compared at all.
     """
 
     export: Export
@@ -65,7 +42,7 @@ class Facts:
 
     @classmethod
     def of(cls, profile: Profile, export: Export) -> Facts:
-        """What can be known of an export that `profile` lies about."""
+        """What can be compared where `profile` is served."""
         rules = frozenset(profile.rules)
         told = not any(map(_changes_extents, profile.faults))
         return cls(export, not rules & UNSEEN_DATA, told and not rules & UNSEEN_MAP)
@@ -79,18 +56,15 @@ class Facts:
         """A clause on the first byte of `data` that is not the export's; "" if all are right."""
         if not self.data:
             return ""
-        truth = self.export.read(offset, len(data))
-        return _difference(offset, data, truth)
+        return first_difference(offset, data, self.export.read(offset, len(data)))
 
     def wrong_map(
         self, context: str, offset: int, extents: Sequence[Extent], *, mask: int = -1
     ) -> str:
-        """A clause on the first extent that says what the export does not; "" if all are right.
+        """A clause on the first extent whose flags are not the export's; "" if all are right.
 
-        Only flags in `mask` are looked at: whoever wrote the map may know no others.
-
-        Data is never wrong, where a script tells the map: it is what a client makes of extents
-        that cannot be believed.
+        Only flags in `mask` are compared: the client's map may have no others. Where the map is a
+        script, data is never wrong: a client takes extents that it cannot believe for data.
         """
         script = self.export.contexts.get(context)
         if not self.map or script is None:
@@ -117,7 +91,8 @@ def _changes_extents(fault: Fault) -> bool:
     return any(not isinstance(change, Kind) or change.slug not in _HARMLESS for change in fault.do)
 
 
-def _difference(offset: int, data: Buffer, truth: Buffer) -> str:
+def first_difference(offset: int, data: Buffer, truth: Buffer) -> str:
+    """A clause on the first byte of `data` that is not the one of `truth`; "" if all are right."""
     if bytes(data) == bytes(truth):
         return ""
     for place, (got, meant) in enumerate(zip(data, truth, strict=False)):
@@ -142,27 +117,3 @@ def _side_by_side(
             length = min(extent, spare)
             yield place, length, told, meant
             place, extent, spare = place + length, extent - length, spare - length
-
-
-@attrs.define(eq=False)
-class Findings:
-    """What has come of an operation so far: the first error, and the first thing taken for good."""
-
-    error: FakenbdError | None = None
-    wrong: str = ""
-
-    def failed(self, error: FakenbdError) -> None:
-        """Something that was asked for was not to be had."""
-        self.error = self.error or error
-
-    def believed(self, wrong: str) -> None:
-        """The client gave out something that is not so ("" for nothing)."""
-        self.wrong = self.wrong or wrong
-
-    def outcome(self, operation: str, *, hung: bool) -> Outcome:
-        """All of it in one value; what was wrongly believed outweighs an error."""
-        if hung:
-            return Outcome(operation, "hung", detail="it did not end in time")
-        if self.wrong:
-            return Outcome(operation, "wrong-data", self.error, self.wrong)
-        return Outcome(operation, "failed" if self.error else "succeeded", self.error)

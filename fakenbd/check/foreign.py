@@ -1,4 +1,4 @@
-"""One operation of a foreign client: a server of its own, the client's process, and the account.
+"""One operation of a foreign client: a server of its own, the client's process, and the result.
 
 Each operation gets a fresh server, so that what a fault counts does not depend on what was done
 before, and a scratch folder that goes away with all the client has left there.
@@ -13,30 +13,24 @@ from typing import Any, Final
 
 import attrs
 
-from fakenbd.check.account import Account, excerpt
-from fakenbd.check.adapters import PLACEHOLDERS, Adapter, Deed
+from fakenbd.check.adapters import Adapter, Deed
 from fakenbd.check.conduct import conduct
 from fakenbd.check.evidence import Job, wrong
 from fakenbd.check.findings import Facts
-from fakenbd.check.process import Completed, Limits, run
-from fakenbd.check.verdicts import Performance
+from fakenbd.check.operation_result import OperationResult
+from fakenbd.check.placeholders import environment, fill, server_values
+from fakenbd.check.process import Limits, run
+from fakenbd.check.spans import MAPPED, WHOLE
 from fakenbd.check.witness import Witness
-from fakenbd.errors import ServeError
 from fakenbd.export import Export, RandomBytes
 from fakenbd.profile import Profile
 from fakenbd.protocol.uri import Uri
-from fakenbd.server import BackgroundServer, background_server
+from fakenbd.server import Server, background_server
 
 __all__ = ["perform"]
 
-WHOLE: Final = 1 << 26
-"""An export up to this size is taken whole."""
-
-MAPPED: Final = 1 << 36
-"""An export up to this size is mapped; a larger one takes too many requests of at most 4 GiB."""
-
 PART: Final = 1 << 16
-"""So much of it is zeroed or trimmed, and so much is read of a larger one."""
+"""Bytes that are zeroed or trimmed, and that are read of an export that is not taken whole."""
 
 _WHOLE_OPERATIONS: Final = frozenset(("read", "copy", "write", "map", "reconnect"))
 _MAPS: Final = frozenset(("qemu-map", "nbdinfo-map"))
@@ -49,83 +43,74 @@ _SETTLE: Final = 0.3
 
 
 def perform(
-    profile: Profile, adapter: Adapter, operation: str, *, seed: int, limits: Limits
-) -> Account:
-    """Have a client perform one operation against a server that plays the profile."""
+    profile: Profile,
+    adapter: Adapter,
+    operation: str,
+    options: Mapping[str, Any],
+    limits: Limits,
+) -> OperationResult:
+    """Have a client perform one operation against a server of the profile.
+
+    `options` are the server's. Raises ServeError where there can be no such server.
+    """
     deed = adapter.deed(operation)
     incapable = deed.missing()
-    if incapable:
-        return Account(Performance(operation, incapable=incapable))
     tls = _secured(profile)
-    if tls is None:
-        return Account(Performance(operation, incapable=_UNDECIDED))
-    if tls and not deed.tls:
-        return Account(Performance(operation, incapable=f"{adapter.name} has no command for TLS"))
-    options: dict[str, Any] = {"unix": "-"} if adapter.transport == "unix" and not tls else {}
-    try:
-        with background_server(profile, seed=seed, **options) as server:
-            witness = Witness(server.export.size)
-            server.journal.attach(witness)
-            stage = _Stage(server, profile, deed, operation, seed, witness, tls)
-            account = stage.perform(limits)
-    except ServeError as error:
-        return Account(Performance(operation, trouble=str(error)))
-    if account.performance.incapable or account.performance.trouble:
-        return account
-    told = conduct(server.server, profile, operation)
-    return attrs.evolve(
-        account,
-        performance=attrs.evolve(account.performance, conduct=told),
-        transcript=excerpt(server.journal.entries()),
-    )
+    if not incapable and tls is None:
+        incapable = _UNDECIDED
+    elif not incapable and tls and not deed.tls:
+        incapable = f"{adapter.name} has no command for TLS"
+    if incapable:
+        return OperationResult(operation, incapable=incapable)
+    where = {"unix": "-"} if adapter.transport == "unix" and not tls else {}
+    with background_server(profile, **options, **where) as background:
+        result = _perform(background.server, profile, deed, operation, limits, tls=bool(tls))
+    if result.incapable or result.trouble:
+        return result
+    return conduct(result, background.server, profile)
 
 
-@attrs.frozen
-class _Stage:
-    """A server that runs, and what a client is to do there."""
+def _perform(
+    server: Server, profile: Profile, deed: Deed, operation: str, limits: Limits, *, tls: bool
+) -> OperationResult:
+    """Run the client, wait until the server knows that it is gone, and look at the result."""
+    export = server.export
+    command = _command(deed, export, tls=tls)
+    if not command:
+        return OperationResult(operation, incapable=_too_large(export))
+    witness = Witness(export.size)
+    server.journal.attach(witness)
+    with tempfile.TemporaryDirectory(prefix="fakenbd-check-", ignore_cleanup_errors=True) as name:
+        job = _job(Path(name), profile, export, operation, deed)
+        values = _values(server, job, tls=tls)
+        argv = tuple(fill(word, values) for word in command)
+        try:
+            result = run(
+                argv,
+                Path(name),
+                attrs.evolve(limits, output=_MAP) if deed.check in _MAPS else limits,
+                environment=environment(values),
+                storming=lambda: witness.storm,
+            )
+        except OSError as error:
+            trouble = f"{argv[0]} cannot be started: {error.strerror}"
+            return OperationResult(operation, trouble=trouble, command=argv)
+        witness.wait_alone(_SETTLE)
+        problem = ""
+        if result.succeeded:
+            told = frozenset(witness.sizes)
+            problem = wrong(deed.check, attrs.evolve(job, told=told), result.output)
+    return attrs.evolve(result, operation=operation, wrong=problem)
 
-    server: BackgroundServer
-    profile: Profile
-    deed: Deed
-    operation: str
-    seed: int
-    witness: Witness
-    tls: bool
 
-    def perform(self, limits: Limits) -> Account:
-        """Run the client, wait until the server knows that it is gone, and look at the result."""
-        export, deed = self.server.export, self.deed
-        command = deed.tls if self.tls else deed.command
-        if deed.check in _MAPS:
-            command = command if export.size <= MAPPED else ()
-        elif deed.check in ("file", "input") and export.size > WHOLE:
-            command = deed.large
-        if not command:
-            return Account(Performance(self.operation, incapable=_too_large(export)))
-        with tempfile.TemporaryDirectory(
-            prefix="fakenbd-check-", ignore_cleanup_errors=True
-        ) as name:
-            folder = Path(name)
-            job = _job(folder, self.profile, export, self.operation, deed)
-            values = placeholders(self.server, self.profile, job, self.seed, tls=self.tls)
-            argv = [fill(word, values) for word in command]
-            try:
-                done = run(
-                    argv,
-                    folder,
-                    attrs.evolve(limits, output=_MAP) if deed.check in _MAPS else limits,
-                    environment=environment(values),
-                    storming=lambda: self.witness.storm,
-                )
-            except OSError as error:
-                trouble = f"{argv[0]} cannot be started: {error.strerror}"
-                return Account(Performance(self.operation, trouble=trouble), tuple(argv))
-            self.witness.wait_alone(_SETTLE)
-            problem = ""
-            if done.status == 0 and not done.stopped:
-                told = frozenset(self.witness.sizes)
-                problem = wrong(deed.check, attrs.evolve(job, told=told), done.output)
-        return Account(_account(self.operation, done, problem), tuple(argv), "", done.seconds)
+def _command(deed: Deed, export: Export, *, tls: bool) -> tuple[str, ...]:
+    """The command for an export of that size; () if there is none."""
+    command = deed.tls if tls else deed.command
+    if deed.check in _MAPS:
+        return command if export.size <= MAPPED else ()
+    if deed.check in ("file", "input") and export.size > WHOLE:
+        return deed.large
+    return command
 
 
 def _secured(profile: Profile) -> bool | None:
@@ -134,19 +119,6 @@ def _secured(profile: Profile) -> bool | None:
     if policy == "allow" and offered == "optional" and profile.faults:
         return None
     return (policy != "off" and offered != "off") or policy == "require"
-
-
-def _account(operation: str, done: Completed, problem: str) -> Performance:
-    return Performance(
-        operation,
-        done.status,
-        done.signal,
-        done.stopped,
-        done.stop_reason,
-        done.output,
-        done.errors,
-        problem,
-    )
 
 
 def _too_large(export: Export) -> str:
@@ -172,47 +144,13 @@ def _job(folder: Path, profile: Profile, export: Export, operation: str, deed: D
     return job
 
 
-def placeholders(
-    server: BackgroundServer, profile: Profile, job: Job, seed: int, *, tls: bool
-) -> dict[str, str]:
-    """The words in braces that a command may use, and what they stand for."""
-    export = server.export
-    security = server.security
-    uri = attrs.evolve(Uri.parse(server.uri), tls=tls)
-    credentials = Uri.parse(server.uri_of(export.name, credentials=True))
-    values = {
-        "uri": str(uri),
-        "tls-uri": str(attrs.evolve(credentials, tls=True)),
-        "socket": server.socket,
-        "host": uri.host,
-        "port": str(server.port),
-        "export": export.name,
-        "size": str(export.size),
+def _values(server: Server, job: Job, *, tls: bool) -> dict[str, str]:
+    """What the placeholders of a command stand for."""
+    return {
+        **server_values(server),
+        "uri": str(attrs.evolve(Uri.parse(server.uri), tls=tls)),
         "offset": str(job.offset),
         "length": str(job.length),
         "input": str(job.input),
         "output": str(job.output),
-        "ca": security.ca_file if security is not None else "",
-        "ca-dir": security.directory if security is not None else "",
-        "sha256": export.sha256() or "" if export.size <= WHOLE else "",
-        "profile": profile.id,
-        "seed": str(seed),
     }
-    assert values.keys() == set(PLACEHOLDERS), "an adapter may use each of them, and no other"
-    return values
-
-
-def fill(word: str, values: Mapping[str, str]) -> str:
-    """The word with what its placeholders stand for; other braces stay as they are."""
-    pieces = word.split("{")
-    filled = [pieces[0]]
-    for piece in pieces[1:]:
-        name, closed, rest = piece.partition("}")
-        filled.append(values[name] + rest if closed and name in values else "{" + piece)
-    return "".join(filled)
-
-
-def environment(values: Mapping[str, str]) -> dict[str, str]:
-    """The same for the client's environment: NBD_URI, FAKENBD_URI, FAKENBD_SIZE, …"""
-    names = {f"FAKENBD_{name.upper().replace('-', '_')}": value for name, value in values.items()}
-    return {"NBD_URI": values["uri"], **names}

@@ -14,18 +14,17 @@ does one that matches no case at all.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final, get_args
 
 import attrs
 
+from fakenbd.check.case import matches
+from fakenbd.check.toml_file import read_toml
 from fakenbd.check.verdicts import Cause, Verdict
-from fakenbd.errors import ProfileError
 from fakenbd.faults.values import boolean, text
-from fakenbd.profile.reading import Reader, list_of, outermost, read_table, word
+from fakenbd.profile.reading import Reader, list_of, read_table, word
 
 __all__ = ["Known", "read_known", "stale", "weigh"]
 
@@ -43,8 +42,7 @@ class Known:
 
     def concerns(self, case: str, client: str) -> bool:
         """Whether it speaks of that case; a family's id stands for all of its members."""
-        names = (case, case.partition("@")[0])
-        return self.client in ("", client) and any(fnmatchcase(name, self.case) for name in names)
+        return self.client in ("", client) and matches(case, (self.case,))
 
     def explains(self, verdict: Verdict) -> bool:
         """Whether the case failed in the way that is known."""
@@ -75,18 +73,13 @@ def _entry(value: Any) -> Known:
     return Known(**read_table(value, _ENTRY, required=("case", "reason")))
 
 
+def _entries(tables: dict[str, Any]) -> tuple[Known, ...]:
+    return tuple(read_table(tables, {"known": list_of(_entry)}).get("known", ()))
+
+
 def read_known(path: Path) -> tuple[Known, ...]:
     """The entries of a file. Raises ProfileError with every mistake."""
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-        entries: tuple[Known, ...] = read_table(tables, {"known": list_of(_entry)}).get("known", ())
-    except OSError as error:
-        raise ProfileError(str(path), [f"cannot be read: {error.strerror}"]) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ProfileError(str(path), [f"is no TOML: {error}"]) from None
-    except ValueError as error:
-        raise ProfileError(str(path), outermost(error)) from None
-    return entries
+    return read_toml(path, _entries)
 
 
 def weigh(verdict: Verdict, known: Iterable[Known], case: str, client: str) -> Verdict:

@@ -1,77 +1,120 @@
-"""What a run of cases can be told, once for `fakenbd check` and once for pytest.
+"""What a run of cases can be told: declared once, as the options of `fakenbd check`.
 
-It is imported whenever pytest starts with fakenbd installed, so it imports next to nothing.
+The same value goes to pytest as part of a plugin object, and to pytest-xdist's workers by pickle.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from pathlib import Path
+from typing import Annotated
 
-__all__ = ["DEFAULT_TIMEOUT", "add_options", "shard"]
+import attrs
+from cyclopts import Parameter
+from cyclopts.validators import Number
 
-DEFAULT_TIMEOUT: Final = 10.0
-DEFAULT_MEMORY: Final = 1024
+__all__ = ["CheckOptions"]
 
 
-def shard(text: str) -> tuple[int, int]:
+def _shard(text: str) -> tuple[int, int]:
     """The part and the number of parts that "2/5" stands for. Raises ValueError."""
     part, slash, parts = text.partition("/")
     if slash and part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts):
         return int(part), int(parts)
-    raise ValueError(f'expected a part such as "2/5", got "{text}"')
+    raise ValueError('Must be a part such as "2/5".')
 
 
-_OPTIONS: Final[dict[str, dict[str, Any]]] = {
-    "--fakenbd-client": {
-        "metavar": "CLIENT",
-        "help": "run the profiles against this client: reference, libnbd, qemu, nbd-client, fio, "
-        "or a .toml file that describes one",
-    },
-    "--fakenbd-command": {
-        "metavar": "JSON",
-        "help": "run the profiles against this command, a JSON list of words",
-    },
-    "--fakenbd-select": {
-        "metavar": "PATTERN",
-        "action": "append",
-        "default": [],
-        "help": "run only the cases whose id matches (may be repeated)",
-    },
-    "--fakenbd-skip": {
-        "metavar": "PATTERN",
-        "action": "append",
-        "default": [],
-        "help": "leave out the cases whose id matches (may be repeated)",
-    },
-    "--fakenbd-shard": {"metavar": "I/N", "help": "run only the I-th of N parts of the cases"},
-    "--fakenbd-timeout": {
-        "metavar": "SECONDS",
-        "type": float,
-        "default": DEFAULT_TIMEOUT,
-        "help": f"a client that runs longer hangs (default: {DEFAULT_TIMEOUT:g})",
-    },
-    "--fakenbd-memory": {
-        "metavar": "MIB",
-        "type": int,
-        "default": DEFAULT_MEMORY,
-        "help": f"a client that uses more is bloated (default: {DEFAULT_MEMORY})",
-    },
-    "--fakenbd-seed": {"metavar": "N", "type": int, "help": "the seed of everything random"},
-    "--fakenbd-known": {
-        "metavar": "FILE",
-        "help": "known failures, a .toml file with a reason for each",
-    },
-    "--fakenbd-report": {
-        "metavar": "DIR",
-        "help": "write report.json and index.html into this folder",
-    },
-}
+def _part(_: object, text: str) -> None:
+    _shard(text or "1/1")
 
 
-def add_options(parser: Any) -> None:
-    """Add all of them to pytest's parser, unless they are there already."""
-    group = parser.getgroup("fakenbd", "run NBD profiles against a client")
-    there = {name for option in group.options for name in option.names()}
-    for name, given in _OPTIONS.items():
-        if name not in there:
-            group.addoption(name, **given)
+def _processes(_: object, text: str) -> None:
+    if text and text != "auto" and not (text.isdecimal() and int(text)):
+        raise ValueError('Must be a number from 1, or "auto".')
+
+
+@Parameter(name="*")
+@attrs.frozen(kw_only=True)
+class CheckOptions:
+    """Options of `fakenbd check`.
+
+    `profiles` are paths or ids; without any, all of the library. `command` is what follows "--",
+    and goes before `client`.
+    """
+
+    profiles: Annotated[tuple[str, ...], Parameter(parse=False)] = ()
+    command: Annotated[tuple[str, ...], Parameter(parse=False)] = ()
+    client: Annotated[
+        str | None,
+        Parameter(
+            help="reference (the default), libnbd, qemu, nbd-client, fio, or a .toml file that "
+            "describes one.",
+            metavar="CLIENT",
+        ),
+    ] = None
+    select: Annotated[
+        tuple[str, ...],
+        Parameter(help="Only cases whose id is like this (may be repeated).", metavar="PATTERN"),
+    ] = ()
+    skip: Annotated[
+        tuple[str, ...],
+        Parameter(help="Not the cases whose id is like this (may be repeated).", metavar="PATTERN"),
+    ] = ()
+    jobs: Annotated[
+        str,
+        Parameter(
+            name=["--jobs", "-n"],
+            help="Run so many cases at once (needs pytest-xdist).",
+            metavar="N|auto",
+            validator=_processes,
+        ),
+    ] = ""
+    timeout: Annotated[
+        float,
+        Parameter(
+            help="A client that runs longer hangs.",
+            metavar="SECONDS",
+            show_default=True,
+            validator=Number(gt=0),
+        ),
+    ] = 10.0
+    memory: Annotated[
+        int,
+        Parameter(
+            help="A client that uses more is bloated.",
+            metavar="MIB",
+            show_default=True,
+            validator=Number(gte=1),
+        ),
+    ] = 1024
+    seed: Annotated[int | None, Parameter(help="The seed of everything random.", metavar="N")] = (
+        None
+    )
+    junit: Annotated[
+        Path | None, Parameter(help="Write JUnit XML to this file.", metavar="FILE")
+    ] = None
+    report: Annotated[
+        Path | None,
+        Parameter(help="Write report.json and index.html into this folder.", metavar="FOLDER"),
+    ] = None
+    shard: Annotated[
+        str,
+        Parameter(help="Only the I-th of N parts of the cases.", metavar="I/N", validator=_part),
+    ] = ""
+    known: Annotated[
+        Path | None,
+        Parameter(help="Known failures, a .toml file with a reason for each.", metavar="FILE"),
+    ] = None
+    exit_first: Annotated[
+        bool, Parameter(name=["--exit-first", "-x"], help="Stop at the first failure.")
+    ] = False
+    last_failed: Annotated[
+        bool, Parameter(name=["--last-failed", "--lf"], help="Only what failed last time.")
+    ] = False
+    quiet: Annotated[
+        bool, Parameter(name=["--quiet", "-q"], help="Only failures and the summary.")
+    ] = False
+
+    @property
+    def part(self) -> tuple[int, int]:
+        """The part of the cases to run, and the number of parts. Raises ValueError."""
+        return _shard(self.shard or "1/1")

@@ -22,9 +22,9 @@ from typing import IO, Final
 
 import attrs
 
-from fakenbd.check.verdicts import Stop
+from fakenbd.check.operation_result import OperationResult, Stop
 
-__all__ = ["Completed", "Limits", "run"]
+__all__ = ["Limits", "run"]
 
 _MARK: Final = "FAKENBD_CLIENT_MARK"
 _TICK: Final = 0.02
@@ -44,19 +44,6 @@ class Limits:
     memory: int = 1 << 30
     file: int = 1 << 30
     output: int = 1 << 18
-
-
-@attrs.frozen
-class Completed:
-    """How a client ended: by itself with `status`, killed by `signal`, or stopped by us."""
-
-    status: int | None
-    signal: int | None
-    stopped: Stop
-    stop_reason: str
-    output: str
-    errors: str
-    seconds: float
 
 
 @attrs.define(eq=False)
@@ -93,7 +80,7 @@ def run(
     *,
     environment: Mapping[str, str] | None = None,
     storming: Callable[[], str] = lambda: "",
-) -> Completed:
+) -> OperationResult:
     """Run a client to its end, or to the first limit that it breaks.
 
     `storming` is asked every few milliseconds; a sentence from it stops the client as a storm.
@@ -118,14 +105,15 @@ def run(
         _kill_all(process, mark)
     watched.drain()
     code = process.returncode
-    return Completed(
-        None if stopped or code < 0 else code,
-        -code if code < 0 and not stopped else None,
-        stopped,
-        reason,
-        watched.output.text(),
-        watched.errors.text(),
-        monotonic() - began,
+    return OperationResult(
+        status=None if stopped or code < 0 else code,
+        signal=-code if code < 0 and not stopped else None,
+        stopped=stopped,
+        stop_reason=reason,
+        output=watched.output.text(),
+        errors=watched.errors.text(),
+        command=tuple(argv),
+        seconds=monotonic() - began,
     )
 
 

@@ -10,8 +10,10 @@ import shlex
 from pathlib import Path
 from typing import Any, Final
 
-from fakenbd.check.account import Account
+import attrs
+
 from fakenbd.check.case import CaseResult
+from fakenbd.check.operation_result import OperationResult
 from fakenbd.check.verdicts import Verdict
 from fakenbd.profile import Expect, library_folder
 from fakenbd.protocol.rules import rule
@@ -57,20 +59,12 @@ def record(result: CaseResult, verdict: Verdict, client: tuple[str, ...] = ()) -
         "reason": verdict.reason,
         "rule": verdict.rule,
         "operation": verdict.operation,
-        "also": [
-            {
-                "cause": finding.cause,
-                "reason": finding.reason,
-                "rule": finding.rule,
-                "operation": finding.operation,
-            }
-            for finding in verdict.also
-        ],
+        "also": [attrs.asdict(finding) for finding in verdict.also],
         "summary": profile.summary,
         "about": profile.about.strip(),
         "rules": [_rule(rule_id) for rule_id in ids],
         "expected": _expected(profile.expect),
-        "operations": [_operation(account, said, lines) for account in result.accounts],
+        "operations": [_operation(each, said, lines) for each in result.operations],
         "reproduce": _reproduce(result, client),
     }
 
@@ -85,18 +79,17 @@ def _expected(expect: Expect) -> str:
     return words if expect.session is None else f"{words}; {_SESSIONS[expect.session]}"
 
 
-def _operation(account: Account, said: int, lines: int) -> dict[str, Any]:
-    performance = account.performance
+def _operation(result: OperationResult, said: int, lines: int) -> dict[str, Any]:
     return {
-        "operation": performance.operation,
-        "command": shlex.join(account.command),
-        "seconds": round(account.seconds, 3),
-        "ended": _ended(account),
-        "wrong": performance.wrong,
-        "output": _clipped(performance.output, said),
-        "errors": _clipped(performance.errors, said),
-        "strikes": performance.conduct.strikes,
-        "transcript": _around_mark(account.transcript, lines),
+        "operation": result.operation,
+        "command": shlex.join(result.command),
+        "seconds": round(result.seconds, 3),
+        "ended": result.ended,
+        "wrong": result.wrong,
+        "output": _clipped(result.output, said),
+        "errors": _clipped(result.errors, said),
+        "strikes": result.wire.fired,
+        "transcript": _around_mark(result.transcript, lines),
     }
 
 
@@ -113,17 +106,6 @@ def _around_mark(transcript: str, limit: int) -> str:
     mark = next((place for place, line in enumerate(lines) if line.startswith("▸")), 0)
     first = max(0, min(mark - limit // 2, len(lines) - limit))
     return "\n".join(lines[first : first + limit])
-
-
-def _ended(account: Account) -> str:
-    performance = account.performance
-    if performance.incapable:
-        return f"not tried: {performance.incapable}"
-    if performance.stopped:
-        return performance.stop_reason
-    if performance.signal is not None:
-        return f"killed by signal {performance.signal}"
-    return performance.crash or f"exit status {performance.status}"
 
 
 def _reproduce(result: CaseResult, client: tuple[str, ...]) -> str:

@@ -6,10 +6,24 @@ from typing import Final, TypeAlias
 
 from fakenbd.client import Commands
 
-__all__ = ["LARGE", "Span", "clipped", "ends", "parts", "places", "writable_spans"]
+__all__ = [
+    "LARGE",
+    "MAPPED",
+    "WHOLE",
+    "Span",
+    "clipped",
+    "ends",
+    "parts",
+    "places",
+    "writable_spans",
+]
 
 LARGE: Final = 1 << 18
 """Bytes that clients ask for at once when they ask for much."""
+
+WHOLE: Final = 1 << 26
+MAPPED: Final = 1 << 36
+"""Sizes up to which an export is taken whole, and mapped whole; of a larger one, a part."""
 
 Span: TypeAlias = tuple[int, int]
 """Offset and length."""

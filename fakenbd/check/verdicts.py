@@ -1,12 +1,12 @@
-"""What a client deserves: a pure function of what it was to do, how it ended, and what it said.
+"""The verdict on a case: a pure function of what was expected and what each operation came to.
 
 A case is judged in two steps. Every finding is collected, from the processes (signals, limits,
 reports of sanitizers, results that are not what they must be) and from the journal (requests
-without bound, obligations broken). Then the gravest decides, in the order of `_GRAVITY`: who
-crashed is not asked whether it also forgot to say goodbye. The others stay in the verdict.
+without bound, obligations broken). Then the gravest decides, in the order of `_GRAVITY`: of a
+client that crashed, how it left the connection matters less. The others stay in the verdict.
 
-A lie that was never told proves nothing. So a case whose faults did not strike, or whose client
-never asked what the case is about, is `not-exercised`, unless it went wrong by itself.
+A fault that never fired proves nothing. So a case whose faults did not fire, or whose client never
+asked what the case is about, is `not-exercised`, unless it went wrong by itself.
 """
 
 from __future__ import annotations
@@ -18,19 +18,10 @@ from typing import Final, Literal, TypeAlias
 
 import attrs
 
+from fakenbd.check.operation_result import OperationResult
 from fakenbd.profile.profile import Expect
 
-__all__ = [
-    "Breach",
-    "Cause",
-    "Conduct",
-    "Finding",
-    "Performance",
-    "Stop",
-    "Verdict",
-    "VerdictName",
-    "judge",
-]
+__all__ = ["Cause", "Finding", "Verdict", "VerdictName", "judge"]
 
 VerdictName: TypeAlias = Literal["pass", "warn", "fail", "not-exercised", "xfail", "xpass", "error"]
 Cause: TypeAlias = Literal[
@@ -43,16 +34,13 @@ Cause: TypeAlias = Literal[
     "storm",
     "bloat",
 ]
-Stop: TypeAlias = Literal["", "time", "memory", "storm"]
-"""Why a client was stopped before it ended by itself."""
-
 _GRAVITY: Final[tuple[Cause, ...]] = (
     *("crash", "bloat", "storm", "hang"),
     *("wrong-data", "false-success", "false-failure", "violation"),
 )
 
 MANY_CONNECTIONS: Final = 8
-"""Connections of one operation; who still makes more when its time is up will never stop."""
+"""More connections than this when the time is up make a hang a storm."""
 
 _SHELL: Final = 128
 _FATAL: Final = frozenset(
@@ -73,70 +61,6 @@ _REPORTS: Final[tuple[tuple[str, re.Pattern[str]], ...]] = (
 
 
 @attrs.frozen
-class Breach:
-    """An obligation that the client broke: `level` is MUST, SHOULD or advisory."""
-
-    rule: str
-    level: str
-    sentence: str
-
-
-@attrs.frozen
-class Conduct:
-    """What the journal knows of one operation.
-
-    `unfired` has a sentence for each fault that never struck; `standing` says that there are no
-    faults, because what is served is the lie. `asked` says whether the client asked for what the
-    operation is about, if the server offered it. `quit` are connections that the client dropped to
-    make another, although the server had broken no MUST on them. `failures` are the server's own.
-    """
-
-    connections: int = 0
-    requests: int = 0
-    strikes: int = 0
-    unfired: tuple[str, ...] = ()
-    standing: bool = True
-    asked: bool = True
-    breaches: tuple[Breach, ...] = ()
-    quit: tuple[int, ...] = ()
-    failures: tuple[str, ...] = ()
-
-    @property
-    def reached(self) -> bool:
-        """Whether the client met what the case is about."""
-        return self.asked if self.standing else self.strikes > 0
-
-
-@attrs.frozen
-class Performance:
-    """One operation as one client performed it.
-
-    `status` is the exit status, or `signal` what killed it; `stopped` why we did, in the words of
-    `stop_reason`. `wrong` says how the result differs from what it must be, `crash` how it broke
-    down where no signal tells. `incapable` says why the client cannot do this at all, `trouble`
-    what went wrong on our side.
-    """
-
-    operation: str
-    status: int | None = 0
-    signal: int | None = None
-    stopped: Stop = ""
-    stop_reason: str = ""
-    output: str = ""
-    errors: str = ""
-    wrong: str = ""
-    incapable: str = ""
-    trouble: str = ""
-    crash: str = ""
-    conduct: Conduct = attrs.field(factory=Conduct)
-
-    @property
-    def succeeded(self) -> bool:
-        """Whether it claims success."""
-        return self.status == 0 and not self.stopped
-
-
-@attrs.frozen
 class Finding:
     """One thing that is wrong: its cause, the sentence, the rule and the operation, if any."""
 
@@ -148,7 +72,7 @@ class Finding:
 
 @attrs.frozen
 class Verdict:
-    """What a client deserves in one case; `also` are findings less grave than the cause."""
+    """The verdict on one case; `also` are findings less grave than the cause."""
 
     name: VerdictName
     reason: str
@@ -166,15 +90,15 @@ class Verdict:
         return self.name in ("fail", "xpass", "error")
 
 
-def judge(expect: Expect, performances: Sequence[Performance]) -> Verdict:
+def judge(expect: Expect, results: Sequence[OperationResult]) -> Verdict:
     """The verdict on one case, from what was expected and how each operation went."""
-    for each in performances:
-        trouble = each.trouble or "; ".join(each.conduct.failures)
+    for each in results:
+        trouble = each.trouble or "; ".join(each.wire.failures)
         if trouble:
             return Verdict("error", trouble, operation=each.operation)
-    able = [each for each in performances if not each.incapable]
+    able = [each for each in results if not each.incapable]
     if not able:
-        return Verdict("not-exercised", _incapable(performances))
+        return Verdict("not-exercised", _incapable(results))
     found = [finding for each in able for finding in _findings(each)]
     found += _outcome(expect, able)
     found.sort(key=lambda finding: _GRAVITY.index(finding.cause))
@@ -183,7 +107,7 @@ def judge(expect: Expect, performances: Sequence[Performance]) -> Verdict:
         return Verdict(
             "fail", first.reason, first.cause, first.rule, first.operation, tuple(found[1:])
         )
-    if not any(each.conduct.reached for each in able):
+    if not any(each.wire.reached for each in able):
         return Verdict("not-exercised", _unreached(able))
     for each in able:
         for sentence, rule in _warnings(expect, each):
@@ -194,19 +118,19 @@ def judge(expect: Expect, performances: Sequence[Performance]) -> Verdict:
 # --- one operation -----------------------------------------------------------------------------
 
 
-def _findings(each: Performance) -> Iterator[Finding]:
+def _findings(each: OperationResult) -> Iterator[Finding]:
     yield from _ends(each)
     if each.wrong and each.succeeded:
         yield Finding("wrong-data", each.wrong, operation=each.operation)
     if each.stopped:
         # What a client owed at its end it cannot be blamed for: we ended it.
         return
-    for breach in each.conduct.breaches:
+    for breach in each.wire.breaches:
         if breach.level == "MUST":
             yield Finding("violation", breach.sentence, breach.rule, each.operation)
 
 
-def _ends(each: Performance) -> Iterator[Finding]:
+def _ends(each: OperationResult) -> Iterator[Finding]:
     crash = _crash(each)
     if crash:
         yield Finding("crash", crash, operation=each.operation)
@@ -217,7 +141,7 @@ def _ends(each: Performance) -> Iterator[Finding]:
     elif each.stopped == "storm":
         yield Finding("storm", each.stop_reason, operation=each.operation)
     elif each.stopped == "time":
-        connections = each.conduct.connections
+        connections = each.wire.connections
         if connections > MANY_CONNECTIONS:
             sentence = f"{each.stop_reason}, and was on its connection number {connections}"
             yield Finding("storm", sentence, operation=each.operation)
@@ -225,7 +149,7 @@ def _ends(each: Performance) -> Iterator[Finding]:
             yield Finding("hang", each.stop_reason, operation=each.operation)
 
 
-def _crash(each: Performance) -> str:
+def _crash(each: OperationResult) -> str:
     if each.crash:
         return each.crash
     for text in (each.errors, each.output):
@@ -260,7 +184,7 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _status(each: Performance) -> str:
+def _status(each: OperationResult) -> str:
     words = "it failed" if each.status is None else f"it failed with exit status {each.status}"
     lines = [line.strip() for line in each.errors.splitlines() if line.strip()]
     return f"{words}: {lines[-1]}" if lines else words
@@ -269,41 +193,41 @@ def _status(each: Performance) -> str:
 # --- the case as a whole -----------------------------------------------------------------------
 
 
-def _outcome(expect: Expect, able: Sequence[Performance]) -> Iterator[Finding]:
+def _outcome(expect: Expect, able: Sequence[OperationResult]) -> Iterator[Finding]:
     ended = [each for each in able if not each.stopped and each.signal is None and not each.crash]
     if expect.outcome == "succeeds":
         for each in ended:
             if not each.succeeded:
                 yield Finding("false-failure", _status(each), operation=each.operation)
     elif expect.outcome == "fails" and len(ended) == len(able):
-        met = [each for each in ended if each.conduct.reached]
+        met = [each for each in ended if each.wire.reached]
         if met and all(each.succeeded for each in met):
             sentence = "it claims success, where nobody can have succeeded"
             yield Finding("false-success", sentence, operation=met[0].operation)
 
 
-def _warnings(expect: Expect, each: Performance) -> Iterator[tuple[str, str]]:
-    for breach in each.conduct.breaches:
+def _warnings(expect: Expect, each: OperationResult) -> Iterator[tuple[str, str]]:
+    for breach in each.wire.breaches:
         if breach.level == "SHOULD" and breach.rule not in expect.may_break:
             yield breach.sentence, breach.rule
-    if expect.session == "continues" and each.conduct.quit:
-        connection = each.conduct.quit[0]
+    if expect.session == "continues" and each.wire.quit:
+        connection = each.wire.quit[0]
         yield (f"it dropped connection {connection} and came back, where it could have gone on", "")
 
 
-def _incapable(performances: Sequence[Performance]) -> str:
-    return "; ".join(dict.fromkeys(f"{each.operation}: {each.incapable}" for each in performances))
+def _incapable(results: Sequence[OperationResult]) -> str:
+    return "; ".join(dict.fromkeys(f"{each.operation}: {each.incapable}" for each in results))
 
 
-def _unreached(able: Sequence[Performance]) -> str:
-    unfired = dict.fromkeys(sentence for each in able for sentence in each.conduct.unfired)
+def _unreached(able: Sequence[OperationResult]) -> str:
+    unfired = dict.fromkeys(sentence for each in able for sentence in each.wire.unfired)
     if unfired:
         return "; ".join(unfired)
     operations = " and ".join(dict.fromkeys(each.operation for each in able))
     return f"the client did not ask what {operations} is about"
 
 
-def _praise(expect: Expect, able: Sequence[Performance]) -> str:
+def _praise(expect: Expect, able: Sequence[OperationResult]) -> str:
     failed = [each.operation for each in able if not each.succeeded]
     if not failed:
         return "it succeeded, and the result is right"

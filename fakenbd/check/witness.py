@@ -1,8 +1,8 @@
-"""Who counts along while a client is at work, in the thread of the server.
+"""Counts what a client sends while it is at work, to stop one that never ends.
 
-The journal belongs to the server's thread and must not be looked at while it grows. A witness is a
-sink of the journal: it is told of every record, keeps a few numbers, and can be asked from any
-thread whether the client is raging, and whether it is gone.
+The journal belongs to the server's thread and must not be read while it grows. A witness is a sink
+of the journal: it is called with every record, keeps a few numbers, and any thread can read whether
+the client exceeds a bound, and whether all of its connections have ended.
 """
 
 from __future__ import annotations

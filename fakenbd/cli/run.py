@@ -1,6 +1,6 @@
 """`fakenbd run`: a server for one captive client, which is started once the server listens.
 
-The client learns where through its environment and through words in braces in its arguments. Its
+The client learns the address through its environment and through placeholders in its arguments. Its
 exit status is ours; a client that a signal killed gives 128 and the signal's number, as in a shell.
 """
 
@@ -17,6 +17,7 @@ from typing import Annotated
 import trio
 from cyclopts import Parameter
 
+from fakenbd.check.placeholders import environment, fill, server_values
 from fakenbd.cli.options import ServerOptions, die_with_parent
 from fakenbd.errors import ProfileError, ServeError
 from fakenbd.profile import Profile
@@ -51,8 +52,8 @@ async def _run(profile: Profile, command: tuple[str, ...], options: ServerOption
     with ExitStack() as files:
         async with open_server(profile, **options.server_options()) as server:
             files.enter_context(options.recording(server))
-            words = facts(server)
-            status = await _client([_filled(each, words) for each in command], words)
+            values = server_values(server)
+            status = await _client([fill(word, values) for word in command], values)
             await server.settle()
     for sentence in (*_violations(server), *server.unfired()):
         print(f"fakenbd: {sentence}", file=sys.stderr)
@@ -61,37 +62,10 @@ async def _run(profile: Profile, command: tuple[str, ...], options: ServerOption
     return 3 if server.errors else status
 
 
-def facts(server: Server) -> dict[str, str]:
-    """What a captive client may want to know, by the words that stand for it."""
-    export = server.export
-    endpoint = server.endpoint
-    return {
-        "uri": server.uri,
-        "host": endpoint.host,
-        "port": str(endpoint.port or ""),
-        "socket": endpoint.path,
-        "export": export.name,
-        "size": str(export.size),
-        "sha256": export.sha256() or "",
-        "ca": server.security.ca_file if server.security else "",
-        "certificates": server.security.directory if server.security else "",
-        "psk": server.security.psk_file if server.security else "",
-        "profile": server.profile.id,
-        "seed": str(server.seed),
-    }
-
-
-def _filled(argument: str, words: Mapping[str, str]) -> str:
-    for word, value in words.items():
-        argument = argument.replace("{" + word + "}", value)
-    return argument
-
-
-async def _client(command: list[str], words: Mapping[str, str]) -> int:
-    environment = os.environ | {f"FAKENBD_{word.upper()}": text for word, text in words.items()}
-    environment["NBD_URI"] = words["uri"]
+async def _client(command: list[str], values: Mapping[str, str]) -> int:
+    told = os.environ | environment(values)
     try:
-        process = await trio.lowlevel.open_process(command, env=environment)
+        process = await trio.lowlevel.open_process(command, env=told)
     except OSError as error:
         raise ServeError(f"cannot run {command[0]}: {error.strerror}") from error
     async with trio.open_nursery() as nursery:

@@ -8,8 +8,6 @@ When the test has passed and its servers are down, a fault that never struck, a 
 client broke and an exception of the server's fail it after all; a broken SHOULD is a warning.
 Whatever failed, the report holds the transcript and the seed.
 
-With --fakenbd-client pytest collects profiles as tests of that client, as `fakenbd check` does.
-
 Everybody who has fakenbd installed loads this module in every run of pytest, so it imports nothing
 but pytest: servers, and all they need, are imported when a fixture is used. For the same reason
 pytest need not rewrite its assertions, of which it has none: PYTEST_DONT_REWRITE.
@@ -63,9 +61,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     for name, meaning in _JUDGED.items():
         parser.addini(f"fakenbd_{name}", f'{meaning}: "error", "warn" or "ignore"', default="error")
     parser.addini("fakenbd_seed", "the seed of all that is random in fake servers", default="")
-    from fakenbd.check.options import add_options
-
-    add_options(parser)
+    parser.getgroup("fakenbd", "fake NBD servers").addoption(
+        "--fakenbd-seed", metavar="N", type=int, help="the random seed of fake servers"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -79,9 +77,6 @@ def pytest_configure(config: pytest.Config) -> None:
     seed = config.getini("fakenbd_seed")
     if seed and not seed.isdecimal():
         raise pytest.UsageError(f'fakenbd_seed: expected a whole number from 0, got "{seed}"')
-    from fakenbd.check.hooks import configure
-
-    configure(config)
 
 
 # --- fixtures ----------------------------------------------------------------------------------

@@ -9,13 +9,11 @@ import pytest
 from fakenbd.check.adapters import (
     BUNDLED,
     CHECKS,
-    PLACEHOLDERS,
     Adapter,
     Deed,
     bundled,
     one_command,
 )
-from fakenbd.check.foreign import environment, fill
 from fakenbd.errors import ProfileError
 from fakenbd.profile.profile import OPERATIONS
 
@@ -191,26 +189,3 @@ def test_it_is_the_program_that_is_missing_and_not_the_one_that_sets_its_environ
     assert Deed(("env", "A=b", "sh", "{uri}")).missing() == ""
     failing = ("env", "A=b", "sh", "-c", "exit 1")
     assert Deed(("env", "sh"), probe=failing).missing() == "sh does not run here: it fails"
-
-
-@pytest.mark.parametrize(
-    ("word", "filled"),
-    [
-        ("plain", "plain"),
-        ("{uri}", "nbd://x"),
-        ("a{size}b{uri}c", "a7bnbd://xc"),
-        ('{"json": {size}}', '{"json": 7}'),
-        ("{unknown} {", "{unknown} {"),
-        ("{{size}}", "{7}"),
-    ],
-)
-def test_placeholders_are_filled_and_other_braces_left(word: str, filled: str) -> None:
-    assert fill(word, {"uri": "nbd://x", "size": "7"}) == filled
-
-
-def test_the_environment_has_the_same_words() -> None:
-    values = {name: f"<{name}>" for name in PLACEHOLDERS}
-    told = environment(values)
-    assert told["NBD_URI"] == told["FAKENBD_URI"] == "<uri>"
-    assert told["FAKENBD_CA_DIR"] == "<ca-dir>"
-    assert len(told) == len(PLACEHOLDERS) + 1

@@ -154,7 +154,7 @@ def test_a_case_that_nobody_asks_about_is_not_exercised() -> None:
 def test_the_same_seed_gives_the_same_verdict() -> None:
     def told() -> list[tuple[object, ...]]:
         return [
-            (result.verdict, [account.performance.conduct for account in result.accounts])
+            (result.verdict, [each.wire for each in result.operations])
             for result in (played("good", EIO), played("accepts_a_gap", GAP))
         ]
 

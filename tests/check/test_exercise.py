@@ -30,7 +30,7 @@ async def perform(operation, facts=None, fault=None, **options):
         if fault is not None:
             fault(server)
         outcome = await exercise(operation, connect, facts or Facts(server.export))
-        return str(outcome), server.journal
+        return outcome.output, server.journal
 
 
 @pytest.mark.trio
@@ -93,6 +93,18 @@ async def test_an_error_is_noted_and_the_work_goes_on(autojump_clock):
 
 
 @pytest.mark.trio
+async def test_content_is_compared_only_after_writes_that_succeeded(autojump_clock):
+    def fail(server):
+        server.on("write").error("EIO")
+
+    outcome, journal = await perform("flush", another(), fault=fail)
+    assert outcome == (
+        "flush failed (CommandError): the server answered NBD_CMD_WRITE of 0+512 with NBD_EIO"
+    )
+    assert journal.totals.commands["write"] == 2
+
+
+@pytest.mark.trio
 async def test_a_copy_does_without_a_map(autojump_clock):
     def fail(server):
         server.on("block-status").error("EIO")
@@ -107,7 +119,7 @@ async def test_what_does_not_end(autojump_clock):
         raise AssertionError("for ever is over")
 
     outcome = await exercise("read", connect, Facts(Export()))
-    assert str(outcome) == "read hung: it did not end in time"
+    assert outcome.output == "read hung: it did not end in time"
 
 
 @pytest.mark.trio

@@ -10,13 +10,16 @@ from pathlib import Path
 import attrs
 import pytest
 
-from fakenbd.check.process import Capture, Completed, Limits, run
+from fakenbd.check.operation_result import OperationResult
+from fakenbd.check.process import Capture, Limits, run
 
 LIMITS = Limits(seconds=60, memory=512 << 20, file=1 << 20, output=1000)
 SHORT = attrs.evolve(LIMITS, seconds=0.3)
 
 
-def played(script: str, folder: Path, limits: Limits = LIMITS, **options: object) -> Completed:
+def played(
+    script: str, folder: Path, limits: Limits = LIMITS, **options: object
+) -> OperationResult:
     return run([sys.executable, "-E", "-S", "-c", script], folder, limits, **options)  # type: ignore[arg-type]
 
 

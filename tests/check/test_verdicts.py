@@ -7,23 +7,24 @@ from typing import Any
 import attrs
 import pytest
 
-from fakenbd.check.verdicts import Breach, Conduct, Finding, Performance, Verdict, judge
+from fakenbd.check.operation_result import Breach, OperationResult, WireSummary
+from fakenbd.check.verdicts import Finding, Verdict, judge
 from fakenbd.profile import Expect
 
-MET = Conduct(connections=1, requests=3, strikes=1, standing=False)
-MISSED = attrs.evolve(MET, strikes=0, unfired=("fault 'a' never struck: …",))
-STANDING = Conduct(connections=1, requests=3)
-UNASKED = Conduct(connections=1, asked=False)
+MET = WireSummary(connections=1, fired=1, standing=False)
+MISSED = attrs.evolve(MET, fired=0, unfired=("fault 'a' never struck: …",))
+STANDING = WireSummary(connections=1)
+UNASKED = WireSummary(connections=1, asked=False)
 MUST = Breach("C-88", "MUST", "a read past the end")
 SHOULD = Breach("C-93", "SHOULD", "a read of 700 bytes")
 ADVICE = Breach("C-90", "advisory", "a read of half a block")
 
 
-def did(conduct: Conduct = MET, **how: Any) -> Performance:
-    return Performance("read", conduct=conduct, **how)
+def did(wire: WireSummary = MET, **how: Any) -> OperationResult:
+    return OperationResult("read", wire=wire, **how)
 
 
-def with_breaches(*breaches: Breach) -> Conduct:
+def with_breaches(*breaches: Breach) -> WireSummary:
     return attrs.evolve(MET, breaches=breaches)
 
 
@@ -33,7 +34,7 @@ AS_IT_MAY = "it failed as it may (read)"
 TRACEBACK = "Traceback (most recent call last):\n  File x\nValueError: no\n"
 PANIC = "thread 'main' panicked at src/main.rs:1:1:\nboom"
 
-ROWS: list[tuple[str, Performance, str, str | None, str]] = [
+ROWS: list[tuple[str, OperationResult, str, str | None, str]] = [
     # what went well
     ("succeeds", did(), "pass", None, RIGHT),
     ("either", did(), "pass", None, RIGHT),
@@ -180,17 +181,17 @@ ROWS: list[tuple[str, Performance, str, str | None, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("outcome", "performance", "name", "cause", "reason"), ROWS)
+@pytest.mark.parametrize(("outcome", "result", "name", "cause", "reason"), ROWS)
 def test_verdict(
-    outcome: Any, performance: Performance, name: str, cause: str | None, reason: str
+    outcome: Any, result: OperationResult, name: str, cause: str | None, reason: str
 ) -> None:
-    verdict = judge(Expect(outcome, None, ("read",)), [performance])
+    verdict = judge(Expect(outcome, None, ("read",)), [result])
     assert (verdict.name, verdict.cause, verdict.reason) == (name, cause, reason)
 
 
 def test_the_gravest_finding_decides_and_the_others_are_kept() -> None:
-    performance = did(with_breaches(MUST), status=None, signal=11)
-    assert judge(Expect("succeeds"), [performance]) == Verdict(
+    result = did(with_breaches(MUST), status=None, signal=11)
+    assert judge(Expect("succeeds"), [result]) == Verdict(
         "fail",
         "it was killed by SIGSEGV",
         "crash",
@@ -207,14 +208,14 @@ def test_a_client_that_was_stopped_owes_no_goodbye() -> None:
 
 
 def test_one_failure_among_several_operations_is_enough_where_it_must_fail() -> None:
-    performances = [did(), attrs.evolve(FAILED, operation="write")]
-    verdict = judge(Expect("fails"), performances)
+    results = [did(), attrs.evolve(FAILED, operation="write")]
+    verdict = judge(Expect("fails"), results)
     assert (verdict.name, verdict.reason) == ("pass", "it failed as it may (write)")
 
 
 def test_operations_that_cannot_be_done_do_not_hide_those_that_can() -> None:
-    performances = [did(incapable="no command"), attrs.evolve(FAILED, operation="write")]
-    verdict = judge(Expect("succeeds"), performances)
+    results = [did(incapable="no command"), attrs.evolve(FAILED, operation="write")]
+    verdict = judge(Expect("succeeds"), results)
     assert (verdict.name, verdict.cause, verdict.operation) == ("fail", "false-failure", "write")
 
 

@@ -107,6 +107,14 @@ def test_the_client_is_told_in_its_environment() -> None:
     assert len(told["FAKENBD_SHA256"]) == 64
 
 
+def test_placeholders_are_replaced_once() -> None:
+    echo = (sys.executable, "-c", "import sys; print(*sys.argv[1:])")
+    words = ("{export}", "{seed}/{export}", "{{seed}}", "{nothing} {")
+    serve = ("--seed", "7", "--export", "{seed}", "baseline/plain")
+    done = fakenbd("run", *serve, "--", *echo, *words)
+    assert (done.stdout, done.returncode) == ("{seed} 7/{seed} {7} {nothing} {\n", 0)
+
+
 def test_a_fault_that_never_struck_is_reported() -> None:
     done = fakenbd("run", "reads/gap-before-done@first", "--", "true")
     assert done.returncode == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -41,3 +42,8 @@ def test_with(nbd_server):
     assert HEAVY <= sys.modules.keys()
 """
     run(source).assert_outcomes(passed=2)
+
+
+def test_it_adds_one_option_to_pytest(run: Run) -> None:
+    options = re.findall(r"--fakenbd-[a-z]+", run("", "--help").stdout.str())
+    assert options == ["--fakenbd-seed"]

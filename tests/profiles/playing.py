@@ -8,7 +8,8 @@ from trio.testing import wait_all_tasks_blocked
 
 from fakenbd import open_server
 from fakenbd.check.exercise import exercise
-from fakenbd.check.findings import Facts, Outcome
+from fakenbd.check.findings import Facts
+from fakenbd.check.operation_result import OperationResult
 from fakenbd.client import TLS, Policy
 from fakenbd.errors import LostError
 from fakenbd.journal import Connected, Ended, Entry, Struck, Violated
@@ -26,7 +27,7 @@ class Play:
     """What came of each operation, and what the journal holds of it."""
 
     profile: Profile
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[OperationResult, ...]
     journal: tuple[Entry, ...]
     unfired: tuple[str, ...]
     errors: tuple[BaseException, ...]
@@ -35,10 +36,20 @@ class Play:
         """A complaint with all that one needs to look into it."""
         lines = [
             f"{self.profile.id}: {complaint}",
-            *(f"  {outcome}" for outcome in self.outcomes),
+            *(f"  {outcome.output}" for outcome in self.outcomes),
             *(f"  {sentence}" for sentence in self.unfired),
         ]
         return "\n".join([*lines, transcript(self.journal, limit=SHOWN)])
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether an operation did not end, or gave a wrong result."""
+        return any(outcome.stopped or outcome.wrong for outcome in self.outcomes)
+
+    @property
+    def failed(self) -> bool:
+        """Whether an operation ended with an error."""
+        return not all(outcome.succeeded for outcome in self.outcomes)
 
     @property
     def ends(self) -> dict[int, Ended]:

@@ -14,14 +14,12 @@ UNREACHED = {
 
 
 def expected_outcome(played: Play) -> str:
-    results = {outcome.result for outcome in played.outcomes}
-    if results & {"wrong-data", "hung"}:
+    if played.is_broken:
         return "the client neither failed cleanly nor did what it was asked"
-    failed = "failed" in results
     expected = played.profile.expect.outcome
-    if expected == "succeeds" and failed:
+    if expected == "succeeds" and played.failed:
         return "the client must cope, and did not"
-    if expected == "fails" and not failed:
+    if expected == "fails" and not played.failed:
         return "the client must fail, and did not"
     return ""
 

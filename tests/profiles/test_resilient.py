@@ -34,17 +34,16 @@ def connections(played: Play) -> int:
 
 def is_lost(played: Play) -> bool:
     """Whether a connection was lost: a call failed for it, or the server ended it unasked."""
-    failed = any(isinstance(outcome.error, LostError) for outcome in played.outcomes)
+    failed = any(isinstance(outcome.exception, LostError) for outcome in played.outcomes)
     return failed or any(end.by == "server" for end in played.ends.values())
 
 
 def outcome_is_good(played: Play, single: Play | None) -> str:
-    results = {outcome.result for outcome in played.outcomes}
-    if results & {"wrong-data", "hung"}:
+    if played.is_broken:
         return "the client neither failed cleanly nor did what it was asked"
     if single is None:
-        return "the client must cope, and did not" if "failed" in results else ""
-    if "failed" not in results and played.profile.expect.outcome == "fails":
+        return "the client must cope, and did not" if played.failed else ""
+    if not played.failed and played.profile.expect.outcome == "fails":
         return "" if is_lost(single) else "the client must fail, and did not"
     return ""
 
@@ -52,10 +51,11 @@ def outcome_is_good(played: Play, single: Play | None) -> str:
 def only_losses_are_repeated(played: Play, single: Play | None) -> str:
     if single is None or is_lost(single):
         return ""
-    ours = [(outcome.result, type(outcome.error)) for outcome in played.outcomes]
-    theirs = [(outcome.result, type(outcome.error)) for outcome in single.outcomes]
+    ours = [(outcome.status, type(outcome.exception)) for outcome in played.outcomes]
+    theirs = [(outcome.status, type(outcome.exception)) for outcome in single.outcomes]
     if ours != theirs:
-        return f"over one connection it came to {', '.join(map(str, single.outcomes))}"
+        outputs = ", ".join(outcome.output for outcome in single.outcomes)
+        return f"over one connection it came to {outputs}"
     # Without a policy, what copies and writes opens a second connection at once.
     if connections(played) > connections(single):
         return f"{connections(played)} connections were made, {connections(single)} are enough"
