@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import attrs
 
-from fakenbd.faults.event import ANY, EVENT_KINDS, Event, EventKind
+from fakenbd.faults.event import ANY, REPLY_EVENTS, Event, EventKind
 from fakenbd.faults.fields import word_number
 from fakenbd.faults.values import (
     TableError,
@@ -158,7 +158,7 @@ class When:
         return tuple((name, value, check) for name, value, check in given if value is not None)
 
     def __attrs_post_init__(self) -> None:
-        named = [name for name in EVENT_KINDS if getattr(self, name) not in (None, False)]
+        named = [name for name in REPLY_EVENTS if getattr(self, name) not in (None, False)]
         if len(named) > 1:
             raise ValueError(f"expected only one of {' and '.join(named)}")
         for name in _OF_COMMANDS:
@@ -172,12 +172,12 @@ class When:
     @property
     def kinds(self) -> frozenset[EventKind]:
         """The kinds of events that can meet these conditions."""
-        for name in EVENT_KINDS:
+        for name in REPLY_EVENTS:
             if getattr(self, name) not in (None, False):
                 return frozenset((name,))
         if any(getattr(self, name) is not None for name in _OF_COMMANDS):
             return frozenset(("command",))
-        return frozenset(name for name in EVENT_KINDS if getattr(self, name) is not False)
+        return frozenset(name for name in REPLY_EVENTS if getattr(self, name) is not False)
 
     @property
     def target(self) -> str:
@@ -188,7 +188,7 @@ class When:
                 return f"any {name}"
             if numbers is not None:
                 return " or ".join(slug(kind, number) for number in sorted(numbers))
-        return " or ".join(name for name in EVENT_KINDS if name in self.kinds)
+        return " or ".join(name for name in REPLY_EVENTS if name in self.kinds)
 
     def unmet(self, event: Event) -> int:
         """How many fixed conditions, from the first that fails on, stand between it and a match."""

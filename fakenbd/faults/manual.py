@@ -13,7 +13,7 @@ from typing import Final
 import attrs
 
 from fakenbd.faults import KINDS, Kind
-from fakenbd.faults.event import EVENT_KINDS, Event
+from fakenbd.faults.event import REPLY_EVENTS, Event
 from fakenbd.faults.fields import FIELDS, has_field
 from fakenbd.faults.literal import LITERALS
 
@@ -61,7 +61,7 @@ def page(slug: str) -> Page:
     return Page(
         slug,
         kind.family,
-        tuple(f"{event}s" for event in EVENT_KINDS if event in kind.events),
+        tuple(f"{event}s" for event in REPLY_EVENTS if event in kind.events),
         tuple(" ".join(paragraph.split()) for paragraph in text.strip().split("\n\n")),
         example,
         tuple(Parameter(_as_written(kind, match[1]), match[2], match[3]) for match in parameters),

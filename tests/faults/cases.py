@@ -79,7 +79,7 @@ COOKIE_HEX = "0102030405060708"
 CASES: Final[tuple[Case, ...]] = (
     # --- answer ---
     Case(
-        '{ error = "EIO", message = "bad sector" }',
+        '{ error = "EIO", message = "bad sector", effect = true }',
         SIMPLE,
         [SimpleReply(COOKIE, 5)],
         f"67446698 00000005 {COOKIE_HEX}",
@@ -109,7 +109,7 @@ CASES: Final[tuple[Case, ...]] = (
         "replaced data chunk, hole chunk by error chunk",
     ),
     Case(
-        '{ refuse = "policy", message = "no" }',
+        '{ refuse = "policy", message = "no", effect = true }',
         GO,
         [OptionReply(7, ErrorReply("no"), type=0x80000002)],
         "0003e889045565a9 00000007 80000002 00000002 6e6f",
@@ -131,7 +131,7 @@ CASES: Final[tuple[Case, ...]] = (
         "replaced data chunk, hole chunk by 2 x raw bytes, hole chunk",
     ),
     Case(
-        "{ reply = [] }",
+        "{ reply = [], effect = true }",
         SIMPLE,
         [],
         "",
@@ -453,7 +453,7 @@ CASES: Final[tuple[Case, ...]] = (
         "set data of the simple reply: 16 -> 0 bytes",
     ),
     Case(
-        "{ shutdown = true }",
+        "{ shutdown = true, effect = true }",
         GO,
         [Shutdown(), OptionReply(7, ErrorReply(), type=0x80000007)],
         "0003e889045565a9 00000007 80000007 00000000",

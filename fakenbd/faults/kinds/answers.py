@@ -15,7 +15,7 @@ from fakenbd.faults.refusal import error_answer, refusal_answer
 from fakenbd.faults.registry import Kind, register
 from fakenbd.faults.selection import Selector, selected, selector
 from fakenbd.faults.strike import Strike
-from fakenbd.faults.values import byte_size, text, whole
+from fakenbd.faults.values import boolean, byte_size, text, whole
 from fakenbd.protocol.constants import ChunkFlag, Error, Reply
 from fakenbd.protocol.messages import Chunk, Extent, ServerMessage, Status
 
@@ -45,10 +45,17 @@ def _offset(value: Any) -> int | str | None:
     return None if value is None else byte_size(value)
 
 
-@register("error", family="answer", main="error", events=("command",))
+@register(
+    "error",
+    family="answer",
+    main="error",
+    events=("command",),
+    replaces=True,
+    breaks_must=False,
+)
 @attrs.frozen
 class ErrorKind(Kind):
-    """Answer a command with an error instead of the truth.
+    """Fail a command: it is not performed, and the reply is an error.
 
     It is an error chunk with DONE where structured replies or extended headers are negotiated, an
     error chunk with an offset if `offset` is given, and a simple reply otherwise.
@@ -58,11 +65,13 @@ class ErrorKind(Kind):
     error: name or number of the error on the wire, 0 to 4294967295 (required)
     message: text for people, carried by an error chunk only (default "")
     offset: where in the export it failed, absolute or "+n" from the request's (default nothing)
+    effect: do the command all the same, before it is said to have failed (default false)
     """
 
     error: int = attrs.field(converter=_error)
     message: str = attrs.field(default="", converter=text)
     offset: int | str | None = attrs.field(default=None, converter=_offset)
+    effect: bool = attrs.field(default=False, converter=boolean)
 
     def apply(self, answer: Answer, strike: Strike) -> Answer:
         event = strike.event
@@ -81,42 +90,55 @@ class ErrorKind(Kind):
         )
 
 
-@register("refuse", family="answer", main="reply", events=("option",))
+@register(
+    "refuse",
+    family="answer",
+    main="reply",
+    events=("option",),
+    replaces=True,
+    breaks_must=False,
+)
 @attrs.frozen
 class Refuse(Kind):
-    """Refuse an option with one of the NBD_REP_ERR_… replies.
+    """Refuse an option with one of the NBD_REP_ERR_… replies, and do not follow it.
 
     Example: do = { refuse = "unsup", message = "not in this house" }
 
     reply: name or number of the reply type, "unsup", "policy", "shutdown", … (required)
     message: text for people (default "")
+    effect: follow the option all the same (default false)
     """
 
     reply: int = attrs.field(converter=_refusal)
     message: str = attrs.field(default="", converter=text)
+    effect: bool = attrs.field(default=False, converter=boolean)
 
     def apply(self, answer: Answer, strike: Strike) -> Answer:
         return refusal_answer(strike.event.option or 0, self.reply, self.message)
 
 
-@register("reply", family="answer", main="messages")
+@register("reply", family="answer", main="messages", replaces=True, may_stall=True)
 @attrs.frozen
 class ReplyKind(Kind):
-    """Say the messages written here instead of the truth.
+    """Send the messages written here, and nothing else.
+
+    The command is not performed, the option not followed, unless `effect` is true.
 
     A message is a table { message = TYPE, FIELD = VALUE, … }, or bytes as { hex = "…" } or
     { text = "…" }. Types: data, hole, none, status, error, simple, ack, server, info-export,
     info-name, info-description, info-block-size, info, meta-context, refusal, greeting,
     oldstyle-greeting, export-name; chunk and option-reply with any `type` and `payload`. Cookie,
-    option, offset and form of header are the honest ones unless set. The last chunk carries DONE
+    option, offset and form of header are the correct ones unless set. The last chunk carries DONE
     unless it sets its flags.
 
     Example: do = { reply = [{ message = "hole", size = 512 }, { message = "none" }] }
 
-    messages: the messages in order; an empty list says nothing (required)
+    messages: the messages in order; with an empty list nothing is sent (required)
+    effect: perform the command, or follow the option, all the same (default false)
     """
 
     messages: tuple[Literal | ServerMessage, ...] = attrs.field(converter=literals)
+    effect: bool = attrs.field(default=False, converter=boolean)
 
     def apply(self, answer: Answer, strike: Strike) -> Answer:
         built: Answer = [_built(item, strike.event) for item in self.messages]

@@ -7,6 +7,7 @@ from typing import Any, Final, cast
 import attrs
 
 from fakenbd.faults.answer import Answer, Away, End, Ending, Shutdown, Stall, StopReading
+from fakenbd.faults.event import Event
 from fakenbd.faults.refusal import error_answer, refusal_answer
 from fakenbd.faults.registry import Kind, register
 from fakenbd.faults.strike import Strike
@@ -56,7 +57,12 @@ class RefuseConnection(Kind):
         return [End("reset")]
 
 
-@register("mute", family="connection", events=("connect", "greeting"))
+@register(
+    "mute",
+    family="connection",
+    events=("connect", "greeting"),
+    may_stall=True,
+)
 @attrs.frozen
 class Mute(Kind):
     """Accept the connection and never greet.
@@ -106,7 +112,7 @@ class Reset(Kind):
         return _ended(answer, End("reset", self.reading), self.after)
 
 
-@register("stop-reading", family="connection")
+@register("stop-reading", family="connection", may_stall=True)
 @attrs.frozen
 class StopReadingKind(Kind):
     """Read nothing more from the client; the answer still leaves.
@@ -118,17 +124,25 @@ class StopReadingKind(Kind):
         return [StopReading(), *answer]
 
 
-@register("shutdown", family="connection")
+@register("shutdown", family="connection", replaces=True, breaks_must=False)
 @attrs.frozen
 class ShutdownKind(Kind):
     """Shut down: this request and all that follow on the connection fail.
 
-    Commands get NBD_ESHUTDOWN, options NBD_REP_ERR_SHUTDOWN, except NBD_OPT_ABORT and
-    NBD_OPT_EXPORT_NAME (which can only be answered by closing); at a connect or a greeting the
-    answer leaves first.
+    Commands get NBD_ESHUTDOWN, options NBD_REP_ERR_SHUTDOWN, and neither are performed.
+    NBD_OPT_EXPORT_NAME, which has no error reply, ends the connection. NBD_OPT_ABORT, a connect
+    and a greeting are answered as ever.
 
     Example: do = { shutdown = true }
+
+    effect: perform this command, or follow this option, before it is failed (default false)
     """
+
+    effect: bool = attrs.field(default=False, converter=boolean)
+
+    def keeps_effect(self, event: Event) -> bool:
+        is_exempt = event.request is None and event.option in (None, Option.ABORT)
+        return self.effect or is_exempt
 
     def apply(self, answer: Answer, strike: Strike) -> Answer:
         event = strike.event

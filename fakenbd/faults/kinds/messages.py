@@ -54,7 +54,7 @@ def _settings(value: Any) -> dict[str, Setting]:
     return settings
 
 
-@register("set", family="message", main="fields")
+@register("set", family="message", main="fields", may_stall=True)
 @attrs.frozen
 class Set(Kind):
     """Set any field of any message, in header or body.
@@ -104,7 +104,7 @@ def _nth(value: Any) -> int | None:
     return None if value is None else positive(value)
 
 
-@register("drop", family="message", main="at")
+@register("drop", family="message", main="at", may_stall=True)
 @attrs.frozen
 class Drop(Kind):
     """Leave messages out. DONE goes with the chunk that carried it.
@@ -162,7 +162,7 @@ class Repeat(Kind):
         return [*answer[:after], *again, *answer[after:]]
 
 
-@register("insert", family="message", main="message")
+@register("insert", family="message", main="message", may_stall=True)
 @attrs.frozen
 class Insert(Kind):
     """Put a message, or raw bytes, before or after others (once for each selected message).

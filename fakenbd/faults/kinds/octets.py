@@ -24,7 +24,7 @@ def _then(value: Any) -> str:
     return one_of(value, _ENDINGS)
 
 
-@register("cut", family="bytes", main="after")
+@register("cut", family="bytes", main="after", may_stall=True)
 @attrs.frozen
 class Cut(Kind):
     """Send only the first bytes of the answer, then end the connection or fall silent.
@@ -69,7 +69,7 @@ def _optional_position(value: Any) -> int | None:
     return None if value is None else integer(value)
 
 
-@register("garble", family="bytes", main="byte")
+@register("garble", family="bytes", main="byte", may_stall=True)
 @attrs.frozen
 class Garble(Kind):
     """Change bytes of the answer without changing their number.
@@ -142,7 +142,7 @@ def _sizes(value: Any) -> int | tuple[int, ...]:
     return positive(value)
 
 
-@register("dribble", family="bytes", main="size")
+@register("dribble", family="bytes", main="size", breaks_must=False)
 @attrs.frozen
 class Dribble(Kind):
     """Send the bytes in small writes, each a segment of its own where the network lets it.

@@ -19,7 +19,7 @@ __all__ = ["Delay", "HoldKind", "Rate", "StallKind"]
 _WRITES_A_SECOND: Final = 50
 
 
-@register("delay", family="time", main="seconds")
+@register("delay", family="time", main="seconds", breaks_must=False)
 @attrs.frozen
 class Delay(Kind):
     """Let time pass before the answer leaves, or before some of its messages.
@@ -68,7 +68,7 @@ def _replies(value: Any) -> int | None:
     return positive(value)
 
 
-@register("hold", family="time", main="replies")
+@register("hold", family="time", main="replies", breaks_must=False)
 @attrs.frozen
 class HoldKind(Kind):
     """Keep the answer back until other answers have left, or until the conversation is idle.
@@ -90,7 +90,7 @@ class HoldKind(Kind):
         return _before(answer, self.at, lambda: Hold(self.replies, self.idle))
 
 
-@register("stall", family="time", main="byte")
+@register("stall", family="time", main="byte", may_stall=True)
 @attrs.frozen
 class StallKind(Kind):
     """Never go on with the answer. In mid-message that silences the whole connection.
@@ -119,7 +119,7 @@ def _rate(value: Any) -> int:
     return rate
 
 
-@register("rate", family="time", main="rate")
+@register("rate", family="time", main="rate", breaks_must=False)
 @attrs.frozen
 class Rate(Kind):
     """Send the answer slowly, in about fifty writes a second, or one byte at a time below that.

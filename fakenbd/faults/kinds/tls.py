@@ -88,7 +88,7 @@ class PlaintextAfterAck(Kind):
         return changed
 
 
-@register("no-handshake", family="tls", main="instead", events=("option",))
+@register("no-handshake", family="tls", main="instead", events=("option",), may_stall=True)
 @attrs.frozen
 class NoHandshake(Kind):
     """Acknowledge STARTTLS and do not begin TLS.
