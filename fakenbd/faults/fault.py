@@ -16,6 +16,7 @@ from fakenbd.faults.answer import Answer
 from fakenbd.faults.condition import When, parse_when
 from fakenbd.faults.event import REPLY_EVENTS, Event, EventKind
 from fakenbd.faults.registry import KINDS, Kind, read_kind
+from fakenbd.faults.selection import materialised
 from fakenbd.faults.strike import Strike
 from fakenbd.faults.values import TableError, boolean, shown, text, unknown
 
@@ -39,10 +40,8 @@ def apply_change(change: Change, answer: Answer, strike: Strike) -> tuple[Answer
     Raises TypeError where a function returned no answer.
     """
     if isinstance(change, Kind):
-        from fakenbd.faults.difference import difference
-
-        replaced = change.apply(answer, strike)
-        return replaced, difference(answer, replaced)
+        return change.apply(answer, strike)
+    answer = materialised(answer)
     changed = change(list(answer), strike)
     name = kind_name(change)
     if not isinstance(changed, list):

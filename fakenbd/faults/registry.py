@@ -39,8 +39,8 @@ class Kind:
     breaks_must: ClassVar[bool]
     may_stall: ClassVar[bool]
 
-    def apply(self, answer: Answer, strike: Strike) -> Answer:
-        """The answer to give instead; an equal one where there is nothing to change."""
+    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
+        """The changed answer, and a clause that says what was changed; "" where nothing was."""
         raise NotImplementedError
 
     def keeps_effect(self, event: Event) -> bool:

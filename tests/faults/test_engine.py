@@ -163,8 +163,7 @@ def test_kinds_of_one_fault_apply_in_order() -> None:
             kinds=("error", "cut", "delay"),
             occurrence=1,
             connection=1,
-            change="set error of the simple reply: 0 -> 5 NBD_EIO; "
-            "set data of the simple reply: 16 -> 0 bytes; "
+            change="replaced simple reply by NBD_EIO; "
             "cut after 3 of 16 bytes, then close; delayed by 1 s",
         )
     ]

@@ -8,20 +8,22 @@ from typing import Any, Final
 import attrs
 
 from fakenbd.faults.answer import Answer
+from fakenbd.faults.change_summary import FieldChange, field_changes, listed
 from fakenbd.faults.event import Event
 from fakenbd.faults.fields import Setting, extent_list, with_field, word_number
 from fakenbd.faults.literal import Literal, literals
 from fakenbd.faults.refusal import error_answer, refusal_answer
 from fakenbd.faults.registry import Kind, register
-from fakenbd.faults.selection import Selector, selected, selector
+from fakenbd.faults.selection import Selector, materialised, noun, selected, selector
 from fakenbd.faults.strike import Strike
 from fakenbd.faults.values import boolean, byte_size, text, whole
-from fakenbd.protocol.constants import ChunkFlag, Error, Reply
+from fakenbd.protocol.constants import ChunkFlag, Command, Error, Reply, spec_name
 from fakenbd.protocol.messages import Chunk, Extent, ServerMessage, Status
 
 __all__ = ["ErrorKind", "Extents", "Refuse", "ReplyKind"]
 
 _MAXIMUM: Final = (1 << 32) - 1
+_CHANGING: Final = (Command.WRITE, Command.TRIM, Command.WRITE_ZEROES)
 
 
 def _error(value: Any) -> int:
@@ -73,14 +75,14 @@ class ErrorKind(Kind):
     offset: int | str | None = attrs.field(default=None, converter=_offset)
     effect: bool = attrs.field(default=False, converter=boolean)
 
-    def apply(self, answer: Answer, strike: Strike) -> Answer:
+    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
         event = strike.event
         if event.request is None:
-            return answer
+            return answer, ""
         offset = self.offset
         if isinstance(offset, str):
             offset = event.request.offset + byte_size(offset[1:])
-        return error_answer(
+        failure = error_answer(
             event.request,
             self.error,
             structured=event.structured,
@@ -88,6 +90,7 @@ class ErrorKind(Kind):
             message=self.message,
             offset=offset,
         )
+        return failure, _replaced(answer, failure, spec_name(Error, self.error))
 
 
 @register(
@@ -113,8 +116,9 @@ class Refuse(Kind):
     message: str = attrs.field(default="", converter=text)
     effect: bool = attrs.field(default=False, converter=boolean)
 
-    def apply(self, answer: Answer, strike: Strike) -> Answer:
-        return refusal_answer(strike.event.option or 0, self.reply, self.message)
+    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
+        refusal = refusal_answer(strike.event.option or 0, self.reply, self.message)
+        return refusal, _replaced(answer, refusal, spec_name(Reply, self.reply))
 
 
 @register("reply", family="answer", main="messages", replaces=True, may_stall=True)
@@ -140,13 +144,25 @@ class ReplyKind(Kind):
     messages: tuple[Literal | ServerMessage, ...] = attrs.field(converter=literals)
     effect: bool = attrs.field(default=False, converter=boolean)
 
-    def apply(self, answer: Answer, strike: Strike) -> Answer:
+    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
         built: Answer = [_built(item, strike.event) for item in self.messages]
         if built and isinstance(self.messages[-1], Literal):
             last = built[-1]
             if isinstance(last, Chunk) and "flags" not in self.messages[-1].settings:
                 built[-1] = attrs.evolve(last, flags=ChunkFlag.DONE)
-        return built
+        if built == answer:
+            # A reply that claims what did not happen cannot be told from a correct one.
+            is_lost = strike.event.command in _CHANGING and not self.effect
+            return answer, "sent the correct reply without its effect" if is_lost else ""
+        return built, _replaced(answer, built, listed(built))
+
+
+def _replaced(answer: Answer, by: Answer, words: str) -> str:
+    if by == answer:
+        return ""
+    if not answer:
+        return f"inserted {words}"
+    return f"replaced {listed(answer)} by {words}" if by else f"dropped {listed(answer)}"
 
 
 def _built(item: Literal | ServerMessage, event: Event) -> ServerMessage:
@@ -172,13 +188,15 @@ class Extents(Kind):
     context_id: int | None = attrs.field(default=None, converter=attrs.converters.optional(whole))
     at: Selector = attrs.field(default="status", converter=selector)
 
-    def apply(self, answer: Answer, strike: Strike) -> Answer:
+    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
         setting: Setting = self.extents
-        changed = list(answer)
-        for place in selected(answer, self.at):
-            chunk = answer[place]
+        changed, changes = list(materialised(answer)), list[FieldChange]()
+        for place in selected(changed, self.at):
+            chunk = changed[place]
             if not isinstance(chunk, Chunk) or not isinstance(chunk.body, Status):
                 continue
             if self.context_id in (None, chunk.body.context_id):
-                changed[place] = with_field(chunk, "extents", setting)
-        return changed
+                changed[place] = message = with_field(chunk, "extents", setting)
+                if message is not chunk:
+                    changes.append(("extents", noun(chunk), chunk, message))
+        return changed, field_changes(changes)

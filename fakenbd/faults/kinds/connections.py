@@ -7,6 +7,7 @@ from typing import Any, Final, cast
 import attrs
 
 from fakenbd.faults.answer import Answer, Away, End, Ending, Shutdown, Stall, StopReading
+from fakenbd.faults.change_summary import counted, ended
 from fakenbd.faults.event import Event
 from fakenbd.faults.refusal import error_answer, refusal_answer
 from fakenbd.faults.registry import Kind, register
@@ -36,11 +37,13 @@ def _aftermath(value: Any) -> str:
     return one_of(value, _AFTERMATHS)
 
 
-def _ended(answer: Answer, end: End, after: bool) -> Answer:
+def _ended(answer: Answer, end: End, after: bool) -> tuple[Answer, str]:
     """The answer and then its end, or the end alone with what else was to happen."""
     if after:
-        return [*(step for step in answer if not isinstance(step, End)), end]
-    return [*(step for step in answer if isinstance(step, (Away, Shutdown))), end]
+        changed = [*(step for step in answer if not isinstance(step, End)), end]
+    else:
+        changed = [*(step for step in answer if isinstance(step, (Away, Shutdown))), end]
+    return changed, ended(answer, changed) if changed != answer else ""
 
 
 @register("refuse-connection", family="connection", events=("connect",))
@@ -53,8 +56,8 @@ class RefuseConnection(Kind):
     Example: do = { refuse-connection = true }
     """
 
-    def apply(self, answer: Answer, strike: Strike) -> Answer:
-        return [End("reset")]
+    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
+        return _ended(answer, End("reset"), after=False)
 
 
 @register(
@@ -70,8 +73,9 @@ class Mute(Kind):
     Example: do = { mute = true }
     """
 
-    def apply(self, answer: Answer, strike: Strike) -> Answer:
-        return [Stall()]
+    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
+        changed: Answer = [Stall()]
+        return changed, ended(answer, changed) if changed != answer else ""
 
 
 @register("close", family="connection")
@@ -90,7 +94,7 @@ class Close(Kind):
     reading: int = attrs.field(default=0, converter=byte_size)
     how: str = attrs.field(default="close", converter=_closing)
 
-    def apply(self, answer: Answer, strike: Strike) -> Answer:
+    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
         return _ended(answer, End(cast(Ending, self.how), self.reading), self.after)
 
 
@@ -108,7 +112,7 @@ class Reset(Kind):
     after: bool = attrs.field(default=False, converter=boolean)
     reading: int = attrs.field(default=0, converter=byte_size)
 
-    def apply(self, answer: Answer, strike: Strike) -> Answer:
+    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
         return _ended(answer, End("reset", self.reading), self.after)
 
 
@@ -120,8 +124,8 @@ class StopReadingKind(Kind):
     Example: do = { stop-reading = true }
     """
 
-    def apply(self, answer: Answer, strike: Strike) -> Answer:
-        return [StopReading(), *answer]
+    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
+        return [StopReading(), *answer], "stopped reading"
 
 
 @register("shutdown", family="connection", replaces=True, breaks_must=False)
@@ -144,7 +148,7 @@ class ShutdownKind(Kind):
         is_exempt = event.request is None and event.option in (None, Option.ABORT)
         return self.effect or is_exempt
 
-    def apply(self, answer: Answer, strike: Strike) -> Answer:
+    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
         event = strike.event
         if event.request is not None:
             failure = error_answer(
@@ -153,12 +157,13 @@ class ShutdownKind(Kind):
                 structured=event.structured,
                 extended=event.extended,
             )
-            return [Shutdown(), *failure]
+            return [Shutdown(), *failure], "shut down: NBD_ESHUTDOWN"
         if event.option == Option.EXPORT_NAME:
-            return [Shutdown(), End()]
+            return [Shutdown(), End()], "shut down: closed"
         if event.option not in (None, Option.ABORT):
-            return [Shutdown(), *refusal_answer(event.option, Reply.ERR_SHUTDOWN)]
-        return [Shutdown(), *answer]
+            refusal = refusal_answer(event.option, Reply.ERR_SHUTDOWN)
+            return [Shutdown(), *refusal], "shut down: NBD_REP_ERR_SHUTDOWN"
+        return [Shutdown(), *answer], "shut down"
 
 
 def _attempts(value: Any) -> int | None:
@@ -189,8 +194,13 @@ class AwayKind(Kind):
         if (self.attempts is None) == (self.seconds is None):
             raise ValueError("expected either attempts or seconds")
 
-    def apply(self, answer: Answer, strike: Strike) -> Answer:
+    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
         away = Away(self.attempts, self.seconds)
+        how_long = (
+            f"{self.seconds:g} s" if self.attempts is None else counted(self.attempts, "attempt")
+        )
+        note = f"took the listener away for {how_long}"
         if self.then == "answer":
-            return [away, *answer]
-        return [away, End(cast(Ending, self.then))]
+            return [away, *answer], note
+        end = End(cast(Ending, self.then))
+        return [away, end], f"{note}; {ended(answer, [end])}"

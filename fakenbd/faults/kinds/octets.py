@@ -7,9 +7,10 @@ from typing import Any, Final, cast
 import attrs
 
 from fakenbd.faults.answer import Answer, End, Ending, Paced, Stall, Step
+from fakenbd.faults.change_summary import apart, ended, pacing
 from fakenbd.faults.content import hex_bytes
 from fakenbd.faults.registry import Kind, register
-from fakenbd.faults.selection import Selector, is_message, optional_selector, selected
+from fakenbd.faults.selection import Selector, is_message, materialised, optional_selector, selected
 from fakenbd.faults.stream import carries_bytes, place_of, region, split_at, step_bytes
 from fakenbd.faults.strike import Strike
 from fakenbd.faults.values import duration, integer, one_of, positive
@@ -42,12 +43,13 @@ class Cut(Kind):
     then: str = attrs.field(default="close", converter=_then)
     at: Selector | None = attrs.field(default=None, converter=optional_selector)
 
-    def apply(self, answer: Answer, strike: Strike) -> Answer:
+    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
         place = place_of(answer, self.at, self.after)
         if place is None:
-            return answer
+            return answer, ""
         head, _ = split_at(answer, place)
-        return [*head, _ending(self.then)]
+        changed = [*head, _ending(self.then)]
+        return changed, ended(answer, changed) if changed != answer else ""
 
 
 def _ending(then: str) -> Step:
@@ -92,10 +94,13 @@ class Garble(Kind):
     count: int = attrs.field(default=1, converter=positive)
     at: Selector | None = attrs.field(default=None, converter=optional_selector)
 
-    def apply(self, answer: Answer, strike: Strike) -> Answer:
+    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
+        original: dict[int, int] = {}
+        current: dict[int, int] = {}
+        changed = answer
         for place in self._places(answer, strike):
-            answer = self._garbled(answer, place)
-        return answer
+            changed = self._garbled(changed, place, original, current)
+        return (changed, note) if (note := _garbling(original, current)) else (answer, "")
 
     def _places(self, answer: Answer, strike: Strike) -> list[int]:
         if self.byte is not None:
@@ -107,7 +112,9 @@ class Garble(Kind):
         span = range(*within)
         return sorted(strike.random().sample(span, min(self.count, len(span))))
 
-    def _garbled(self, answer: Answer, place: int) -> Answer:
+    def _garbled(
+        self, answer: Answer, place: int, original: dict[int, int], current: dict[int, int]
+    ) -> Answer:
         mask = self.xor if self.overwrite is None else self.overwrite
         head, rest = split_at(answer, place)
         middle, tail = split_at(rest, len(mask))
@@ -119,8 +126,21 @@ class Garble(Kind):
             lie = self.overwrite[: len(honest)]
         if lie == honest:
             return answer
+        for position, (was, now) in enumerate(zip(honest, lie, strict=True), place):
+            original.setdefault(position, was)
+            current[position] = now
         aside = [step for step in middle if not carries_bytes(step)]
         return _joined([*head, Raw(lie), *aside, *tail])
+
+
+def _garbling(original: dict[int, int], current: dict[int, int]) -> str:
+    places = sorted(place for place in current if current[place] != original[place])
+    if not places:
+        return ""
+    first = places[0]
+    if len(places) == 1:
+        return f"changed byte {first}: {original[first]:#04x} -> {current[first]:#04x}"
+    return f"changed {len(places)} bytes, the first at {first}"
 
 
 def _joined(answer: Answer) -> Answer:
@@ -158,7 +178,8 @@ class Dribble(Kind):
     seconds: float = attrs.field(default=0.0, converter=duration)
     at: Selector | None = attrs.field(default=None, converter=optional_selector)
 
-    def apply(self, answer: Answer, strike: Strike) -> Answer:
+    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
+        answer = materialised(answer)
         places = None if self.at is None else set(selected(answer, self.at))
         changed: Answer = []
         run: list[ServerMessage] = []
@@ -168,7 +189,15 @@ class Dribble(Kind):
                 continue
             changed += [*self._paced(run), step]
             run = []
-        return changed + self._paced(run)
+        changed += self._paced(run)
+        paced = next((step for step in changed if isinstance(step, Paced) and step.messages), None)
+        return changed, "" if paced is None else self._pacing(paced)
+
+    def _pacing(self, paced: Paced) -> str:
+        if isinstance(self.size, int):
+            return pacing(self.size, self.seconds)
+        sizes = ", ".join(str(len(write)) for write in paced.writes())
+        return f"sent in writes of {sizes} bytes{apart(self.seconds)}"
 
     def _paced(self, run: list[ServerMessage]) -> Answer:
         data = b"".join(map(step_bytes, run))

@@ -7,6 +7,7 @@ from typing import Any, Final
 import attrs
 
 from fakenbd.faults.answer import Answer, End, Stall, StartTLS, Step
+from fakenbd.faults.change_summary import counted, ended, listed
 from fakenbd.faults.literal import Literal, literal
 from fakenbd.faults.registry import Kind, register
 from fakenbd.faults.strike import Strike
@@ -40,14 +41,17 @@ def _instead(value: Any) -> str:
     return one_of(value, _INSTEAD)
 
 
-def _starting(answer: Answer, step: Step | None = None, **changes: Any) -> Answer:
+def _starting(
+    answer: Answer, note: str, step: Step | None = None, **changes: Any
+) -> tuple[Answer, str]:
     """The answer with its StartTLS step changed, or replaced by `step`."""
-    return [
+    changed = [
         (attrs.evolve(each, **changes) if step is None else step)
         if isinstance(each, StartTLS)
         else each
         for each in answer
     ]
+    return changed, note if changed != answer else ""
 
 
 @register("certificate", family="tls", main="certificate", events=("option",))
@@ -62,8 +66,9 @@ class Certificate(Kind):
 
     certificate: str = attrs.field(converter=_certificate)
 
-    def apply(self, answer: Answer, strike: Strike) -> Answer:
-        return _starting(answer, certificate=self.certificate)
+    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
+        note = f"began TLS with certificate {self.certificate}"
+        return _starting(answer, note, certificate=self.certificate)
 
 
 @register("plaintext-after-ack", family="tls", main="message", events=("option",))
@@ -78,14 +83,14 @@ class PlaintextAfterAck(Kind):
 
     message: Literal | ServerMessage = attrs.field(converter=literal)
 
-    def apply(self, answer: Answer, strike: Strike) -> Answer:
+    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
         message = self.message
         if isinstance(message, Literal):
             message = message.build(strike.event)
         changed: Answer = []
         for step in answer:
             changed += [message, step] if isinstance(step, StartTLS) else [step]
-        return changed
+        return changed, f"inserted {listed([message])}" if changed != answer else ""
 
 
 @register("no-handshake", family="tls", main="instead", events=("option",), may_stall=True)
@@ -100,12 +105,13 @@ class NoHandshake(Kind):
 
     instead: str = attrs.field(default="clear", converter=_instead)
 
-    def apply(self, answer: Answer, strike: Strike) -> Answer:
+    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
         if self.instead == "clear":
-            return _starting(answer, skip=True)
+            return _starting(answer, "went on in clear instead of TLS", skip=True)
         if self.instead == "silence":
-            return _starting(answer, Stall())
-        return _starting(answer, End("reset" if self.instead == "reset" else "close"))
+            return _starting(answer, "stalled instead of TLS", Stall())
+        end = End("reset" if self.instead == "reset" else "close")
+        return _starting(answer, f"{end.how} instead of TLS", end)
 
 
 @register("tls-version", family="tls", main="version", events=("option",))
@@ -120,8 +126,8 @@ class TLSVersion(Kind):
 
     version: str = attrs.field(converter=_version)
 
-    def apply(self, answer: Answer, strike: Strike) -> Answer:
-        return _starting(answer, version=self.version)
+    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
+        return _starting(answer, f"began TLS with version {self.version}", version=self.version)
 
 
 @register("keep-state", family="tls", events=("option",))
@@ -132,8 +138,8 @@ class KeepState(Kind):
     Example: do = { keep-state = true }
     """
 
-    def apply(self, answer: Answer, strike: Strike) -> Answer:
-        return _starting(answer, keep=True)
+    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
+        return _starting(answer, "kept what was negotiated before TLS", keep=True)
 
 
 @register("abort-handshake", family="tls", main="after", events=("option",))
@@ -148,8 +154,9 @@ class AbortHandshake(Kind):
 
     after: int = attrs.field(default=0, converter=whole)
 
-    def apply(self, answer: Answer, strike: Strike) -> Answer:
-        return _starting(answer, abort=self.after)
+    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
+        note = f"ended the TLS handshake after {counted(self.after, 'byte')}"
+        return _starting(answer, note, abort=self.after)
 
 
 @register("no-close-notify", family="tls", events=("greeting", "option", "command"))
@@ -163,10 +170,11 @@ class NoCloseNotify(Kind):
     Example: do = { no-close-notify = true }
     """
 
-    def apply(self, answer: Answer, strike: Strike) -> Answer:
+    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
         ends = [step for step in answer if isinstance(step, End)]
         reading = ends[0].reading if ends else 0
-        return [
+        changed = [
             *(step for step in answer if not isinstance(step, End)),
             End("truncate", reading),
         ]
+        return changed, ended(answer, changed) if changed != answer else ""
