@@ -21,6 +21,7 @@ from fakenbd.faults.values import (
     boolean,
     byte_size,
     one_of,
+    plain,
     positive,
     shown,
     unknown,
@@ -32,6 +33,7 @@ __all__ = ["ANY", "Range", "When", "parse_when"]
 
 Numbers: TypeAlias = frozenset[int] | Literal["any"]
 
+_ENUMERATIONS: Final[dict[str, type[IntEnum]]] = {"option": Option, "command": Command}
 _OF_COMMANDS: Final = ("offset", "length", "flags", "without")
 
 
@@ -42,8 +44,12 @@ class Range:
     start: int
     stop: int | None = None
 
+    def to_toml(self) -> str:
+        """The text that is read as this range."""
+        return f"{self.start}..{'' if self.stop is None else self.stop}"
+
     def __str__(self) -> str:
-        return f'"{self.start}..{"" if self.stop is None else self.stop}"'
+        return f'"{self.to_toml()}"'
 
 
 def _numbers(kind: type[IntEnum], value: Any) -> Numbers | None:
@@ -179,10 +185,19 @@ class When:
             return frozenset(("command",))
         return frozenset(name for name in REPLY_EVENTS if getattr(self, name) is not False)
 
+    def to_table(self) -> dict[str, Any]:
+        """The table that is read as these conditions."""
+        table = {}
+        for field in attrs.fields(When):
+            value = getattr(self, field.name)
+            if field.init and value != field.default:
+                table[field.name] = _written(field.name, value)
+        return table
+
     @property
     def target(self) -> str:
         """What these conditions are about, in a few words: "read", "any option", "connect"."""
-        for name, kind in (("option", Option), ("command", Command)):
+        for name, kind in _ENUMERATIONS.items():
             numbers = getattr(self, name)
             if numbers == ANY:
                 return f"any {name}"
@@ -283,15 +298,19 @@ def _shown(name: str, value: Any) -> str:
         return flag_names(CommandFlag, value)
     if value == ANY:
         return '"any"'
-    if name in ("option", "command"):
-        kind: type[IntEnum] = Option if name == "option" else Command
-        words = [slug(kind, each) for each in sorted(value)]
-        words = [word if word.isdigit() else f'"{word}"' for word in words]
+    if isinstance(value, frozenset):
+        words = [
+            f'"{each}"' if isinstance(each, str) else str(each) for each in _written(name, value)
+        ]
         return words[0] if len(words) == 1 else f"[{', '.join(words)}]"
-    if name == "connection":
-        numbers = [str(each) for each in sorted(value)]
-        return numbers[0] if len(numbers) == 1 else f"[{', '.join(numbers)}]"
     return str(value)
+
+
+def _written(name: str, value: Any) -> Any:
+    if name in _ENUMERATIONS and isinstance(value, frozenset):
+        words = [slug(_ENUMERATIONS[name], number) for number in sorted(value)]
+        return [int(word) if word.isdigit() else word for word in words]
+    return plain(sorted(value) if isinstance(value, frozenset) else value)
 
 
 def parse_when(table: Any, path: str = "when") -> When:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import attrs
 
-from fakenbd.faults.values import byte_size, integer, positive, shown, text, unknown
+from fakenbd.faults.values import byte_size, bytes_table, integer, positive, shown, text, unknown
 from fakenbd.protocol.messages import Buffer
 
 __all__ = ["Content", "content", "hex_bytes", "text_content"]
@@ -32,6 +32,12 @@ class Content:
     data: Buffer = b""
     resize: int | None = None
     relative: bool = False
+
+    def to_toml(self) -> dict[str, Any]:
+        """The table that is read as these bytes."""
+        if self.resize is not None:
+            return {"resize": f"{self.resize:+}" if self.relative else self.resize}
+        return bytes_table(self.data)
 
     def over(self, honest: Buffer) -> Buffer:
         """The bytes to say in place of the honest ones."""

@@ -94,6 +94,18 @@ class Fault:
                 events &= change.events
         return events
 
+    def to_table(self) -> dict[str, Any]:
+        """The table that `parse_fault` reads as this fault; raises TableError for a function."""
+        table: dict[str, Any] = {"name": self.name} if self.name else {}
+        when = self.when.to_table()
+        if when:
+            table["when"] = when
+        table["do"] = [_written(change) for change in self.do]
+        for key, default in (("also", False), ("armed", True)):
+            if getattr(self, key) != default:
+                table[key] = not default
+        return table
+
     def keeps_effect(self, event: Event) -> bool:
         """Whether the command is still performed, or the option followed, where this is applied."""
         return all(change.keeps_effect(event) for change in self.do if isinstance(change, Kind))
@@ -102,6 +114,12 @@ class Fault:
     def words(self) -> str:
         """Its kinds in words: "set and cut"."""
         return " and ".join(map(kind_name, self.do))
+
+
+def _written(change: Change) -> dict[str, Any]:
+    if not isinstance(change, Kind):
+        raise TableError([f"the function {kind_name(change)} cannot be written as a table"])
+    return change.to_table()
 
 
 def _plural(kinds: frozenset[EventKind]) -> str:

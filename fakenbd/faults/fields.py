@@ -101,6 +101,12 @@ class Number:
     relative: bool = False
     swapped: bool = False
 
+    def to_toml(self) -> int | str:
+        """What is read as this number."""
+        if self.swapped:
+            return "swapped"
+        return f"{self.value:+}" if self.relative else self.value
+
     def over(self, honest: int, width: int) -> int:
         """The number to say in place of the honest one."""
         if self.swapped:

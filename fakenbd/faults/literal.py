@@ -15,7 +15,7 @@ from fakenbd.faults.content import hex_bytes, text_content
 from fakenbd.faults.event import Event
 from fakenbd.faults.fields import Setting, has_field, read_setting, with_field
 from fakenbd.faults.selection import is_message
-from fakenbd.faults.values import TableError, shown, unknown
+from fakenbd.faults.values import TableError, plain, shown, unknown
 from fakenbd.protocol import messages
 from fakenbd.protocol.constants import ChunkFlag, Info
 from fakenbd.protocol.messages import ChunkBody, ReplyBody, ServerMessage
@@ -29,6 +29,10 @@ class Literal:
 
     word: str
     settings: Mapping[str, Setting] = attrs.field(factory=dict)
+
+    def to_toml(self) -> dict[str, Any]:
+        """The table that is read as this message."""
+        return {"message": self.word, **plain(self.settings)}
 
     def build(self, event: Event) -> ServerMessage:
         """The message as an answer to `event`."""

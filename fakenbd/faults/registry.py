@@ -15,7 +15,7 @@ import attrs
 from fakenbd.faults.answer import Answer
 from fakenbd.faults.event import REPLY_EVENTS, Event, EventKind
 from fakenbd.faults.strike import Strike
-from fakenbd.faults.values import TableError, unknown
+from fakenbd.faults.values import TableError, plain, unknown
 
 __all__ = ["KINDS", "Kind", "make_kind", "parameters", "read_kind", "register"]
 
@@ -42,6 +42,20 @@ class Kind:
     def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
         """The changed answer, and a clause that says what was changed; "" where nothing was."""
         raise NotImplementedError
+
+    def to_table(self) -> dict[str, Any]:
+        """The table that is read as this kind; raises TableError for messages made in Python."""
+        table: dict[str, Any] = {self.slug: True}
+        for name, field in parameters(type(self)).items():
+            value = getattr(self, name)
+            if value != field.default:
+                key = self.slug if name == self.main else name.replace("_", "-")
+                table[key] = self.to_toml(name, value)
+        return table
+
+    def to_toml(self, name: str, value: Any) -> Any:
+        """A parameter as TOML data."""
+        return plain(value)
 
     def keeps_effect(self, event: Event) -> bool:
         """Whether the command is still performed, or the option followed, as if it were correct."""

@@ -133,7 +133,7 @@ class StopReadingKind(Kind):
 class ShutdownKind(Kind):
     """Shut down: this request and all that follow on the connection fail.
 
-    Commands get NBD_ESHUTDOWN, options NBD_REP_ERR_SHUTDOWN, and neither are performed.
+    Commands get NBD_ESHUTDOWN and options NBD_REP_ERR_SHUTDOWN; neither has any effect.
     NBD_OPT_EXPORT_NAME, which has no error reply, ends the connection. NBD_OPT_ABORT, a connect
     and a greeting are answered as ever.
 

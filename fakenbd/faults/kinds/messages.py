@@ -163,6 +163,9 @@ class Repeat(Kind):
     at: Selector = attrs.field(default="last", converter=selector)
     seconds: float = attrs.field(default=0.0, converter=duration)
 
+    def to_toml(self, name: str, value: Any) -> Any:
+        return "forever" if value is None else super().to_toml(name, value)
+
     def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
         answer = materialised(answer)
         places = selected(answer, self.at)
