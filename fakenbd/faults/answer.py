@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import repeat
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import attrs
 
@@ -36,6 +36,8 @@ __all__ = [
     "StopReading",
     "message_size",
 ]
+
+_DONE: Final = int(ChunkFlag.DONE)
 
 Ending: TypeAlias = Literal["close", "reset", "half-close", "truncate"]
 
@@ -136,7 +138,7 @@ class SendPieces:
         chunk, total = self.chunk, self._total
         offset, data = self._body.offset, memoryview(getattr(self._body, "data", b""))
         for start, stop, is_hole in self._runs():
-            flags = chunk.flags if stop == total else chunk.flags & ~ChunkFlag.DONE
+            flags = chunk.flags if stop == total else chunk.flags & ~_DONE
             place, length = offset + start, stop - start
             piece = Hole(place, length) if is_hole else Data(place, data[start:stop])
             yield attrs.evolve(chunk, body=piece, flags=flags)

@@ -40,6 +40,7 @@ __all__ = ["Drop", "Insert", "Repeat", "Reverse", "Set", "Shuffle", "Split"]
 
 _DONE: Final = int(ChunkFlag.DONE)
 _MOST_NOTES: Final = 4
+_MAXIMUM_EXTENTS: Final = 1 << 21
 
 
 # --- fields ------------------------------------------------------------------------------------
@@ -242,9 +243,9 @@ class Split(Kind):
 
     Data and hole chunks become chunks of so many bytes; extents of a status chunk become runs of
     equal ones of that length. "holes" turns each aligned 512 zero bytes of a data chunk into part
-    of a hole chunk, "random" draws the sizes, addressed. DONE stays on the last piece. A chunk
-    gives at most 65536 pieces, the last of which takes what is left. A simple reply cannot be
-    split.
+    of a hole chunk, "random" draws the sizes, addressed. DONE stays on the last piece. A chunk or
+    extent gives at most 65536 pieces, the last of which takes what is left, and a status chunk has
+    at most 2097152 extents in the end. A simple reply cannot be split.
 
     Example: do = { split = 512, at = "data" }
 
@@ -273,9 +274,8 @@ class Split(Kind):
             if self.size == "holes":
                 return chunk, ""
             after = _split_status(chunk, body, piece_lengths(self.size, address))
-            return after, field_changes(
-                [("extents", noun(chunk), chunk, after)]
-            ) if after is not chunk else ""
+            changes = [("extents", noun(chunk), chunk, after)] if after is not chunk else []
+            return after, field_changes(changes)
         if not isinstance(body, Data) and (not isinstance(body, Hole) or self.size == "holes"):
             return chunk, ""
         pieces = SendPieces(chunk, self.size, address)
@@ -291,7 +291,7 @@ def _split_status(chunk: Chunk, body: Status, lengths: Iterator[int]) -> Chunk:
     for left, (total, flags) in zip(
         range(len(body.extents) - 1, -1, -1), body.extents, strict=True
     ):
-        most = max(1, MAXIMUM_PIECES - len(extents) - left)
+        most = min(MAXIMUM_PIECES, max(1, _MAXIMUM_EXTENTS - len(extents) - left))
         extents += [Extent(stop - start, flags) for start, stop in runs(total, lengths, most)]
     if len(extents) == len(body.extents):
         return chunk
