@@ -47,6 +47,8 @@ def listed(steps: Iterable[Step], times: int = 1) -> str:
 
 def ended(before: Answer, after: Answer) -> str:
     """How much still leaves of an answer whose last step now is an end, or a stall."""
+    if before == after:
+        return ""
     end, sent, total = after[-1], length(after), length(before)
     if isinstance(end, Stall):
         return f"stalled after {sent} of {counted(total, 'byte')}"

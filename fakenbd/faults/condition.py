@@ -13,6 +13,7 @@ from enum import IntEnum
 from typing import Any, Final, Literal, TypeAlias
 
 import attrs
+from attrs.converters import optional
 
 from fakenbd.faults.event import ANY, REPLY_EVENTS, Event, EventKind
 from fakenbd.faults.fields import word_number
@@ -70,16 +71,14 @@ def _commands(value: Any) -> Numbers | None:
     return _numbers(Command, value)
 
 
-def _connections(value: Any) -> frozenset[int] | None:
-    if value is None:
-        return None
+def _connections(value: Any) -> frozenset[int]:
     many = value if isinstance(value, (frozenset, set, list, tuple)) else (value,)
     return frozenset(map(positive, many))
 
 
-def _span(value: Any) -> int | Range | None:
+def _span(value: Any) -> int | Range:
     """A number of bytes, or a range "1MiB..2MiB", "1MiB.." or "..2MiB"."""
-    if value is None or isinstance(value, Range):
+    if isinstance(value, Range):
         return value
     match = re.fullmatch(r"(.*)\.\.(.*)", value) if isinstance(value, str) else None
     if match is None:
@@ -91,29 +90,15 @@ def _span(value: Any) -> int | Range | None:
     return Range(start, stop)
 
 
-def _flags(value: Any) -> int | None:
-    return None if value is None else word_number(value, CommandFlag)
-
-
-def _boolean(value: Any) -> bool | None:
-    return None if value is None else boolean(value)
-
-
-def _positive(value: Any) -> int | None:
-    return None if value is None else positive(value)
-
-
-def _whole(value: Any) -> int | None:
-    return None if value is None else whole(value)
+def _flags(value: Any) -> int:
+    return word_number(value, CommandFlag)
 
 
 def _scope(value: Any) -> str:
     return one_of(value, ("connection", "server"))
 
 
-def _chance(value: Any) -> float | None:
-    if value is None:
-        return None
+def _chance(value: Any) -> float:
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not is_number or not 0 <= value <= 1:
         raise ValueError(f"expected a number from 0 to 1, got {shown(value)}")
@@ -138,24 +123,24 @@ class When:
     or for each "connection". `chance`: the probability of a strike, from 0 to 1.
     """
 
-    connect: bool | None = attrs.field(default=None, converter=_boolean)
-    greeting: bool | None = attrs.field(default=None, converter=_boolean)
+    connect: bool | None = attrs.field(default=None, converter=optional(boolean))
+    greeting: bool | None = attrs.field(default=None, converter=optional(boolean))
     option: Numbers | None = attrs.field(default=None, converter=_options)
     command: Numbers | None = attrs.field(default=None, converter=_commands)
-    connection: frozenset[int] | None = attrs.field(default=None, converter=_connections)
-    offset: int | Range | None = attrs.field(default=None, converter=_span)
-    length: int | Range | None = attrs.field(default=None, converter=_span)
-    flags: int | None = attrs.field(default=None, converter=_flags)
-    without: int | None = attrs.field(default=None, converter=_flags)
-    tls: bool | None = attrs.field(default=None, converter=_boolean)
-    structured: bool | None = attrs.field(default=None, converter=_boolean)
-    extended: bool | None = attrs.field(default=None, converter=_boolean)
-    nth: int | None = attrs.field(default=None, converter=_positive)
-    after: int | None = attrs.field(default=None, converter=_whole)
-    every: int | None = attrs.field(default=None, converter=_positive)
-    times: int | None = attrs.field(default=None, converter=_positive)
+    connection: frozenset[int] | None = attrs.field(default=None, converter=optional(_connections))
+    offset: int | Range | None = attrs.field(default=None, converter=optional(_span))
+    length: int | Range | None = attrs.field(default=None, converter=optional(_span))
+    flags: int | None = attrs.field(default=None, converter=optional(_flags))
+    without: int | None = attrs.field(default=None, converter=optional(_flags))
+    tls: bool | None = attrs.field(default=None, converter=optional(boolean))
+    structured: bool | None = attrs.field(default=None, converter=optional(boolean))
+    extended: bool | None = attrs.field(default=None, converter=optional(boolean))
+    nth: int | None = attrs.field(default=None, converter=optional(positive))
+    after: int | None = attrs.field(default=None, converter=optional(whole))
+    every: int | None = attrs.field(default=None, converter=optional(positive))
+    times: int | None = attrs.field(default=None, converter=optional(positive))
     per: str = attrs.field(default="server", converter=_scope)
-    chance: float | None = attrs.field(default=None, converter=_chance)
+    chance: float | None = attrs.field(default=None, converter=optional(_chance))
     _checks: tuple[tuple[str, Any, _Check], ...] = attrs.field(init=False, eq=False, repr=False)
 
     @_checks.default

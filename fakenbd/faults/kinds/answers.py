@@ -6,6 +6,7 @@ import re
 from typing import Any, Final
 
 import attrs
+from attrs.converters import optional
 
 from fakenbd.faults.answer import Answer
 from fakenbd.faults.change_summary import FieldChange, field_changes, listed
@@ -185,7 +186,7 @@ class Extents(Kind):
     """
 
     extents: tuple[Extent, ...] = attrs.field(converter=extent_list)
-    context_id: int | None = attrs.field(default=None, converter=attrs.converters.optional(whole))
+    context_id: int | None = attrs.field(default=None, converter=optional(whole))
     at: Selector = attrs.field(default="status", converter=selector)
 
     def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:

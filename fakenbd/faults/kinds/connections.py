@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, cast
+from typing import cast
 
 import attrs
+from attrs.converters import optional
 
 from fakenbd.faults.answer import Answer, Away, End, Ending, Shutdown, Stall, StopReading
 from fakenbd.faults.change_summary import counted, ended
@@ -25,16 +26,13 @@ __all__ = [
     "StopReadingKind",
 ]
 
-_CLOSINGS: Final = ("close", "half-close", "truncate")
-_AFTERMATHS: Final = ("close", "reset", "answer")
-
 
 def _closing(value: Any) -> str:
-    return one_of(value, _CLOSINGS)
+    return one_of(value, ("close", "half-close", "truncate"))
 
 
 def _aftermath(value: Any) -> str:
-    return one_of(value, _AFTERMATHS)
+    return one_of(value, ("close", "reset", "answer"))
 
 
 def _ended(answer: Answer, end: End, after: bool) -> tuple[Answer, str]:
@@ -43,7 +41,7 @@ def _ended(answer: Answer, end: End, after: bool) -> tuple[Answer, str]:
         changed = [*(step for step in answer if not isinstance(step, End)), end]
     else:
         changed = [*(step for step in answer if isinstance(step, (Away, Shutdown))), end]
-    return changed, ended(answer, changed) if changed != answer else ""
+    return changed, ended(answer, changed)
 
 
 @register("refuse-connection", family="connection", events=("connect",))
@@ -75,7 +73,7 @@ class Mute(Kind):
 
     def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
         changed: Answer = [Stall()]
-        return changed, ended(answer, changed) if changed != answer else ""
+        return changed, ended(answer, changed)
 
 
 @register("close", family="connection")
@@ -166,14 +164,6 @@ class ShutdownKind(Kind):
         return [Shutdown(), *answer], "shut down"
 
 
-def _attempts(value: Any) -> int | None:
-    return None if value is None else positive(value)
-
-
-def _gone(value: Any) -> float | None:
-    return None if value is None else duration(value)
-
-
 @register("away", family="connection", main="attempts")
 @attrs.frozen
 class AwayKind(Kind):
@@ -186,8 +176,8 @@ class AwayKind(Kind):
     then: "close" or "reset" this connection, or "answer" to let it live (default "close")
     """
 
-    attempts: int | None = attrs.field(default=None, converter=_attempts)
-    seconds: float | None = attrs.field(default=None, converter=_gone)
+    attempts: int | None = attrs.field(default=None, converter=optional(positive))
+    seconds: float | None = attrs.field(default=None, converter=optional(duration))
     then: str = attrs.field(default="close", converter=_aftermath)
 
     def __attrs_post_init__(self) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import attrs
+from attrs.converters import optional
 
 from fakenbd.faults.answer import Answer, RepeatMessages, SendPieces, Step
 from fakenbd.faults.change_summary import FieldChange, apart, counted, field_changes, listed
@@ -110,10 +111,6 @@ def _message(step: Step) -> ServerMessage:
 # --- number ------------------------------------------------------------------------------------
 
 
-def _nth(value: Any) -> int | None:
-    return None if value is None else positive(value)
-
-
 @register("drop", family="message", main="at", may_stall=True)
 @attrs.frozen
 class Drop(Kind):
@@ -126,7 +123,7 @@ class Drop(Kind):
     """
 
     at: Selector = attrs.field(default="each", converter=selector)
-    nth: int | None = attrs.field(default=None, converter=_nth)
+    nth: int | None = attrs.field(default=None, converter=optional(positive))
 
     def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
         answer = materialised(answer)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, cast
+from typing import Any, cast
 
 import attrs
+from attrs.converters import optional
 
-from fakenbd.faults.answer import Answer, End, Ending, Paced, Stall, Step
+from fakenbd.faults.answer import Answer, End, Ending, Paced, Stall
 from fakenbd.faults.change_summary import apart, ended, pacing
 from fakenbd.faults.content import hex_bytes
 from fakenbd.faults.registry import Kind, register
@@ -18,11 +19,9 @@ from fakenbd.protocol.messages import Raw, ServerMessage
 
 __all__ = ["Cut", "Dribble", "Garble"]
 
-_ENDINGS: Final = ("close", "reset", "half-close", "truncate", "stall")
 
-
-def _then(value: Any) -> str:
-    return one_of(value, _ENDINGS)
+def _ending(value: Any) -> str:
+    return one_of(value, ("close", "reset", "half-close", "truncate", "stall"))
 
 
 @register("cut", family="bytes", main="after", may_stall=True)
@@ -40,7 +39,7 @@ class Cut(Kind):
     """
 
     after: int = attrs.field(converter=integer)
-    then: str = attrs.field(default="close", converter=_then)
+    then: str = attrs.field(default="close", converter=_ending)
     at: Selector | None = attrs.field(default=None, converter=optional_selector)
 
     def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
@@ -48,12 +47,9 @@ class Cut(Kind):
         if place is None:
             return answer, ""
         head, _ = split_at(answer, place)
-        changed = [*head, _ending(self.then)]
-        return changed, ended(answer, changed) if changed != answer else ""
-
-
-def _ending(then: str) -> Step:
-    return Stall() if then == "stall" else End(cast(Ending, then))
+        end = Stall() if self.then == "stall" else End(cast(Ending, self.then))
+        changed = [*head, end]
+        return changed, ended(answer, changed)
 
 
 def _mask(value: Any) -> bytes:
@@ -61,14 +57,6 @@ def _mask(value: Any) -> bytes:
     if not data:
         raise ValueError("expected at least one byte")
     return data
-
-
-def _optional_mask(value: Any) -> bytes | None:
-    return None if value is None else _mask(value)
-
-
-def _optional_position(value: Any) -> int | None:
-    return None if value is None else integer(value)
 
 
 @register("garble", family="bytes", main="byte", may_stall=True)
@@ -88,19 +76,27 @@ class Garble(Kind):
     at: count within these messages instead of the whole answer (default nothing)
     """
 
-    byte: int | None = attrs.field(default=None, converter=_optional_position)
+    byte: int | None = attrs.field(default=None, converter=optional(integer))
     xor: bytes = attrs.field(default=b"\xff", converter=_mask)
-    overwrite: bytes | None = attrs.field(default=None, converter=_optional_mask)
+    overwrite: bytes | None = attrs.field(default=None, converter=optional(_mask))
     count: int = attrs.field(default=1, converter=positive)
     at: Selector | None = attrs.field(default=None, converter=optional_selector)
 
     def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
-        original: dict[int, int] = {}
-        current: dict[int, int] = {}
         changed = answer
+        before: dict[int, int] = {}
+        after: dict[int, int] = {}
         for place in self._places(answer, strike):
-            changed = self._garbled(changed, place, original, current)
-        return (changed, note) if (note := _garbling(original, current)) else (answer, "")
+            changed, honest, lie = self._garbled(changed, place)
+            before = dict(enumerate(honest, place)) | before
+            after |= enumerate(lie, place)
+        places = [place for place in sorted(before) if before[place] != after[place]]
+        if not places:
+            return answer, ""
+        first = places[0]
+        if len(places) > 1:
+            return changed, f"changed {len(places)} bytes, the first at {first}"
+        return changed, f"changed byte {first}: {before[first]:#04x} -> {after[first]:#04x}"
 
     def _places(self, answer: Answer, strike: Strike) -> list[int]:
         if self.byte is not None:
@@ -112,9 +108,8 @@ class Garble(Kind):
         span = range(*within)
         return sorted(strike.random().sample(span, min(self.count, len(span))))
 
-    def _garbled(
-        self, answer: Answer, place: int, original: dict[int, int], current: dict[int, int]
-    ) -> Answer:
+    def _garbled(self, answer: Answer, place: int) -> tuple[Answer, bytes, bytes]:
+        """The answer with the bytes at one place changed, and those bytes before and after."""
         mask = self.xor if self.overwrite is None else self.overwrite
         head, rest = split_at(answer, place)
         middle, tail = split_at(rest, len(mask))
@@ -124,23 +119,8 @@ class Garble(Kind):
             lie = bytes(left ^ right for left, right in zip(honest, mask, strict=False))
         else:
             lie = self.overwrite[: len(honest)]
-        if lie == honest:
-            return answer
-        for position, (was, now) in enumerate(zip(honest, lie, strict=True), place):
-            original.setdefault(position, was)
-            current[position] = now
         aside = [step for step in middle if not carries_bytes(step)]
-        return _joined([*head, Raw(lie), *aside, *tail])
-
-
-def _garbling(original: dict[int, int], current: dict[int, int]) -> str:
-    places = sorted(place for place in current if current[place] != original[place])
-    if not places:
-        return ""
-    first = places[0]
-    if len(places) == 1:
-        return f"changed byte {first}: {original[first]:#04x} -> {current[first]:#04x}"
-    return f"changed {len(places)} bytes, the first at {first}"
+        return _joined([*head, Raw(lie), *aside, *tail]), honest, lie
 
 
 def _joined(answer: Answer) -> Answer:

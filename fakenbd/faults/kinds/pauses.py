@@ -130,7 +130,7 @@ class StallKind(Kind):
             return answer, ""
         head, _ = split_at(answer, place)
         changed = [*head, Stall()]
-        return changed, ended(answer, changed) if changed != answer else ""
+        return changed, ended(answer, changed)
 
 
 def _rate(value: Any) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import attrs
 
@@ -24,21 +24,17 @@ __all__ = [
     "TLSVersion",
 ]
 
-_CERTIFICATES: Final = ("expired", "wrong-host", "untrusted", "self-signed")
-_INSTEAD: Final = ("clear", "silence", "close", "reset")
-_VERSIONS: Final = ("1.0", "1.1", "1.2", "1.3")
-
 
 def _certificate(value: Any) -> str:
-    return one_of(value, _CERTIFICATES)
-
-
-def _version(value: Any) -> str:
-    return one_of(value, _VERSIONS)
+    return one_of(value, ("expired", "wrong-host", "untrusted", "self-signed"))
 
 
 def _instead(value: Any) -> str:
-    return one_of(value, _INSTEAD)
+    return one_of(value, ("clear", "silence", "close", "reset"))
+
+
+def _version(value: Any) -> str:
+    return one_of(value, ("1.0", "1.1", "1.2", "1.3"))
 
 
 def _starting(
@@ -177,4 +173,4 @@ class NoCloseNotify(Kind):
             *(step for step in answer if not isinstance(step, End)),
             End("truncate", reading),
         ]
-        return changed, ended(answer, changed) if changed != answer else ""
+        return changed, ended(answer, changed)
