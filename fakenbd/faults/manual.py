@@ -21,6 +21,10 @@ __all__ = ["Page", "Parameter", "fields_of_messages", "page"]
 
 _PARAMETER: Final = re.compile(r"^(\w+): (.*) \((required|default .*)\)$")
 _EXAMPLE: Final = "Example: "
+_FACTS: Final = (
+    ("breaks_must", False, "With values that the protocol has, it breaks no MUST."),
+    ("may_stall", True, "It may leave the client waiting for ever."),
+)
 
 
 @attrs.frozen
@@ -36,12 +40,14 @@ class Parameter:
 class Page:
     """A kind of lie: its paragraphs, a line of a profile, and what it takes.
 
-    `events` are what it can strike at: "connects", "greetings", "options", "commands".
+    `events` are what it can strike at: "connects", "greetings", "options", "commands". `facts` are
+    sentences on what a client has to expect of it.
     """
 
     slug: str
     family: str
     events: tuple[str, ...]
+    facts: tuple[str, ...]
     paragraphs: tuple[str, ...]
     example: str
     parameters: tuple[Parameter, ...]
@@ -62,6 +68,7 @@ def page(slug: str) -> Page:
         slug,
         kind.family,
         tuple(f"{event}s" for event in REPLY_EVENTS if event in kind.events),
+        tuple(words for name, value, words in _FACTS if getattr(kind, name) is value),
         tuple(" ".join(paragraph.split()) for paragraph in text.strip().split("\n\n")),
         example,
         tuple(Parameter(_as_written(kind, match[1]), match[2], match[3]) for match in parameters),

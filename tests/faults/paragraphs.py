@@ -44,8 +44,11 @@ def _paragraphs(each: Page) -> Iterator[str]:
     for paragraph in each.paragraphs:
         yield f"{paragraph}\n"
     yield f"```toml\n{each.example}\n```\n"
+    facts = list(each.facts)
     if len(each.events) < len(REPLY_EVENTS):
-        yield f"Strikes at {' and '.join(each.events)}.\n"
+        facts.insert(0, f"Strikes at {' and '.join(each.events)}.")
+    if facts:
+        yield " ".join(facts) + "\n"
     if each.parameters:
         yield "| parameter | | if left out |\n|---|---|---|"
         for parameter in each.parameters:

@@ -17,7 +17,17 @@ from fakenbd.faults.event import Event
 from fakenbd.faults.registry import parameters
 from fakenbd.faults.selection import materialised
 from fakenbd.faults.stream import split_at, step_bytes
-from fakenbd.protocol.messages import Chunk, Data, Greeting, Hole, NoneChunk, Raw
+from fakenbd.protocol.constants import Command
+from fakenbd.protocol.messages import (
+    Chunk,
+    Data,
+    Greeting,
+    Hole,
+    NoneChunk,
+    Raw,
+    Request,
+    SimpleReply,
+)
 from tests.faults.cases import CASES, Case
 from tests.faults.truths import (
     ABORT,
@@ -258,6 +268,43 @@ def test_shutdown_answers_abort_as_ever_and_export_name_by_closing() -> None:
     assert changed(shutdown, ABORT.answer, Strike(ABORT.event)) == [Shutdown(), *ABORT.answer]
     event = Event("option", 1, option=1)
     assert changed(shutdown, [], Strike(event)) == [Shutdown(), End()]
+
+
+def test_facts_are_those_of_the_table_of_kinds() -> None:
+    facts = {
+        fact: {slug for slug, kind in KINDS.items() if getattr(kind, fact)}
+        for fact in ("replaces", "breaks_must", "may_stall")
+    }
+    assert facts["replaces"] == {"error", "refuse", "reply", "shutdown"}
+    assert {slug for slug, kind in KINDS.items() if "effect" in parameters(kind)} == (
+        facts["replaces"]
+    )
+    assert set(KINDS) - facts["breaks_must"] == {
+        *("error", "refuse", "shutdown", "delay", "hold", "dribble", "rate"),
+    }
+    assert facts["may_stall"] == {
+        *("reply", "set", "drop", "insert", "cut", "garble", "stall", "mute", "stop-reading"),
+        "no-handshake",
+    }
+
+
+@pytest.mark.parametrize(
+    ("command", "effect", "change"),
+    [
+        (Command.WRITE, False, "sent the correct reply without its effect"),
+        (Command.TRIM, False, "sent the correct reply without its effect"),
+        (Command.WRITE_ZEROES, False, "sent the correct reply without its effect"),
+        (Command.WRITE, True, ""),
+        (Command.READ, False, ""),
+    ],
+)
+def test_a_reply_that_claims_what_was_not_done_is_a_change(
+    command: int, effect: bool, change: str
+) -> None:
+    event = Event("command", 1, request=Request(command, 9, 0, 512))
+    reply = make_kind("reply", [{"message": "simple"}], effect=effect)
+    honest: Answer = [SimpleReply(9)]
+    assert reply.apply(honest, Strike(event)) == (honest, change)
 
 
 def test_families_are_those_of_the_table_of_kinds() -> None:
