@@ -1,4 +1,4 @@
-"""Lies on cue: faults, when they strike, and what they do to a true answer.
+"""Faults: the conditions under which they are applied, and what they do to a correct reply.
 
 A server that has no faults imports none of their kinds.
 """

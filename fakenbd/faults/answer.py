@@ -53,7 +53,7 @@ class Pause:
 class Hold:
     """Wait until `replies` other answers have left, or until the conversation is idle.
 
-    Idle means that for `idle` seconds nothing came and nothing else was left to say. With
+    Idle means that for `idle` seconds nothing was received and nothing else was left to send. With
     `replies` None only idleness releases the answer.
     """
 
@@ -188,7 +188,7 @@ def message_size(message: ServerMessage) -> int:
 
 @attrs.frozen
 class End:
-    """End the connection: orderly (FIN), by RST, only the sending half, or without TLS's goodbye.
+    """End the connection: orderly (FIN), by RST, only the sending half, or without close_notify.
 
     With `reading`, so many bytes of the client's are taken (and thrown away) first.
     """

@@ -79,7 +79,7 @@ class Fault:
         for change in self.do:
             if isinstance(change, Kind) and not self.when.kinds & change.events:
                 raise ValueError(
-                    f"{change.slug} changes what is said to {_plural(change.events)}, "
+                    f"{change.slug} changes replies to {_plural(change.events)}, "
                     f"not to {_plural(self.when.kinds)}"
                 )
         if not self.events:

@@ -1,6 +1,6 @@
-"""Messages written out by people, to be said in place of the truth or beside it.
+"""Messages written out by people, to be sent in place of the correct ones or beside them.
 
-A literal names a type of message and sets what it wants; the rest is what an honest message to the
+A literal names a type of message and sets what it wants; the rest is what a correct message to the
 same request would hold: its cookie, its option, its offset, the form of header negotiated.
 """
 
@@ -88,7 +88,6 @@ LITERALS: Final[dict[str, Callable[[Event], ServerMessage]]] = {
     "export-name": lambda event: messages.ExportNameReply(),
 }
 
-# How long a run of bytes in place of a message is told: as the message "raw".
 _SAMPLE: Final = Event("command", 1)
 
 

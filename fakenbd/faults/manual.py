@@ -1,4 +1,4 @@
-"""What there is to say about each kind of lie, read from where it is made.
+"""The documentation of each kind of fault, read from where it is made.
 
 The docstring of a kind's class is all of its documentation: prose, an example, then a line for each
 parameter. The command line and the library's README show it; nobody writes it a second time.
@@ -38,7 +38,7 @@ class Parameter:
 
 @attrs.frozen
 class Page:
-    """A kind of lie: its paragraphs, a line of a profile, and what it takes.
+    """A kind of fault: its paragraphs, a line of a profile, and what it takes.
 
     `events` are what it can strike at: "connects", "greetings", "options", "commands". `facts` are
     sentences on what a client has to expect of it.

@@ -1,4 +1,4 @@
-"""The kinds of lies, by the word that profiles use.
+"""The kinds of faults, by the word that profiles use.
 
 A kind is a frozen attrs value, its fields the parameters, with one pure function from an answer to
 an answer. The docstring of its class is its documentation. `@register` is the only place where a

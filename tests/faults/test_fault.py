@@ -175,7 +175,7 @@ def test_mistakes_of_do_are_listed_with_their_key_path(do: Any, mistakes: list[s
         ),
         (
             {"when": {"option": "go"}, "do": {"error": "EIO"}},
-            ["fault[1]: error changes what is said to commands, not to options"],
+            ["fault[1]: error changes replies to commands, not to options"],
         ),
         (
             {"do": [{"mute": True}, {"error": "EIO"}]},
@@ -232,7 +232,7 @@ def test_python_builds_the_same_faults() -> None:
         (lambda on: on("read").do("error"), 'expected a kind or a function, got "error"'),
         (
             lambda on: on(option="go").error("EIO"),
-            "error changes what is said to commands, not to options",
+            "error changes replies to commands, not to options",
         ),
     ],
 )

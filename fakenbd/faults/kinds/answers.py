@@ -68,7 +68,7 @@ class ErrorKind(Kind):
     error: name or number of the error on the wire, 0 to 4294967295 (required)
     message: text for people, carried by an error chunk only (default "")
     offset: where in the export it failed, absolute or "+n" from the request's (default nothing)
-    effect: do the command all the same, before it is said to have failed (default false)
+    effect: do the command all the same, before it is failed (default false)
     """
 
     error: int = attrs.field(converter=_error)

@@ -1,4 +1,4 @@
-"""The connection as a whole: refused, silent, closed, reset, deaf, or gone for a while."""
+"""The connection as a whole: refused, not greeted, closed, reset, not read, or gone for a while."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Close(Kind):
 
     after: whether the answer leaves first (default false)
     reading: bytes of the client's that are taken, and thrown away, before the end (default 0)
-    how: "close", "half-close" (sending only) or "truncate" (no TLS goodbye) (default "close")
+    how: "close", "half-close" (sending only) or "truncate" (no close_notify) (default "close")
     """
 
     after: bool = attrs.field(default=False, converter=boolean)

@@ -1,4 +1,4 @@
-"""Changes to the messages of the true answer: their fields, their number and their order."""
+"""Changes to the messages of the correct reply: their fields, their number and their order."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Set(Kind):
     """Set any field of any message, in header or body.
 
     Numbers: a value, a word ("EIO", "done"), a list of flag words, a size ("64KiB"), a change of
-    the honest value ("+1", "-1"), or "swapped" for its bytes in the other order. Values wrap at
+    the correct value ("+1", "-1"), or "swapped" for its bytes in the other order. Values wrap at
     the field's width. Bytes (`data`, `payload`, `rest`, `reserved`): hexadecimal digits,
     { text = "…" }, { zeros = 512 }, { resize = "-1" }; `payload` is the whole body. Texts: a text,
     or { text = "x", times = 5000 }, { hex = "ff" }. `extents`: a list. Messages without the field
@@ -148,7 +148,7 @@ def _times(value: Any) -> int | None:
 @register("repeat", family="message", main="times")
 @attrs.frozen
 class Repeat(Kind):
-    """Say messages again, all of the selected ones in order, right after the last of them.
+    """Send messages again, all of the selected ones in order, right after the last of them.
 
     Example: do = { repeat = 2, at = "each" }
 
@@ -236,7 +236,7 @@ def _pieces(value: Any) -> int | str:
 @register("split", family="message", main="size", events=("command",))
 @attrs.frozen
 class Split(Kind):
-    """Say in several chunks, or extents, what the truth says in one.
+    """Send in several chunks, or extents, what the correct reply has in one.
 
     Data and hole chunks become chunks of so many bytes; extents of a status chunk become runs of
     equal ones of that length. "holes" turns each aligned 512 zero bytes of a data chunk into part
@@ -335,7 +335,7 @@ def _movable(answer: Answer, at: Selector, travels: bool) -> tuple[int, int]:
 @register("shuffle", family="message", main="at")
 @attrs.frozen
 class Shuffle(Kind):
-    """Say the messages in another order, drawn by seed and never the honest one.
+    """Send the messages in another order, drawn by seed and never the correct one.
 
     What ends the reply stays at its end: an ack, a refusal, a none chunk, and DONE.
 
@@ -353,9 +353,9 @@ class Shuffle(Kind):
         count, movable = _movable(answer, self.at, self.travels)
         if movable < 2:
             return answer, ""
-        honest = list(range(movable))
-        order, random = list(honest), strike.random()
-        while order == honest:
+        correct = list(range(movable))
+        order, random = list(correct), strike.random()
+        while order == correct:
             random.shuffle(order)
         return _reordered(answer, self.at, order + list(range(movable, count)), self.travels)
 
@@ -363,7 +363,7 @@ class Shuffle(Kind):
 @register("reverse", family="message", main="at")
 @attrs.frozen
 class Reverse(Kind):
-    """Say the messages last to first.
+    """Send the messages last to first.
 
     What ends the reply stays at its end: an ack, a refusal, a none chunk, and DONE.
 

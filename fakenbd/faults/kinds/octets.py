@@ -27,14 +27,14 @@ def _ending(value: Any) -> str:
 @register("cut", family="bytes", main="after", may_stall=True)
 @attrs.frozen
 class Cut(Kind):
-    """Send only the first bytes of the answer, then end the connection or fall silent.
+    """Send only the first bytes of the answer, then end the connection or send nothing more.
 
     Positions past the answer's end change nothing; its very end is a position too.
 
     Example: do = { cut = 7, then = "reset" }
 
     after: bytes that still leave; a negative number counts from the end (required)
-    then: "close", "reset", "half-close", "truncate" (no TLS goodbye) or "stall" (default "close")
+    then: "close", "reset", "half-close", "truncate" (no close_notify) or "stall" (default "close")
     at: count within these messages instead of the whole answer (default nothing)
     """
 
@@ -65,13 +65,13 @@ class Garble(Kind):
     """Change bytes of the answer without changing their number.
 
     Without a position the places are drawn by seed, anywhere in the answer (or in the messages
-    that `at` names). Bytes that would lie past the end are left out.
+    that `at` names). Bytes past the end are left out.
 
     Example: do = { garble = 3, xor = "80" }
 
     byte: position of the first byte, from the end if negative; drawn if not given (default nothing)
-    xor: bytes to combine with the honest ones (default "ff")
-    overwrite: bytes to put over the honest ones, instead of xor (default nothing)
+    xor: bytes to combine with the correct ones (default "ff")
+    overwrite: bytes to put over the correct ones, instead of xor (default nothing)
     count: how many places are drawn where no position is given (default 1)
     at: count within these messages instead of the whole answer (default nothing)
     """
@@ -87,9 +87,9 @@ class Garble(Kind):
         before: dict[int, int] = {}
         after: dict[int, int] = {}
         for place in self._places(answer, strike):
-            changed, honest, lie = self._garbled(changed, place)
-            before = dict(enumerate(honest, place)) | before
-            after |= enumerate(lie, place)
+            changed, correct, wrong = self._garbled(changed, place)
+            before = dict(enumerate(correct, place)) | before
+            after |= enumerate(wrong, place)
         places = [place for place in sorted(before) if before[place] != after[place]]
         if not places:
             return answer, ""
@@ -114,13 +114,13 @@ class Garble(Kind):
         head, rest = split_at(answer, place)
         middle, tail = split_at(rest, len(mask))
         # What split_at parted is one run of bytes again, so that nothing else about it changes.
-        honest = b"".join(map(step_bytes, middle))
+        correct = b"".join(map(step_bytes, middle))
         if self.overwrite is None:
-            lie = bytes(left ^ right for left, right in zip(honest, mask, strict=False))
+            wrong = bytes(left ^ right for left, right in zip(correct, mask, strict=False))
         else:
-            lie = self.overwrite[: len(honest)]
+            wrong = self.overwrite[: len(correct)]
         aside = [step for step in middle if not carries_bytes(step)]
-        return _joined([*head, Raw(lie), *aside, *tail]), honest, lie
+        return _joined([*head, Raw(wrong), *aside, *tail]), correct, wrong
 
 
 def _joined(answer: Answer) -> Answer:

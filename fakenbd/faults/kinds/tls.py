@@ -1,4 +1,4 @@
-"""Lies about TLS: the handshake that STARTTLS begins, and the goodbye that is left out."""
+"""Faults of TLS: in the TLS handshake that STARTTLS begins, and an end without close_notify."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ class AbortHandshake(Kind):
 @register("no-close-notify", family="tls", events=("greeting", "option", "command"))
 @attrs.frozen
 class NoCloseNotify(Kind):
-    """End the connection without TLS's goodbye, as a truncation attack would.
+    """End the connection without close_notify, as a truncation attack would.
 
     Where the answer does not end the connection, this does, after it. To end in the middle of an
     answer, see `cut` with then = "truncate".
