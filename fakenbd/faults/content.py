@@ -1,8 +1,8 @@
 """Bytes and texts that a fault puts into a message, as people write them.
 
 A string is a text where the field is a text, and hexadecimal where it is bytes. There are tables
-besides: { text = "x", times = 5000 }, { hex = "ff fe" }, { zeros = 512 }, or { resize = "-1" }, which keeps
-the correct bytes but cuts them, or fills them up with zeroes.
+besides: { text = "x", times = 5000 }, { hex = "ff fe" }, { zeros = 512 }, or { resize = "-1" },
+which keeps the correct bytes but cuts them, or fills them up with zeroes.
 """
 
 from __future__ import annotations
