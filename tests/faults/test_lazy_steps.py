@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -12,9 +13,10 @@ import pytest
 from fakenbd.faults import Answer, Faults, Strike, parse_do
 from fakenbd.faults.answer import End, Pause, RepeatMessages, SendPieces, Stall
 from fakenbd.faults.selection import materialised
-from fakenbd.faults.stream import length, split_at, step_bytes
+from fakenbd.faults.stream import carries_bytes, length, split_at, step_bytes
 from fakenbd.protocol.encode import encode
 from fakenbd.protocol.messages import Chunk, Data, Extent, Hole, Raw, ServerMessage, Status
+from tests.faults.cases import CASES
 from tests.faults.truths import CHUNKS
 
 DATA, HOLE = CHUNKS.answer
@@ -240,3 +242,25 @@ def test_a_stream_is_parted_at_any_position(steps: Answer) -> None:
         before, rest = split_at(steps, position)
         assert wire(before) == whole[:position]
         assert wire(rest) == whole[position:]
+
+
+LAZY: dict[str, Answer] = {
+    "pieces": [SendPieces(DATA, 3, "an address"), HOLE],
+    "repeat": [DATA, RepeatMessages((DATA, HOLE), 3), HOLE],
+    "both": [SendPieces(HOLE, 3), RepeatMessages((DATA,), 2), HOLE],
+}
+
+
+@pytest.mark.parametrize("steps", LAZY.values(), ids=LAZY)
+@pytest.mark.parametrize("do", sorted({each.do for each in CASES if each.truth is CHUNKS}))
+def test_a_kind_makes_the_same_bytes_of_lazy_steps_as_of_their_messages(
+    do: str, steps: Answer
+) -> None:
+    (kind,) = parse_do(tomllib.loads(f"do = {do}")["do"])
+    lazy, lazy_note = kind.apply(list(steps), Strike(CHUNKS.event))
+    eager, eager_note = kind.apply(materialised(steps), Strike(CHUNKS.event))
+    assert wire(lazy) == wire(eager)
+    assert [step for step in lazy if not carries_bytes(step)] == [
+        step for step in eager if not carries_bytes(step)
+    ]
+    assert bool(lazy_note) == bool(eager_note)
