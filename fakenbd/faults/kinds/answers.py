@@ -58,10 +58,10 @@ def _offset(value: Any) -> int | str | None:
 )
 @attrs.frozen
 class ErrorKind(Kind):
-    """Fail a command: it is not performed, and the reply is an error.
+    """Fail a command without performing it.
 
-    It is an error chunk with DONE where structured replies or extended headers are negotiated, an
-    error chunk with an offset if `offset` is given, and a simple reply otherwise.
+    The reply is an error chunk with DONE where structured replies or extended headers are
+    negotiated, one with an offset if `offset` is given, and a simple reply otherwise.
 
     Example: do = { error = "EIO", message = "bad sector", offset = "+512" }
 
