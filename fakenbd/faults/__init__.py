@@ -1,4 +1,4 @@
-"""Lies on cue: faults, when they strike, and what they do to a true answer.
+"""Faults: the conditions under which they are applied, and what they do to a correct reply.
 
 A server that has no faults imports none of their kinds.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fakenbd.faults.answer import Answer, Step
-from fakenbd.faults.engine import Faults
+from fakenbd.faults.engine import Choice, Faults
 from fakenbd.faults.event import Event
 from fakenbd.faults.refusal import error_answer, refusal_answer
 from fakenbd.faults.strike import Strike, Struck
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "KINDS",
     "Answer",
+    "Choice",
     "Event",
     "Fault",
     "Faults",

@@ -1,35 +1,43 @@
-"""What the server is about to say to one event, and how: the material that faults work on.
+"""A reply to one event, and how it is sent: the material that faults work on.
 
 An answer is a list of steps in order. Most steps are messages of the protocol; the others are
-things to do on the way (pause, stall, close). The truth is messages only; a fault turns one list
-into another. The session then performs the list: it never decides anything.
+things to do on the way (pause, stall, close). A correct reply is messages only; a fault turns one
+list into another. What sends the list decides nothing. A step that stands for very many messages
+is lazy: `messages()` makes them one at a time, `size()` counts their bytes without making them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import repeat
-from typing import Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import attrs
 
-from fakenbd.protocol.messages import ServerMessage
+from fakenbd.faults.pieces import MAXIMUM_PIECES, hole_runs, piece_lengths, runs
+from fakenbd.protocol.constants import ChunkFlag
+from fakenbd.protocol.encode import encode_buffers
+from fakenbd.protocol.messages import Chunk, Data, Hole, ServerMessage
 
 __all__ = [
     "Answer",
     "Away",
     "End",
     "Ending",
-    "Forever",
     "Hold",
     "Paced",
     "Pause",
+    "RepeatMessages",
+    "SendPieces",
     "Shutdown",
     "Stall",
     "StartTLS",
     "Step",
     "StopReading",
+    "message_size",
 ]
+
+_DONE: Final = int(ChunkFlag.DONE)
 
 Ending: TypeAlias = Literal["close", "reset", "half-close", "truncate"]
 
@@ -45,7 +53,7 @@ class Pause:
 class Hold:
     """Wait until `replies` other answers have left, or until the conversation is idle.
 
-    Idle means that for `idle` seconds nothing came and nothing else was left to say. With
+    Idle means that for `idle` seconds nothing was received and nothing else was left to send. With
     `replies` None only idleness releases the answer.
     """
 
@@ -88,16 +96,99 @@ class Paced:
 
 
 @attrs.frozen
-class Forever:
-    """The same bytes again and again: as fast as the client takes them, or `seconds` apart."""
+class RepeatMessages:
+    """The same messages again and again: `times` rounds, or for ever where that is None.
 
-    data: bytes
+    Two rounds are `seconds` apart. Bytes that are no whole message are Raw messages here.
+    """
+
+    _messages: tuple[ServerMessage, ...]
+    times: int | None
     seconds: float = 0.0
+
+    @property
+    def one_round(self) -> tuple[ServerMessage, ...]:
+        """The messages of one round."""
+        return self._messages
+
+    def messages(self) -> Iterator[ServerMessage]:
+        """The messages of all rounds, without end where they go on for ever."""
+        for _ in repeat(None) if self.times is None else repeat(None, self.times):
+            yield from self._messages
+
+    def size(self) -> int:
+        """The bytes of one round."""
+        return sum(map(message_size, self._messages))
+
+
+@attrs.frozen
+class SendPieces:
+    """A data or hole chunk as many chunks, made when they leave; the last one has its flags.
+
+    A piece is `by` bytes, or runs of zero sectors are holes where that is "holes", or sizes are
+    drawn at `address` where it is "random". There are at most 65536; the last takes what is left.
+    """
+
+    chunk: Chunk
+    by: int | str
+    address: str = ""
+
+    def messages(self) -> Iterator[ServerMessage]:
+        """The pieces in order."""
+        chunk, total = self.chunk, self._total
+        offset, data = self._body.offset, memoryview(getattr(self._body, "data", b""))
+        for start, stop, is_hole in self._runs():
+            flags = chunk.flags if stop == total else chunk.flags & ~_DONE
+            place, length = offset + start, stop - start
+            piece = Hole(place, length) if is_hole else Data(place, data[start:stop])
+            yield attrs.evolve(chunk, body=piece, flags=flags)
+
+    def count(self) -> int:
+        """How many pieces there are."""
+        if isinstance(self.by, int):
+            return max(1, min(-(-self._total // self.by), MAXIMUM_PIECES))
+        return sum(1 for _ in self._runs())
+
+    def size(self) -> int:
+        """The bytes of all pieces."""
+        # What a piece has besides its data: a header, and the body of a hole or of no data.
+        hole, nothing = (
+            message_size(attrs.evolve(self.chunk, body=body)) for body in (Hole(0, 0), Data(0, b""))
+        )
+        if self.by == "holes":
+            return sum(
+                hole if is_hole else nothing + stop - start for start, stop, is_hole in self._runs()
+            )
+        if isinstance(self._body, Hole):
+            return self.count() * hole
+        return self.count() * nothing + self._total
+
+    @property
+    def _body(self) -> Any:
+        return self.chunk.body
+
+    @property
+    def _total(self) -> int:
+        body = self._body
+        return body.size if isinstance(body, Hole) else len(body.data)
+
+    def _runs(self) -> Iterator[tuple[int, int, bool]]:
+        body = self._body
+        if self.by == "holes":
+            return hole_runs(body.data, body.offset)
+        is_hole = isinstance(body, Hole)
+        lengths = piece_lengths(self.by, self.address)
+        return ((start, stop, is_hole) for start, stop in runs(self._total, lengths))
+
+
+def message_size(message: ServerMessage) -> int:
+    """How many bytes a message is on the wire."""
+    return sum(len(buffer) for buffer in encode_buffers(message))
 
 
 @attrs.frozen
 class End:
-    """End the connection: orderly (FIN), by RST, only the sending half, or without TLS's goodbye.
+    """End the connection: orderly (FIN), by RST, only the sending half, or without close_notify.
 
     With `reading`, so many bytes of the client's are taken (and thrown away) first.
     """
@@ -148,7 +239,8 @@ Step: TypeAlias = (
     | Hold
     | Stall
     | Paced
-    | Forever
+    | RepeatMessages
+    | SendPieces
     | End
     | StopReading
     | Shutdown

@@ -17,7 +17,7 @@ __all__ = ["On"]
 
 @attrs.frozen(eq=False)
 class On:
-    """A fault that still has to be told what to do: a method for each kind, named as in profiles.
+    """A fault that does nothing yet: a method for each kind, named as in profiles.
 
     Hyphens become underscores: `on("connect").refuse_connection()`. Each method adds the fault,
     and returns it; its main parameter comes first, the others by name.

@@ -13,14 +13,16 @@ from enum import IntEnum
 from typing import Any, Final, Literal, TypeAlias
 
 import attrs
+from attrs.converters import optional
 
-from fakenbd.faults.event import ANY, EVENT_KINDS, Event, EventKind
+from fakenbd.faults.event import ANY, REPLY_EVENTS, Event, EventKind
 from fakenbd.faults.fields import word_number
 from fakenbd.faults.values import (
     TableError,
     boolean,
     byte_size,
     one_of,
+    plain,
     positive,
     shown,
     unknown,
@@ -32,6 +34,7 @@ __all__ = ["ANY", "Range", "When", "parse_when"]
 
 Numbers: TypeAlias = frozenset[int] | Literal["any"]
 
+_ENUMERATIONS: Final[dict[str, type[IntEnum]]] = {"option": Option, "command": Command}
 _OF_COMMANDS: Final = ("offset", "length", "flags", "without")
 
 
@@ -42,8 +45,12 @@ class Range:
     start: int
     stop: int | None = None
 
+    def to_toml(self) -> str:
+        """The text that is read as this range."""
+        return f"{self.start}..{'' if self.stop is None else self.stop}"
+
     def __str__(self) -> str:
-        return f'"{self.start}..{"" if self.stop is None else self.stop}"'
+        return f'"{self.to_toml()}"'
 
 
 def _numbers(kind: type[IntEnum], value: Any) -> Numbers | None:
@@ -64,16 +71,14 @@ def _commands(value: Any) -> Numbers | None:
     return _numbers(Command, value)
 
 
-def _connections(value: Any) -> frozenset[int] | None:
-    if value is None:
-        return None
+def _connections(value: Any) -> frozenset[int]:
     many = value if isinstance(value, (frozenset, set, list, tuple)) else (value,)
     return frozenset(map(positive, many))
 
 
-def _span(value: Any) -> int | Range | None:
+def _span(value: Any) -> int | Range:
     """A number of bytes, or a range "1MiB..2MiB", "1MiB.." or "..2MiB"."""
-    if value is None or isinstance(value, Range):
+    if isinstance(value, Range):
         return value
     match = re.fullmatch(r"(.*)\.\.(.*)", value) if isinstance(value, str) else None
     if match is None:
@@ -85,29 +90,15 @@ def _span(value: Any) -> int | Range | None:
     return Range(start, stop)
 
 
-def _flags(value: Any) -> int | None:
-    return None if value is None else word_number(value, CommandFlag)
-
-
-def _boolean(value: Any) -> bool | None:
-    return None if value is None else boolean(value)
-
-
-def _positive(value: Any) -> int | None:
-    return None if value is None else positive(value)
-
-
-def _whole(value: Any) -> int | None:
-    return None if value is None else whole(value)
+def _flags(value: Any) -> int:
+    return word_number(value, CommandFlag)
 
 
 def _scope(value: Any) -> str:
     return one_of(value, ("connection", "server"))
 
 
-def _chance(value: Any) -> float | None:
-    if value is None:
-        return None
+def _chance(value: Any) -> float:
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not is_number or not 0 <= value <= 1:
         raise ValueError(f"expected a number from 0 to 1, got {shown(value)}")
@@ -132,24 +123,24 @@ class When:
     or for each "connection". `chance`: the probability of a strike, from 0 to 1.
     """
 
-    connect: bool | None = attrs.field(default=None, converter=_boolean)
-    greeting: bool | None = attrs.field(default=None, converter=_boolean)
+    connect: bool | None = attrs.field(default=None, converter=optional(boolean))
+    greeting: bool | None = attrs.field(default=None, converter=optional(boolean))
     option: Numbers | None = attrs.field(default=None, converter=_options)
     command: Numbers | None = attrs.field(default=None, converter=_commands)
-    connection: frozenset[int] | None = attrs.field(default=None, converter=_connections)
-    offset: int | Range | None = attrs.field(default=None, converter=_span)
-    length: int | Range | None = attrs.field(default=None, converter=_span)
-    flags: int | None = attrs.field(default=None, converter=_flags)
-    without: int | None = attrs.field(default=None, converter=_flags)
-    tls: bool | None = attrs.field(default=None, converter=_boolean)
-    structured: bool | None = attrs.field(default=None, converter=_boolean)
-    extended: bool | None = attrs.field(default=None, converter=_boolean)
-    nth: int | None = attrs.field(default=None, converter=_positive)
-    after: int | None = attrs.field(default=None, converter=_whole)
-    every: int | None = attrs.field(default=None, converter=_positive)
-    times: int | None = attrs.field(default=None, converter=_positive)
+    connection: frozenset[int] | None = attrs.field(default=None, converter=optional(_connections))
+    offset: int | Range | None = attrs.field(default=None, converter=optional(_span))
+    length: int | Range | None = attrs.field(default=None, converter=optional(_span))
+    flags: int | None = attrs.field(default=None, converter=optional(_flags))
+    without: int | None = attrs.field(default=None, converter=optional(_flags))
+    tls: bool | None = attrs.field(default=None, converter=optional(boolean))
+    structured: bool | None = attrs.field(default=None, converter=optional(boolean))
+    extended: bool | None = attrs.field(default=None, converter=optional(boolean))
+    nth: int | None = attrs.field(default=None, converter=optional(positive))
+    after: int | None = attrs.field(default=None, converter=optional(whole))
+    every: int | None = attrs.field(default=None, converter=optional(positive))
+    times: int | None = attrs.field(default=None, converter=optional(positive))
     per: str = attrs.field(default="server", converter=_scope)
-    chance: float | None = attrs.field(default=None, converter=_chance)
+    chance: float | None = attrs.field(default=None, converter=optional(_chance))
     _checks: tuple[tuple[str, Any, _Check], ...] = attrs.field(init=False, eq=False, repr=False)
 
     @_checks.default
@@ -158,7 +149,7 @@ class When:
         return tuple((name, value, check) for name, value, check in given if value is not None)
 
     def __attrs_post_init__(self) -> None:
-        named = [name for name in EVENT_KINDS if getattr(self, name) not in (None, False)]
+        named = [name for name in REPLY_EVENTS if getattr(self, name) not in (None, False)]
         if len(named) > 1:
             raise ValueError(f"expected only one of {' and '.join(named)}")
         for name in _OF_COMMANDS:
@@ -172,23 +163,32 @@ class When:
     @property
     def kinds(self) -> frozenset[EventKind]:
         """The kinds of events that can meet these conditions."""
-        for name in EVENT_KINDS:
+        for name in REPLY_EVENTS:
             if getattr(self, name) not in (None, False):
                 return frozenset((name,))
         if any(getattr(self, name) is not None for name in _OF_COMMANDS):
             return frozenset(("command",))
-        return frozenset(name for name in EVENT_KINDS if getattr(self, name) is not False)
+        return frozenset(name for name in REPLY_EVENTS if getattr(self, name) is not False)
+
+    def to_table(self) -> dict[str, Any]:
+        """The table that is read as these conditions."""
+        table = {}
+        for field in attrs.fields(When):
+            value = getattr(self, field.name)
+            if field.init and value != field.default:
+                table[field.name] = _written(field.name, value)
+        return table
 
     @property
     def target(self) -> str:
         """What these conditions are about, in a few words: "read", "any option", "connect"."""
-        for name, kind in (("option", Option), ("command", Command)):
+        for name, kind in _ENUMERATIONS.items():
             numbers = getattr(self, name)
             if numbers == ANY:
                 return f"any {name}"
             if numbers is not None:
                 return " or ".join(slug(kind, number) for number in sorted(numbers))
-        return " or ".join(name for name in EVENT_KINDS if name in self.kinds)
+        return " or ".join(name for name in REPLY_EVENTS if name in self.kinds)
 
     def unmet(self, event: Event) -> int:
         """How many fixed conditions, from the first that fails on, stand between it and a match."""
@@ -283,15 +283,19 @@ def _shown(name: str, value: Any) -> str:
         return flag_names(CommandFlag, value)
     if value == ANY:
         return '"any"'
-    if name in ("option", "command"):
-        kind: type[IntEnum] = Option if name == "option" else Command
-        words = [slug(kind, each) for each in sorted(value)]
-        words = [word if word.isdigit() else f'"{word}"' for word in words]
+    if isinstance(value, frozenset):
+        words = [
+            f'"{each}"' if isinstance(each, str) else str(each) for each in _written(name, value)
+        ]
         return words[0] if len(words) == 1 else f"[{', '.join(words)}]"
-    if name == "connection":
-        numbers = [str(each) for each in sorted(value)]
-        return numbers[0] if len(numbers) == 1 else f"[{', '.join(numbers)}]"
     return str(value)
+
+
+def _written(name: str, value: Any) -> Any:
+    if name in _ENUMERATIONS and isinstance(value, frozenset):
+        words = [slug(_ENUMERATIONS[name], number) for number in sorted(value)]
+        return [int(word) if word.isdigit() else word for word in words]
+    return plain(sorted(value) if isinstance(value, frozenset) else value)
 
 
 def parse_when(table: Any, path: str = "when") -> When:

@@ -1,8 +1,8 @@
 """Bytes and texts that a fault puts into a message, as people write them.
 
-A string is a text where the field is a text, and hexadecimal where it is bytes; a table says more:
-{ text = "x", times = 5000 }, { hex = "ff fe" }, { zeros = 512 }, or { resize = "-1" }, which keeps
-the honest bytes but cuts them, or fills them up with zeroes.
+A string is a text where the field is a text, and hexadecimal where it is bytes. There are tables
+besides: { text = "x", times = 5000 }, { hex = "ff fe" }, { zeros = 512 }, or { resize = "-1" },
+which keeps the correct bytes but cuts them, or fills them up with zeroes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import attrs
 
-from fakenbd.faults.values import byte_size, integer, positive, shown, text, unknown
+from fakenbd.faults.values import byte_size, bytes_table, integer, positive, shown, text, unknown
 from fakenbd.protocol.messages import Buffer
 
 __all__ = ["Content", "content", "hex_bytes", "text_content"]
@@ -24,7 +24,7 @@ _MAXIMUM: Final = 1 << 28
 
 @attrs.frozen
 class Content:
-    """`data` as it is; or, where `resize` is given, the honest bytes made so long.
+    """`data` as it is; or, where `resize` is given, the correct bytes made so long.
 
     `resize` is a length, or a change of the length where `relative` is true.
     """
@@ -33,12 +33,18 @@ class Content:
     resize: int | None = None
     relative: bool = False
 
-    def over(self, honest: Buffer) -> Buffer:
-        """The bytes to say in place of the honest ones."""
+    def to_toml(self) -> dict[str, Any]:
+        """The table that is read as these bytes."""
+        if self.resize is not None:
+            return {"resize": f"{self.resize:+}" if self.relative else self.resize}
+        return bytes_table(self.data)
+
+    def over(self, correct: Buffer) -> Buffer:
+        """The bytes to send in place of the correct ones."""
         if self.resize is None:
             return self.data
-        length = max(0, len(honest) + self.resize if self.relative else self.resize)
-        return bytes(honest[:length]).ljust(length, b"\0")
+        length = max(0, len(correct) + self.resize if self.relative else self.resize)
+        return bytes(correct[:length]).ljust(length, b"\0")
 
 
 def hex_bytes(value: Any) -> bytes:

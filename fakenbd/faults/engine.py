@@ -1,14 +1,18 @@
 """The faults of a server: which of them an event meets, whose turn it is, and what they change.
 
+Faults are chosen before and applied after: `choose` counts an event and picks from its conditions
+alone, `apply` changes the correct reply to it, which exists only then. A chosen fault that changes
+nothing has not fired.
+
 The hot path is a look into a set: `command in faults.touched_commands`. Faults are indexed by the
-kind of event and its number, and a fault that can never strike again leaves the index, so that a
-hundred faults on other commands cost nothing. The index is built aside and put in place by one
-assignment: faults may come and go in another thread while events are being answered.
+kind of event and its number; a fault that is not armed, or can never fire again, is not in the
+index, so that a hundred faults on other commands cost nothing. The index is built aside and put in
+place by one assignment: faults may come and go in another thread while events are being answered.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -22,14 +26,17 @@ if TYPE_CHECKING:
     from fakenbd.faults.condition import When
     from fakenbd.faults.fault import Fault
 
-__all__ = ["Faults"]
+__all__ = ["Choice", "Faults"]
 
 
 @attrs.define(eq=False)
 class _Tally:
-    """How many events met the fixed conditions, and how many of them were struck."""
+    """How many events met the fixed conditions, for how many the fault is chosen but not applied
+    yet, and at how many it fired.
+    """
 
     seen: int = 0
+    pending: int = 0
     struck: int = 0
 
 
@@ -44,11 +51,31 @@ class _Live:
     # Why it did not strike where its conditions held: the last such event, and the reason.
     missed: tuple[Event, int, str] | None = None
 
+    @property
+    def is_active(self) -> bool:
+        return self.fault.armed and not self.is_over
+
     def tally(self, connection: int) -> _Tally:
         tally = self.connections.get(connection)
         if tally is None:
             tally = self.connections[connection] = _Tally()
         return tally
+
+
+@attrs.frozen(eq=False)
+class Choice:
+    """The faults that are chosen for an event, in order; false where there are none.
+
+    `effect` is whether the command is performed, or the option followed, all the same.
+    """
+
+    event: Event
+    effect: bool = True
+    _chosen: tuple[tuple[_Live, int], ...] = attrs.field(default=(), repr=False)
+    """Each fault with the occurrence of the event that it counted."""
+
+    def __bool__(self) -> bool:
+        return bool(self._chosen)
 
 
 class _Everything(frozenset[int]):
@@ -69,8 +96,7 @@ class _Index:
     faults: Mapping[EventKind, Mapping[int | None, tuple[_Live, ...]]]
 
     @classmethod
-    def of(cls, live: Iterable[_Live]) -> _Index:
-        live = [each for each in live if not each.is_over]
+    def of(cls, live: Sequence[_Live]) -> _Index:
         faults = {}
         for kind in EVENT_KINDS:
             able = [each for each in live if kind in each.fault.events]
@@ -95,8 +121,8 @@ class _Index:
         number = event.number
         return faults[number] if number in faults else faults.get(None, ())
 
-    def touched(self, kind: EventKind) -> frozenset[int]:
-        faults = self.faults[kind]
+    def touched_commands(self) -> frozenset[int]:
+        faults = self.faults["command"]
         if None in faults:
             return _EVERYTHING
         return frozenset(number for number in faults if number is not None)
@@ -112,17 +138,13 @@ def _wanted(when: When, kind: EventKind) -> frozenset[int] | None:
 class Faults:
     """The faults of a server, in the order in which they were added.
 
-    `touched_commands` and `touched_options` hold the numbers that a live fault could strike at
-    (every number, where one takes any); `touches_greeting` and `touches_connect` say the same of
-    those events. Only touched events need to be shown to `strike`.
+    `touched_commands` holds the numbers of the commands at which an armed fault could fire (every
+    number, where one takes any); events of other commands need not be shown to `choose`.
     """
 
     _initial: Iterable[Fault] = attrs.field(default=(), repr=False)
     seed: int = 0
     touched_commands: frozenset[int] = attrs.field(default=_NOTHING, init=False)
-    touched_options: frozenset[int] = attrs.field(default=_NOTHING, init=False)
-    touches_greeting: bool = attrs.field(default=False, init=False)
-    touches_connect: bool = attrs.field(default=False, init=False)
     _all: list[_Live] = attrs.field(factory=list, init=False, repr=False)
     _index: _Index = attrs.field(factory=lambda: _Index.of(()), init=False, repr=False)
 
@@ -137,7 +159,7 @@ class Faults:
         return len(self._all)
 
     def add(self, fault: Fault) -> Fault:
-        """Arm a fault, after those that are there. Returns it, with a name if it had none.
+        """Add a fault after those that are there. Returns it, with a name if it had none.
 
         Raises ValueError if a fault of that name is there already.
         """
@@ -153,8 +175,21 @@ class Faults:
         return fault
 
     def remove(self, fault: Fault | str) -> None:
-        """Disarm a fault, given itself or by name. Raises ValueError if there is none such."""
+        """Remove a fault, given itself or by name. Raises ValueError if there is none such."""
         self._all.remove(self._find(fault))
+        self._rebuild()
+
+    def arm(self, fault: Fault | str) -> None:
+        """Let a fault fire again; it goes on counting. Raises ValueError if there is none such."""
+        self._set_armed(fault, True)
+
+    def disarm(self, fault: Fault | str) -> None:
+        """Keep a fault from firing; events do not count meanwhile. Raises ValueError as `arm`."""
+        self._set_armed(fault, False)
+
+    def _set_armed(self, fault: Fault | str, armed: bool) -> None:
+        live = self._find(fault)
+        live.fault = attrs.evolve(live.fault, armed=armed)
         self._rebuild()
 
     def on(
@@ -184,25 +219,22 @@ class Faults:
         tally = live.connections.get(connection)
         return 0 if tally is None else tally.struck
 
-    def touches(self, command: int) -> bool:
-        """Whether some live fault could strike at a command of that number."""
-        return command in self.touched_commands
-
     def forget(self, connection: int) -> None:
         """Drop what was counted for a connection that is over."""
         for live in list(self._all):
-            live.connections.pop(connection, None)
+            tally = live.connections.pop(connection, None)
+            if tally is not None:
+                live.total.pending -= tally.pending
 
-    def strike(self, event: Event, answer: Answer) -> tuple[Answer, list[Struck]]:
-        """The answer to give to `event` in place of the true one, and a record of each strike.
+    def choose(self, event: Event) -> Choice:
+        """Count an event, and choose for it the first fault whose turn it is and every `also`.
 
-        Raises TypeError where a function of the user's returned no answer.
+        The choice depends on the event and on those before it only. It is to be applied once.
         """
-        candidates = self._index.find(event)
-        records: list[Struck] = []
+        chosen: list[tuple[_Live, int]] = []
         winner = ""
         is_stale = False
-        for live in candidates:
+        for live in self._index.find(event):
             if live.is_over or not live.fault.when.matches(event):
                 continue
             own = live.tally(event.connection)
@@ -212,20 +244,48 @@ class Faults:
                 if winner and not live.fault.also:
                     live.missed = (event, own.seen, f"fault '{winner}' came first")
                 else:
-                    strike = Strike(event, live.fault.name, own.seen, self.seed)
-                    answer, changes = _applied(live.fault, answer, strike)
-                    if changes:
-                        own.struck += 1
-                        live.total.struck += 1
-                        records.append(_record(live.fault, strike, changes))
-                        winner = winner or ("" if live.fault.also else live.fault.name)
-                    else:
-                        live.missed = (event, own.seen, "it left the answer as it was")
+                    own.pending += 1
+                    live.total.pending += 1
+                    chosen.append((live, own.seen))
+                    winner = winner or ("" if live.fault.also else live.fault.name)
+            live.is_over = _is_over(live)
+            is_stale = is_stale or live.is_over
+        if is_stale:
+            self._rebuild()
+        effect = all(live.fault.keeps_effect(event) for live, _ in chosen)
+        return Choice(event, effect, tuple(chosen))
+
+    def apply(self, choice: Choice, answer: Answer) -> tuple[Answer, list[Struck]]:
+        """The reply to send in place of the correct one, and a record of each fault that fired.
+
+        Raises TypeError where a function of the user's returned no answer.
+        """
+        event = choice.event
+        records: list[Struck] = []
+        is_stale = False
+        for live, occurrence in choice._chosen:
+            own = live.connections.get(event.connection)
+            if own is not None and own.pending:  # else the connection was forgotten meanwhile
+                own.pending -= 1
+                live.total.pending -= 1
+            strike = Strike(event, live.fault.name, occurrence, self.seed)
+            answer, changes = _applied(live.fault, answer, strike)
+            if not changes:
+                live.missed = (event, occurrence, "it left the answer as it was")
+                continue
+            if own is not None:
+                own.struck += 1
+            live.total.struck += 1
+            records.append(_record(live.fault, strike, changes))
             live.is_over = _is_over(live)
             is_stale = is_stale or live.is_over
         if is_stale:
             self._rebuild()
         return answer, records
+
+    def strike(self, event: Event, answer: Answer) -> tuple[Answer, list[Struck]]:
+        """Choose and apply in a row, for a reply that is made already."""
+        return self.apply(self.choose(event), answer)
 
     def unfired(self, events: Iterable[Event]) -> list[str]:
         """A sentence for each fault that never struck: the closest event, and what differed."""
@@ -241,7 +301,7 @@ class Faults:
     def _is_due(self, live: _Live, event: Event, own: _Tally) -> bool:
         when = live.fault.when
         tally = own if when.per == "connection" else live.total
-        if when.waits(tally.seen, tally.struck) is not None:
+        if when.waits(tally.seen, tally.pending + tally.struck) is not None:
             return False
         if when.chance is None:
             return True
@@ -256,16 +316,13 @@ class Faults:
         raise ValueError(f"there is no fault named '{name}'")
 
     def _rebuild(self) -> None:
-        # Another thread may add or remove meanwhile; whoever put an old list in place goes again.
+        # Another thread may change them meanwhile; whoever put an old index in place goes again.
         while True:
-            live = list(self._all)
+            live = [each for each in list(self._all) if each.is_active]
             index = _Index.of(live)
             self._index = index
-            self.touched_commands = index.touched("command")
-            self.touched_options = index.touched("option")
-            self.touches_greeting = bool(index.faults["greeting"])
-            self.touches_connect = bool(index.faults["connect"])
-            if live == self._all:
+            self.touched_commands = index.touched_commands()
+            if live == [each for each in list(self._all) if each.is_active]:
                 return
 
 
@@ -278,25 +335,14 @@ def _free_name(words: str, names: set[str]) -> str:
 
 
 def _applied(fault: Fault, answer: Answer, strike: Strike) -> tuple[Answer, list[tuple[str, str]]]:
-    """The answer after all kinds of a fault, and of each that changed it, its name and what."""
-    from fakenbd.faults.difference import difference
-    from fakenbd.faults.fault import kind_name
-    from fakenbd.faults.registry import Kind
+    """The reply after all kinds of a fault; of each that changed it, its name and its note."""
+    from fakenbd.faults.fault import apply_change, kind_name
 
     changes = []
     for change in fault.do:
-        if isinstance(change, Kind):
-            if strike.event.kind not in change.events:
-                continue
-            changed = change.apply(answer, strike)
-        else:
-            changed = change(list(answer), strike)
-            if not isinstance(changed, list):
-                who, told = kind_name(change), type(changed).__name__
-                raise TypeError(f"fault '{fault.name}': {who} returned {told}, not a list of steps")
-        if changed != answer:
-            changes.append((kind_name(change), difference(answer, changed)))
-            answer = changed
+        answer, note = apply_change(change, answer, strike)
+        if note:
+            changes.append((kind_name(change), note))
     return answer, changes
 
 
@@ -306,7 +352,7 @@ def _record(fault: Fault, strike: Strike, changes: list[tuple[str, str]]) -> Str
         kinds=tuple(kind for kind, _ in changes),
         occurrence=strike.occurrence,
         connection=strike.event.connection,
-        change="; ".join(words for _, words in changes if words),
+        change="; ".join(note for _, note in changes),
     )
 
 

@@ -1,7 +1,7 @@
-"""What happened on a connection: the moment that an answer is made for, and a fault may strike.
+"""What happened on a connection: a message that needs a reply, or only that time has passed.
 
-An event holds only what was known when the answer was made, so that the same events, read back
-from a journal, tell why a fault never struck.
+An event holds what was known when it happened. Events that are read back from a journal lack the
+times and the number of clients, which is why two events are equal without regard to these.
 """
 
 from __future__ import annotations
@@ -13,22 +13,27 @@ import attrs
 from fakenbd.protocol.constants import Command, Option, spec_name
 from fakenbd.protocol.messages import OptionRequest, Request
 
-__all__ = ["ANY", "EVENT_KINDS", "Event", "EventKind"]
+__all__ = ["ANY", "EVENT_KINDS", "REPLY_EVENTS", "Event", "EventKind"]
 
 ANY: Final = "any"
 """Stands for all options or commands, where numbers could stand."""
 
-EventKind: TypeAlias = Literal["connect", "greeting", "option", "command"]
-EVENT_KINDS: Final[tuple[EventKind, ...]] = ("connect", "greeting", "option", "command")
+EventKind: TypeAlias = Literal["connect", "greeting", "option", "command", "timer"]
+EVENT_KINDS: Final[tuple[EventKind, ...]] = ("connect", "greeting", "option", "command", "timer")
+
+REPLY_EVENTS: Final[tuple[EventKind, ...]] = EVENT_KINDS[:4]
+"""The kinds of events that have a reply: what conditions and kinds of faults are about."""
 
 
 @attrs.frozen
 class Event:
-    """One thing to answer, on connection number `connection` (from 1).
+    """One event on connection number `connection` (from 1).
 
     `option` is the number of the option and `option_request` the message, for kind "option";
-    `request` is the message for kind "command". `occurrence` counts events of the same kind and
-    number on the connection, from 1; 0 where nobody counted.
+    `request` is the message for kind "command"; a "timer" has no message. `occurrence` counts
+    events of the same kind and number on the connection, from 1; 0 where nobody counted. `now`,
+    `connected_at` (when the connection began) and `last_received_at` (when the client last sent
+    something) are seconds on the clock of the server, `clients` is the number of open connections.
     """
 
     kind: EventKind
@@ -41,6 +46,10 @@ class Event:
     extended: bool = False
     export: str = ""
     occurrence: int = 0
+    now: float = attrs.field(default=0.0, eq=False)
+    connected_at: float = attrs.field(default=0.0, eq=False)
+    last_received_at: float = attrs.field(default=0.0, eq=False)
+    clients: int = attrs.field(default=0, eq=False)
 
     @property
     def command(self) -> int | None:
@@ -49,7 +58,7 @@ class Event:
 
     @property
     def number(self) -> int | None:
-        """The number of the option or of the command, None for a connect or a greeting."""
+        """The number of the option or of the command, None for other kinds of events."""
         return self.option if self.kind == "option" else self.command
 
     def describe(self, occurrence: int | None = None) -> str:

@@ -7,19 +7,22 @@ path, so that whoever wrote the profile mends it in one go.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import attrs
 
 from fakenbd.faults import kinds as _all_kinds  # noqa: F401  (fills the registry)
 from fakenbd.faults.answer import Answer
 from fakenbd.faults.condition import When, parse_when
-from fakenbd.faults.event import EVENT_KINDS, EventKind
+from fakenbd.faults.event import REPLY_EVENTS, Event, EventKind
 from fakenbd.faults.registry import KINDS, Kind, read_kind
+from fakenbd.faults.selection import materialised
 from fakenbd.faults.strike import Strike
 from fakenbd.faults.values import TableError, boolean, shown, text, unknown
 
-__all__ = ["Change", "Fault", "kind_name", "parse_do", "parse_fault"]
+__all__ = ["Change", "Fault", "apply_change", "kind_name", "parse_do", "parse_fault"]
+
+_KEYS: Final = ("name", "when", "do", "also", "armed")
 
 Change: TypeAlias = Kind | Callable[[Answer, Strike], Answer]
 
@@ -29,6 +32,22 @@ def kind_name(change: Change) -> str:
     if isinstance(change, Kind):
         return change.slug
     return getattr(change, "__name__", type(change).__name__)
+
+
+def apply_change(change: Change, answer: Answer, strike: Strike) -> tuple[Answer, str]:
+    """The reply after a kind or a function, and what that changed; "" for nothing.
+
+    Raises TypeError where a function returned no answer.
+    """
+    if isinstance(change, Kind):
+        return change.apply(answer, strike)
+    answer = materialised(answer)
+    changed = change(list(answer), strike)
+    name = kind_name(change)
+    if not isinstance(changed, list):
+        got = type(changed).__name__
+        raise TypeError(f"fault '{strike.fault}': {name} returned {got}, not a list of steps")
+    return changed, f"changed by {name}" if changed != answer else ""
 
 
 def _changes(value: Any) -> tuple[Change, ...]:
@@ -46,20 +65,21 @@ class Fault:
     """What a server does wrong, and when.
 
     `do` is one kind or several, applied in order; a function `(answer, strike) -> answer` is a
-    kind, too. Of the faults that match an event the first strikes, and every one with `also`.
-    Without a name the engine gives one.
+    kind, too. Of the armed faults that match an event the first is applied, and every one with
+    `also`. Without a name the engine gives one.
     """
 
     name: str
     when: When
     do: tuple[Change, ...] = attrs.field(converter=_changes)
     also: bool = attrs.field(default=False, converter=boolean)
+    armed: bool = attrs.field(default=True, converter=boolean)
 
     def __attrs_post_init__(self) -> None:
         for change in self.do:
             if isinstance(change, Kind) and not self.when.kinds & change.events:
                 raise ValueError(
-                    f"{change.slug} changes what is said to {_plural(change.events)}, "
+                    f"{change.slug} changes replies to {_plural(change.events)}, "
                     f"not to {_plural(self.when.kinds)}"
                 )
         if not self.events:
@@ -74,14 +94,36 @@ class Fault:
                 events &= change.events
         return events
 
+    def to_table(self) -> dict[str, Any]:
+        """The table that `parse_fault` reads as this fault; raises TableError for a function."""
+        table: dict[str, Any] = {"name": self.name} if self.name else {}
+        when = self.when.to_table()
+        if when:
+            table["when"] = when
+        table["do"] = [_written(change) for change in self.do]
+        for key, default in (("also", False), ("armed", True)):
+            if getattr(self, key) != default:
+                table[key] = not default
+        return table
+
+    def keeps_effect(self, event: Event) -> bool:
+        """Whether the command is still performed, or the option followed, where this is applied."""
+        return all(change.keeps_effect(event) for change in self.do if isinstance(change, Kind))
+
     @property
     def words(self) -> str:
         """Its kinds in words: "set and cut"."""
         return " and ".join(map(kind_name, self.do))
 
 
+def _written(change: Change) -> dict[str, Any]:
+    if not isinstance(change, Kind):
+        raise TableError([f"the function {kind_name(change)} cannot be written as a table"])
+    return change.to_table()
+
+
 def _plural(kinds: frozenset[EventKind]) -> str:
-    return " and ".join(f"{kind}s" for kind in EVENT_KINDS if kind in kinds)
+    return " and ".join(f"{kind}s" for kind in REPLY_EVENTS if kind in kinds)
 
 
 def parse_do(value: Any, path: str = "do") -> tuple[Kind, ...]:
@@ -131,20 +173,21 @@ def _parse_kind(value: Any, path: str) -> Kind:
 
 
 def parse_fault(table: Any, path: str = "fault") -> Fault:
-    """The fault of a table with name, when, do and also; raises TableError with all of them."""
+    """The fault of a table with the keys of Fault; raises TableError with all mistakes."""
     if not isinstance(table, Mapping):
         raise TableError([f"{path}: expected a table, got {shown(table)}"])
     mistakes = [
         f"{path}: {unknown('key', key, ('name', 'when', 'do', 'also'))}"
         for key in table
-        if key not in ("name", "when", "do", "also")
+        if key not in _KEYS
     ]
-    values: dict[str, Any] = {"name": "", "when": When(), "also": False}
+    values: dict[str, Any] = {"name": "", "when": When()}
     readers: dict[str, Callable[[Any], Any]] = {
         "name": text,
         "when": lambda value: parse_when(value, f"{path}.when"),
         "do": lambda value: parse_do(value, f"{path}.do"),
         "also": boolean,
+        "armed": boolean,
     }
     for key, read in readers.items():
         if key not in table:

@@ -2,7 +2,7 @@
 
 Header and body share one space of names, for no two of their fields are called alike. A setting is
 read once, when the fault is made, and applied to every message that has the field. `payload` is
-the whole body as bytes; it keeps the type that the honest body implied.
+the whole body as bytes; it keeps the type that the correct body implied.
 """
 
 from __future__ import annotations
@@ -95,14 +95,20 @@ _WIDTHS: Final[dict[tuple[type, str], int]] = {
 
 @attrs.frozen
 class Number:
-    """A number: as it is, as a change of the honest one, or the honest one's bytes swapped."""
+    """A number: as it is, as a change of the correct one, or the correct one's bytes swapped."""
 
     value: int = 0
     relative: bool = False
     swapped: bool = False
 
+    def to_toml(self) -> int | str:
+        """What is read as this number."""
+        if self.swapped:
+            return "swapped"
+        return f"{self.value:+}" if self.relative else self.value
+
     def over(self, honest: int, width: int) -> int:
-        """The number to say in place of the honest one."""
+        """The number to send in place of the correct one."""
         if self.swapped:
             masked = honest & ((1 << 8 * width) - 1)
             return int.from_bytes(masked.to_bytes(width, "big"), "little")

@@ -1,6 +1,6 @@
-"""Messages written out by people, to be said in place of the truth or beside it.
+"""Messages written out by people, to be sent in place of the correct ones or beside them.
 
-A literal names a type of message and sets what it wants; the rest is what an honest message to the
+A literal names a type of message and sets what it wants; the rest is what a correct message to the
 same request would hold: its cookie, its option, its offset, the form of header negotiated.
 """
 
@@ -15,7 +15,7 @@ from fakenbd.faults.content import hex_bytes, text_content
 from fakenbd.faults.event import Event
 from fakenbd.faults.fields import Setting, has_field, read_setting, with_field
 from fakenbd.faults.selection import is_message
-from fakenbd.faults.values import TableError, shown, unknown
+from fakenbd.faults.values import TableError, plain, shown, unknown
 from fakenbd.protocol import messages
 from fakenbd.protocol.constants import ChunkFlag, Info
 from fakenbd.protocol.messages import ChunkBody, ReplyBody, ServerMessage
@@ -29,6 +29,10 @@ class Literal:
 
     word: str
     settings: Mapping[str, Setting] = attrs.field(factory=dict)
+
+    def to_toml(self) -> dict[str, Any]:
+        """The table that is read as this message."""
+        return {"message": self.word, **plain(self.settings)}
 
     def build(self, event: Event) -> ServerMessage:
         """The message as an answer to `event`."""
@@ -84,7 +88,6 @@ LITERALS: Final[dict[str, Callable[[Event], ServerMessage]]] = {
     "export-name": lambda event: messages.ExportNameReply(),
 }
 
-# How long a run of bytes in place of a message is told: as the message "raw".
 _SAMPLE: Final = Event("command", 1)
 
 

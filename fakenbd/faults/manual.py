@@ -1,4 +1,4 @@
-"""What there is to say about each kind of lie, read from where it is made.
+"""The documentation of each kind of fault, read from where it is made.
 
 The docstring of a kind's class is all of its documentation: prose, an example, then a line for each
 parameter. The command line and the library's README show it; nobody writes it a second time.
@@ -13,7 +13,7 @@ from typing import Final
 import attrs
 
 from fakenbd.faults import KINDS, Kind
-from fakenbd.faults.event import EVENT_KINDS, Event
+from fakenbd.faults.event import REPLY_EVENTS, Event
 from fakenbd.faults.fields import FIELDS, has_field
 from fakenbd.faults.literal import LITERALS
 
@@ -21,6 +21,10 @@ __all__ = ["Page", "Parameter", "fields_of_messages", "page"]
 
 _PARAMETER: Final = re.compile(r"^(\w+): (.*) \((required|default .*)\)$")
 _EXAMPLE: Final = "Example: "
+_FACTS: Final = (
+    ("breaks_must", False, "With values that the protocol has, it breaks no MUST."),
+    ("may_stall", True, "It may leave the client waiting for ever."),
+)
 
 
 @attrs.frozen
@@ -34,14 +38,16 @@ class Parameter:
 
 @attrs.frozen
 class Page:
-    """A kind of lie: its paragraphs, a line of a profile, and what it takes.
+    """A kind of fault: its paragraphs, a line of a profile, and what it takes.
 
-    `events` are what it can strike at: "connects", "greetings", "options", "commands".
+    `events` are what it can strike at: "connects", "greetings", "options", "commands". `facts` are
+    sentences on what a client has to expect of it.
     """
 
     slug: str
     family: str
     events: tuple[str, ...]
+    facts: tuple[str, ...]
     paragraphs: tuple[str, ...]
     example: str
     parameters: tuple[Parameter, ...]
@@ -61,7 +67,8 @@ def page(slug: str) -> Page:
     return Page(
         slug,
         kind.family,
-        tuple(f"{event}s" for event in EVENT_KINDS if event in kind.events),
+        tuple(f"{event}s" for event in REPLY_EVENTS if event in kind.events),
+        tuple(words for name, value, words in _FACTS if getattr(kind, name) is value),
         tuple(" ".join(paragraph.split()) for paragraph in text.strip().split("\n\n")),
         example,
         tuple(Parameter(_as_written(kind, match[1]), match[2], match[3]) for match in parameters),

@@ -1,7 +1,7 @@
-"""Saying no in the form that the protocol has for it.
+"""Errors and refusals in the form that the protocol has for them.
 
 Commands: an error chunk with DONE where structured replies or extended headers are negotiated, else
-a simple reply. Options: an option reply whose type is the error. The server says its honest errors
+a simple reply. Options: an option reply whose type is the error. The server makes its own errors
 with these, and so do the faults.
 """
 
@@ -32,7 +32,7 @@ def error_answer(
 ) -> Answer:
     """The answer that fails a command with the number `error`.
 
-    `message` and `offset` (absolute, in the export) are told by an error chunk only; a simple
+    `message` and `offset` (absolute, in the export) are carried by an error chunk only; a simple
     reply has no room for them.
     """
     if not (structured or extended):

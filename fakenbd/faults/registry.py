@@ -1,4 +1,4 @@
-"""The kinds of lies, by the word that profiles use.
+"""The kinds of faults, by the word that profiles use.
 
 A kind is a frozen attrs value, its fields the parameters, with one pure function from an answer to
 an answer. The docstring of its class is its documentation. `@register` is the only place where a
@@ -13,9 +13,9 @@ from typing import Any, ClassVar, Final, TypeVar
 import attrs
 
 from fakenbd.faults.answer import Answer
-from fakenbd.faults.event import EVENT_KINDS, EventKind
+from fakenbd.faults.event import REPLY_EVENTS, Event, EventKind
 from fakenbd.faults.strike import Strike
-from fakenbd.faults.values import TableError, unknown
+from fakenbd.faults.values import TableError, plain, unknown
 
 __all__ = ["KINDS", "Kind", "make_kind", "parameters", "read_kind", "register"]
 
@@ -25,17 +25,41 @@ class Kind:
 
     `slug` is the word of the kind, `family` its row in the table of kinds, `main` the parameter
     that the word's own value stands for (None where that can only be `true`), `events` the kinds
-    of events that it can do something to.
+    of events that it can do something to. `replaces`: it puts another reply in place of the correct
+    one, whose effect does not happen either (unless its parameter `effect` says so). `breaks_must`:
+    with values that the protocol has, what it sends can break a MUST. `may_stall`: it may leave the
+    client waiting for ever.
     """
 
     slug: ClassVar[str]
     family: ClassVar[str]
     main: ClassVar[str | None]
     events: ClassVar[frozenset[EventKind]]
+    replaces: ClassVar[bool]
+    breaks_must: ClassVar[bool]
+    may_stall: ClassVar[bool]
 
-    def apply(self, answer: Answer, strike: Strike) -> Answer:
-        """The answer to give instead; an equal one where there is nothing to change."""
+    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
+        """The changed answer, and a clause that says what was changed; "" where nothing was."""
         raise NotImplementedError
+
+    def to_table(self) -> dict[str, Any]:
+        """The table that is read as this kind; raises TableError for messages made in Python."""
+        table: dict[str, Any] = {self.slug: True}
+        for name, field in parameters(type(self)).items():
+            value = getattr(self, name)
+            if value != field.default:
+                key = self.slug if name == self.main else name.replace("_", "-")
+                table[key] = self.to_toml(name, value)
+        return table
+
+    def to_toml(self, name: str, value: Any) -> Any:
+        """A parameter as TOML data."""
+        return plain(value)
+
+    def keeps_effect(self, event: Event) -> bool:
+        """Whether the command is still performed, or the option followed, as if it were correct."""
+        return not self.replaces or bool(getattr(self, "effect", False))
 
     @classmethod
     def gather(cls, parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,13 +77,17 @@ def register(
     *,
     family: str,
     main: str | None = None,
-    events: Iterable[str] = EVENT_KINDS,
+    events: Iterable[str] = REPLY_EVENTS,
+    replaces: bool = False,
+    breaks_must: bool = True,
+    may_stall: bool = False,
 ) -> Callable[[_Class], _Class]:
     """Make a kind known under `slug`."""
 
     def registered(kind: _Class) -> _Class:
         kind.slug, kind.family, kind.main = slug, family, main
-        kind.events = frozenset(each for each in EVENT_KINDS if each in set(events))
+        kind.replaces, kind.breaks_must, kind.may_stall = replaces, breaks_must, may_stall
+        kind.events = frozenset(each for each in REPLY_EVENTS if each in set(events))
         KINDS[slug] = kind
         return kind
 

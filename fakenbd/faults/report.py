@@ -27,6 +27,8 @@ def why_not(
     if missed is not None:
         event, _, reason = missed
         return begin + f"at {_described(event, events)} {reason}"
+    if not fault.armed:
+        return begin + "it was not armed"
     closest: Event | None = None
     words, distance, number = "", 0, 0
     seen: Counter[int] = Counter()

@@ -1,7 +1,8 @@
 """Naming messages of an answer: by place ("first", -1) or by type ("data", "info-export").
 
 Messages are the steps that carry bytes of the protocol; pauses, endings and the like are never
-selected. One table gives each type its word, its test, and its name in sentences.
+selected, and of lazy steps only the messages that `materialised` makes of them.
+One table gives each type its word, its test, and its name in sentences.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
-from fakenbd.faults.answer import Answer, Step
+from fakenbd.faults.answer import Answer, RepeatMessages, SendPieces, Step
+from fakenbd.faults.pieces import MAXIMUM_PIECES
 from fakenbd.faults.values import integer, shown
 from fakenbd.protocol import messages
 from fakenbd.protocol.constants import Info
@@ -19,6 +21,7 @@ __all__ = [
     "SELECTORS",
     "Selector",
     "is_message",
+    "materialised",
     "noun",
     "selected",
     "selector",
@@ -40,6 +43,27 @@ _MESSAGES: Final = (
 def is_message(step: Step) -> bool:
     """Whether a step is a message of the server (or bytes in place of one)."""
     return isinstance(step, _MESSAGES)
+
+
+def materialised(answer: Answer) -> Answer:
+    """The answer with its lazy steps as the messages that they stand for.
+
+    What repeats for ever, with pauses, or as more than 65536 messages, stays one step.
+    """
+    if not any(isinstance(step, (RepeatMessages, SendPieces)) for step in answer):
+        return answer
+    steps: Answer = []
+    for step in answer:
+        if isinstance(step, SendPieces) or (
+            isinstance(step, RepeatMessages)
+            and step.times is not None
+            and not step.seconds
+            and step.times * len(step.one_round) <= MAXIMUM_PIECES
+        ):
+            steps += step.messages()
+        else:
+            steps.append(step)
+    return steps
 
 
 def _is(kind: type | tuple[type, ...]) -> Callable[[Any], bool]:

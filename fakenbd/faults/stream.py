@@ -2,18 +2,19 @@
 
 Only what a byte fault touches becomes raw bytes; messages before and after it stay what they are,
 so that the journal can still name them. What repeats for ever counts as one round: no position
-lies beyond it.
+lies beyond it. Nothing behind a cut is built before somebody asks for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import chain
 
 import attrs
 
-from fakenbd.faults.answer import Answer, Forever, Paced, Step
-from fakenbd.faults.selection import Selector, is_message, selected
-from fakenbd.protocol.encode import encode, encode_buffers
+from fakenbd.faults.answer import Answer, Paced, RepeatMessages, SendPieces, Step, message_size
+from fakenbd.faults.selection import Selector, is_message, materialised, selected
+from fakenbd.protocol.encode import encode
 from fakenbd.protocol.messages import Raw, ServerMessage
 
 __all__ = ["byte_count", "carries_bytes", "length", "place_of", "region", "split_at", "step_bytes"]
@@ -21,13 +22,17 @@ __all__ = ["byte_count", "carries_bytes", "length", "place_of", "region", "split
 
 def carries_bytes(step: Step) -> bool:
     """Whether something goes on the wire in this step."""
-    return is_message(step) or isinstance(step, (Paced, Forever))
+    return is_message(step) or isinstance(step, (Paced, RepeatMessages, SendPieces))
 
 
 def step_bytes(step: Step) -> bytes:
     """The bytes of a step; of an endless one a single round, of others none."""
-    if isinstance(step, (Paced, Forever)):
+    if isinstance(step, Paced):
         return step.data
+    if isinstance(step, RepeatMessages):
+        return b"".join(map(encode, step.one_round)) * (step.times or 1)
+    if isinstance(step, SendPieces):
+        return b"".join(map(encode, step.messages()))
     return encode(_message(step)) if is_message(step) else b""
 
 
@@ -36,12 +41,14 @@ def _message(step: Step) -> ServerMessage:
 
 
 def byte_count(step: Step) -> int:
-    """How many bytes a step sends."""
-    if isinstance(step, (Paced, Forever)):
+    """How many bytes a step sends, in a single round of an endless one."""
+    if isinstance(step, Paced):
         return len(step.data)
-    if not is_message(step):
-        return 0
-    return sum(len(buffer) for buffer in encode_buffers(_message(step)))
+    if isinstance(step, RepeatMessages):
+        return step.size() * (step.times or 1)
+    if isinstance(step, SendPieces):
+        return step.size()
+    return message_size(_message(step)) if is_message(step) else 0
 
 
 def length(answer: Iterable[Step]) -> int:
@@ -53,6 +60,7 @@ def region(answer: Answer, at: Selector | None) -> tuple[int, int] | None:
     """Where the selected messages begin and end in the stream; the whole of it for None."""
     if at is None:
         return 0, length(answer)
+    answer = materialised(answer)
     places = selected(answer, at)
     if not places:
         return None
@@ -72,19 +80,50 @@ def place_of(answer: Answer, at: Selector | None, offset: int) -> int | None:
     return place if start <= place <= stop else None
 
 
-def split_at(answer: Answer, position: int) -> tuple[Answer, Answer]:
+def split_at(answer: Iterable[Step], position: int) -> tuple[Answer, Iterator[Step]]:
     """The steps before and after a position in the stream; what spans it is parted."""
     head: Answer = []
-    for index, step in enumerate(answer):
-        if position <= 0:
-            return head, answer[index:]
+    steps = iter(answer)
+    while position > 0 and (step := next(steps, None)) is not None:
         count = byte_count(step)
-        if count > position or isinstance(step, Forever):
+        is_endless = isinstance(step, RepeatMessages) and step.times is None
+        if count > position or (is_endless and count):
             before, after = _parted(step, position)
-            return [*head, before], [*after, *answer[index + 1 :]]
+            return head + before, chain(after, steps)
         head.append(step)
         position -= count
-    return head, []
+    return head, steps
+
+
+def _parted(step: Step, position: int) -> tuple[Answer, Iterator[Step]]:
+    if isinstance(step, SendPieces):
+        return split_at(step.messages(), position)
+    if isinstance(step, RepeatMessages):
+        rounds, within = divmod(position, step.size())
+        head, rest = split_at(step.one_round, within)
+        left = None if step.times is None else step.times - rounds
+        if not within:
+            return _rounds(step, rounds), iter(_rounds(step, left))
+        left = None if left is None else left - 1
+        return _rounds(step, rounds) + head, chain(rest, _rounds(step, left))
+    data = step_bytes(step)
+    before, after = data[:position], data[position:]
+    if isinstance(step, Paced):
+        size = step.size if isinstance(step.size, int) else _left(step.size, position)
+        paced = attrs.evolve(step, messages=())
+        return [attrs.evolve(paced, data=before)], iter(
+            (attrs.evolve(paced, data=after, size=size),)
+        )
+    return [Raw(before)], iter((Raw(after),))
+
+
+def _rounds(step: RepeatMessages, times: int | None) -> Answer:
+    """So many rounds of a step; none and one are no step of their own."""
+    if times == 0:
+        return []
+    if times == 1:
+        return list(step.one_round)
+    return [attrs.evolve(step, times=times)]
 
 
 def _left(sizes: tuple[int, ...], position: int) -> tuple[int, ...]:
@@ -94,15 +133,3 @@ def _left(sizes: tuple[int, ...], position: int) -> tuple[int, ...]:
             return (size - position, *sizes[index + 1 :])
         position -= size
     return ()
-
-
-def _parted(step: Step, position: int) -> tuple[Step, Answer]:
-    data = step_bytes(step)
-    before, after = data[:position], data[position:]
-    if isinstance(step, Paced):
-        size = step.size if isinstance(step.size, int) else _left(step.size, position)
-        paced = attrs.evolve(step, messages=())
-        return attrs.evolve(paced, data=before), [attrs.evolve(paced, data=after, size=size)]
-    if isinstance(step, Forever):
-        return Raw(before), [Raw(after), step]
-    return Raw(before), [Raw(after)]

@@ -23,13 +23,17 @@ class Strike:
     occurrence: int = 1
     seed: int = 0
 
-    def random(self, purpose: str = "") -> Random:
-        """Randomness addressed by seed, connection, fault and occurrence: the same in every run.
+    def address(self, purpose: str = "") -> str:
+        """Where randomness is taken from: seed, connection, fault and occurrence.
 
         `purpose` parts two uses in one strike, which would otherwise draw the same numbers.
         """
         address = f"{self.seed}/{self.event.connection}/{self.fault}/{self.occurrence}"
-        return Random(f"{address}/{purpose}" if purpose else address)
+        return f"{address}/{purpose}" if purpose else address
+
+    def random(self, purpose: str = "") -> Random:
+        """The randomness at an address: the same numbers in every run."""
+        return Random(self.address(purpose))
 
 
 @attrs.frozen

@@ -14,14 +14,17 @@ from typing import Any
 
 from fakenbd.errors import FakenbdError
 from fakenbd.export.extents import parse_size
+from fakenbd.protocol.messages import Buffer, Raw
 
 __all__ = [
     "TableError",
     "boolean",
     "byte_size",
+    "bytes_table",
     "duration",
     "integer",
     "one_of",
+    "plain",
     "positive",
     "shown",
     "text",
@@ -116,6 +119,38 @@ def text(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError(f"expected a text, got {shown(value)}")
     return value
+
+
+def bytes_table(data: Buffer) -> dict[str, Any]:
+    """Bytes as a table: their number, if all are zero, or text, or hexadecimal digits."""
+    data = bytes(data)
+    if data and not any(data):
+        return {"zeros": len(data)}
+    if data and data.isascii() and data.decode().isprintable():
+        return {"text": data.decode()}
+    return {"hex": data.hex()}
+
+
+def plain(value: Any) -> Any:
+    """A parameter as a TOML file has it: numbers, text, lists, tables.
+
+    Raises TableError for what only Python can make.
+    """
+    if isinstance(value, (bool, str, float)):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value).hex()
+    if isinstance(value, (tuple, list)):
+        return [plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key).replace("_", "-"): plain(item) for key, item in value.items()}
+    if isinstance(value, Raw):
+        return bytes_table(value.data)
+    if hasattr(value, "to_toml"):
+        return value.to_toml()
+    raise TableError([f"expected something that a table can hold, got {shown(value)}"])
 
 
 def one_of(value: Any, words: Sequence[str]) -> str:

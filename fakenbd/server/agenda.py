@@ -19,10 +19,11 @@ from fakenbd.faults.answer import (
     Answer,
     Away,
     End,
-    Forever,
     Hold,
     Paced,
     Pause,
+    RepeatMessages,
+    SendPieces,
     Shutdown,
     Stall,
     StartTLS,
@@ -34,10 +35,12 @@ from fakenbd.protocol.messages import Buffer, Raw, ServerMessage
 
 __all__ = ["Agenda", "Departure", "Marker", "Plan"]
 
-Marker: TypeAlias = Paced | Forever | Pause | End | StopReading | StartTLS | Stall | Shutdown | Away
+Marker: TypeAlias = (
+    Paced | RepeatMessages | Pause | End | StopReading | StartTLS | Stall | Shutdown | Away
+)
 Departure: TypeAlias = Buffer | Marker
 
-_MARKERS: Final = (Paced, Forever, End, StopReading, StartTLS, Shutdown, Away)
+_MARKERS: Final = (Paced, RepeatMessages, End, StopReading, StartTLS, Shutdown, Away)
 
 NEVER: Final = float("inf")
 
@@ -131,9 +134,11 @@ class Agenda:
                     self._mark(step)
                     self.blocked = True
                 return
-            if isinstance(step, _MARKERS):
+            if isinstance(step, SendPieces):
+                steps.extendleft(reversed(list(step.messages())))
+            elif isinstance(step, _MARKERS):
                 self._mark(step)
-                if isinstance(step, Forever):
+                if isinstance(step, RepeatMessages) and step.times is None:
                     self.blocked = True
                     return
             else:
@@ -146,11 +151,13 @@ class Agenda:
     def _mark(self, step: Marker) -> None:
         self.marked = True
         self.ready.append(step)
-        if isinstance(step, Paced) and step.messages:
-            for message in step.messages:
-                self.said(message, encode_buffers(message))
-        elif isinstance(step, Paced | Forever):
-            self.said(Raw(step.data), [step.data])
+        messages: tuple[ServerMessage, ...] = ()
+        if isinstance(step, Paced):
+            messages = step.messages or (Raw(step.data),)
+        elif isinstance(step, RepeatMessages):
+            messages = step.one_round
+        for message in messages:
+            self.said(message, encode_buffers(message))
 
     def _depart(self, answers: int) -> None:
         self._left += answers

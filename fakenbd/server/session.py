@@ -8,6 +8,7 @@ handshake) a writer is started, which alone sends until nothing is left, while t
 from __future__ import annotations
 
 import errno
+import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Final
@@ -18,14 +19,15 @@ import trio
 from fakenbd.faults.answer import (
     Away,
     End,
-    Forever,
     Paced,
     Pause,
+    RepeatMessages,
     Shutdown,
     Stall,
     StartTLS,
     StopReading,
 )
+from fakenbd.protocol.encode import encode
 from fakenbd.protocol.messages import Buffer
 from fakenbd.server.agenda import Departure
 from fakenbd.server.conversation import Conversation
@@ -219,15 +221,15 @@ class Session:
                 await trio.sleep(step.seconds)
             await self._send([data])
 
-    async def _repeat(self, step: Forever) -> None:
-        if step.seconds:
-            while True:
-                await self._send([step.data])
-                await trio.sleep(step.seconds)
-        many = step.data * max(1, (1 << 16) // max(1, len(step.data)))
-        while True:
-            await self._send([many])
-            await trio.lowlevel.checkpoint()
+    async def _repeat(self, step: RepeatMessages) -> None:
+        one = b"".join(map(encode, step.one_round))
+        left = math.inf if step.times is None else step.times
+        together = 1 if step.seconds else max(1, (1 << 16) // len(one))
+        while left > 0:
+            rounds = int(min(left, together))
+            await self._send([one * rounds])
+            left -= rounds
+            await trio.sleep(step.seconds if left else 0)
 
     async def _end(self, step: End) -> None:
         if step.reading:
@@ -285,7 +287,7 @@ def _reason(error: Exception) -> str:
 _PERFORMANCES: Final[dict[type, Callable[[Session, Any], Awaitable[None]]]] = {
     Pause: Session._pause,
     Paced: Session._pace,
-    Forever: Session._repeat,
+    RepeatMessages: Session._repeat,
     End: Session._end,
     StopReading: Session._stop_reading,
     Stall: Session._silence,

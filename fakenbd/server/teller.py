@@ -13,7 +13,7 @@ from typing import Final
 import attrs
 
 from fakenbd.faults import Faults, Struck
-from fakenbd.faults.answer import Answer, Forever, Paced, Shutdown, Step
+from fakenbd.faults.answer import Answer, Paced, RepeatMessages, Shutdown, Step
 from fakenbd.faults.event import Event
 from fakenbd.journal.obligations import Violation, Watch
 from fakenbd.protocol.messages import (
@@ -112,7 +112,9 @@ class Teller:
 
 def _is_blurred(step: Step) -> bool:
     """Whether what leaves in this step may be a message, but cannot be told to be one."""
-    return isinstance(step, Raw | Forever) or (isinstance(step, Paced) and not step.messages)
+    if isinstance(step, RepeatMessages):
+        return any(map(_is_blurred, step.one_round))
+    return isinstance(step, Raw) or (isinstance(step, Paced) and not step.messages)
 
 
 _NOTICES: Final[dict[type, Callable[..., Sequence[Violation]]]] = {

@@ -197,7 +197,7 @@ def test_kinds_are_listed() -> None:
         [*FAKENBD, "profiles", "kinds"], capture_output=True, text=True, timeout=60, check=True
     )
     lines = done.stdout.splitlines()
-    assert lines[0] == ("error                Answer a command with an error instead of the truth.")
+    assert lines[0] == ("error                Fail a command without performing it.")
     assert "mute                 Accept the connection and never greet." in lines
 
 

@@ -10,10 +10,11 @@ from fakenbd.faults.answer import (
     Answer,
     Away,
     End,
-    Forever,
     Hold,
     Paced,
     Pause,
+    RepeatMessages,
+    SendPieces,
     Shutdown,
     Stall,
     StartTLS,
@@ -79,19 +80,18 @@ COOKIE_HEX = "0102030405060708"
 CASES: Final[tuple[Case, ...]] = (
     # --- answer ---
     Case(
-        '{ error = "EIO", message = "bad sector" }',
+        '{ error = "EIO", message = "bad sector", effect = true }',
         SIMPLE,
         [SimpleReply(COOKIE, 5)],
         f"67446698 00000005 {COOKIE_HEX}",
-        "set error of the simple reply: 0 -> 5 NBD_EIO; "
-        "set data of the simple reply: 16 -> 0 bytes",
+        "replaced simple reply by NBD_EIO",
     ),
     Case(
         '{ error = 9999, message = "bad" }',
         CHUNKS,
         [Chunk(COOKIE, ErrorChunk(9999, "bad"), flags=1)],
         f"{CHUNK_DONE} 8001 {COOKIE_HEX} 00000009 0000270f 0003 626164",
-        "replaced data chunk, hole chunk by error chunk",
+        "replaced data chunk, hole chunk by NBD_(9999)",
     ),
     Case(
         '{ error = "eio", offset = "+8" }',
@@ -99,21 +99,21 @@ CASES: Final[tuple[Case, ...]] = (
         [Chunk(COOKIE, ErrorChunk(5, "", 4104), flags=1, request_offset=4096)],
         f"6e8a278c 0001 8002 {COOKIE_HEX} 0000000000001000 000000000000000e"
         "00000005 0000 0000000000001008",
-        "replaced hole chunk by error chunk",
+        "replaced hole chunk by NBD_EIO",
     ),
     Case(
         '{ error = "EIO", offset = "4KiB" }',
         CHUNKS,
         [Chunk(COOKIE, ErrorChunk(5, "", 4096), flags=1)],
         f"{CHUNK_DONE} 8002 {COOKIE_HEX} 0000000e 00000005 0000 0000000000001000",
-        "replaced data chunk, hole chunk by error chunk",
+        "replaced data chunk, hole chunk by NBD_EIO",
     ),
     Case(
-        '{ refuse = "policy", message = "no" }',
+        '{ refuse = "policy", message = "no", effect = true }',
         GO,
         [OptionReply(7, ErrorReply("no"), type=0x80000002)],
         "0003e889045565a9 00000007 80000002 00000002 6e6f",
-        "replaced info-export reply, info-name reply, ack by refusal",
+        "replaced info-export reply, info-name reply, ack by NBD_REP_ERR_POLICY",
     ),
     Case(
         '{ reply = [{ message = "data", data = "ff", offset = "+1" }, { message = "none" }] }',
@@ -131,7 +131,7 @@ CASES: Final[tuple[Case, ...]] = (
         "replaced data chunk, hole chunk by 2 x raw bytes, hole chunk",
     ),
     Case(
-        "{ reply = [] }",
+        "{ reply = [], effect = true }",
         SIMPLE,
         [],
         "",
@@ -165,17 +165,17 @@ CASES: Final[tuple[Case, ...]] = (
         "0003e889045565a9 00000007 00000003 0000000b 0000 0000000000000000 0003"
         + NAME_HEX
         + ACK_HEX,
-        "set length of the info-export reply: 12 -> 11; "
         "set size of the info-export reply: 1024 -> 0; "
-        "set flags of the info-export reply: 0x6d -> 0x3",
+        "set flags of the info-export reply: 0x6d -> 0x3; "
+        "set length of the info-export reply: 12 -> 11",
     ),
     Case(
         '{ set = { magic = "swapped", flags = "+0xfffc" } }',
         GREETING,
         [Greeting(flags=0xFFFF, magic=0x434947414D44424E)],
         "434947414d44424e 49484156454f5054 ffff",
-        "set flags of the greeting: 0x3 -> 0xffff; "
-        "set magic of the greeting: 0x4e42444d41474943 -> 0x434947414d44424e",
+        "set magic of the greeting: 0x4e42444d41474943 -> 0x434947414d44424e; "
+        "set flags of the greeting: 0x3 -> 0xffff",
     ),
     Case(
         '{ set = { data = { resize = "-15" } } }',
@@ -189,7 +189,8 @@ CASES: Final[tuple[Case, ...]] = (
         GO,
         [EXPORT, OptionReply(7, RawBody(b"\0\0"), type=1), ACK],
         EXPORT_HEX + "0003e889045565a9 00000007 00000001 00000002 0000" + ACK_HEX,
-        "set payload of the info-name reply: 6 -> 2 bytes",
+        "set payload of the info-name reply: 6 -> 2 bytes; "
+        "set type of the info-name reply: 3 -> 1 NBD_REP_ACK",
     ),
     Case(
         '{ set = { text = { text = "x", times = 3 } }, at = "info-name" }',
@@ -203,8 +204,8 @@ CASES: Final[tuple[Case, ...]] = (
         STATUS,
         [Chunk(COOKIE, Status(1, [Extent(1, 2)]), flags=1, length=4)],
         f"{CHUNK_DONE} 0005 {COOKIE_HEX} 00000004 00000001 00000001 00000002",
-        "set length of the status chunk: 20 -> 4; "
-        "set extents of the status chunk: [(1000, 0), (24, 3)] -> [(1, 2)]",
+        "set extents of the status chunk: [(1000, 0), (24, 3)] -> [(1, 2)]; "
+        "set length of the status chunk: 12 -> 4",
     ),
     Case('{ drop = "last" }', CHUNKS, [DATA], DATA_HEX, "dropped hole chunk"),
     Case("{ drop = true }", CHUNKS, [], "", "dropped data chunk, hole chunk"),
@@ -213,21 +214,21 @@ CASES: Final[tuple[Case, ...]] = (
     Case(
         "{ repeat = 2, at = 0 }",
         CHUNKS,
-        [DATA, DATA, DATA, HOLE],
+        [DATA, RepeatMessages((DATA,), 2), HOLE],
         DATA_HEX * 3 + HOLE_HEX,
         "inserted 2 x data chunk",
     ),
     Case(
         '{ repeat = "forever", at = "each" }',
         GREETING,
-        [Greeting(), Forever(bytes.fromhex(GREETING_HEX))],
+        [Greeting(), RepeatMessages((Greeting(),), None)],
         GREETING_HEX * 2,
         "repeated 18 bytes for ever",
     ),
     Case(
         '{ repeat = "forever", seconds = 0.5 }',
         GREETING,
-        [Greeting(), Forever(bytes.fromhex(GREETING_HEX), 0.5)],
+        [Greeting(), RepeatMessages((Greeting(),), None, 0.5)],
         GREETING_HEX * 2,
         "repeated 18 bytes for ever, 0.5 s apart",
     ),
@@ -262,7 +263,7 @@ CASES: Final[tuple[Case, ...]] = (
     Case(
         '{ split = 4, at = "data" }',
         CHUNKS,
-        [Chunk(COOKIE, Data(4096, b"0123")), Chunk(COOKIE, Data(4100, b"4567")), HOLE],
+        [SendPieces(DATA, 4, "0/1/a lie/1"), HOLE],
         f"{CHUNK_MORE} 0001 {COOKIE_HEX} 0000000c 0000000000001000 30313233"
         f"{CHUNK_MORE} 0001 {COOKIE_HEX} 0000000c 0000000000001004 34353637" + HOLE_HEX,
         "split the data chunk into 2",
@@ -281,21 +282,21 @@ CASES: Final[tuple[Case, ...]] = (
         [Chunk(COOKIE, Hole(4104, 8)), Chunk(COOKIE, Data(4096, b"01234567"), flags=1)],
         f"{CHUNK_MORE} 0002 {COOKIE_HEX} 0000000c 0000000000001008 00000008"
         f"{CHUNK_DONE} 0001 {COOKIE_HEX} 00000010 0000000000001000 3031323334353637",
-        "said in the order 2, 1",
+        "sent in the order 2, 1",
     ),
     Case(
         "{ reverse = true, travels = true }",
         CHUNKS,
         [HOLE, DATA],
         HOLE_HEX + DATA_HEX,
-        "said in the order 2, 1",
+        "sent in the order 2, 1",
     ),
     Case(
         '{ reverse = "each" }',
         GO,
         [NAME, EXPORT, ACK],
         NAME_HEX + EXPORT_HEX + ACK_HEX,
-        "said in the order 2, 1",
+        "sent in the order 2, 1, 3",
     ),
     # --- bytes ---
     Case(
@@ -449,15 +450,14 @@ CASES: Final[tuple[Case, ...]] = (
         SIMPLE,
         [Shutdown(), SimpleReply(COOKIE, 108)],
         f"67446698 0000006c {COOKIE_HEX}",
-        "shut down; set error of the simple reply: 0 -> 108 NBD_ESHUTDOWN; "
-        "set data of the simple reply: 16 -> 0 bytes",
+        "shut down: NBD_ESHUTDOWN",
     ),
     Case(
-        "{ shutdown = true }",
+        "{ shutdown = true, effect = true }",
         GO,
         [Shutdown(), OptionReply(7, ErrorReply(), type=0x80000007)],
         "0003e889045565a9 00000007 80000007 00000000",
-        "shut down; replaced info-export reply, info-name reply, ack by refusal",
+        "shut down: NBD_REP_ERR_SHUTDOWN",
     ),
     Case(
         "{ away = 2 }",
@@ -493,21 +493,21 @@ CASES: Final[tuple[Case, ...]] = (
         STARTTLS,
         [OptionReply(5, Ack()), StartTLS(skip=True)],
         TLS_ACK_HEX,
-        "began TLS with skip True",
+        "went on in clear instead of TLS",
     ),
     Case(
         '{ no-handshake = "silence" }',
         STARTTLS,
         [OptionReply(5, Ack()), Stall()],
         TLS_ACK_HEX,
-        "stalled after 20 of 20 bytes",
+        "stalled instead of TLS",
     ),
     Case(
         "{ abort-handshake = 100 }",
         STARTTLS,
         [OptionReply(5, Ack()), StartTLS(abort=100)],
         TLS_ACK_HEX,
-        "began TLS with abort 100",
+        "ended the TLS handshake after 100 bytes",
     ),
     Case(
         '{ tls-version = "1.1" }',
@@ -521,13 +521,13 @@ CASES: Final[tuple[Case, ...]] = (
         STARTTLS,
         [OptionReply(5, Ack()), StartTLS(keep=True)],
         TLS_ACK_HEX,
-        "began TLS with keep True",
+        "kept what was negotiated before TLS",
     ),
     Case(
         "{ no-close-notify = true }",
         ABORT,
         [OptionReply(2, Ack()), End("truncate")],
         ABORT.pieces[0],
-        "cut after 20 of 20 bytes, then close without TLS's goodbye",
+        "cut after 20 of 20 bytes, then close without close_notify",
     ),
 )

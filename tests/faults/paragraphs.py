@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fakenbd.faults import KINDS
-from fakenbd.faults.event import EVENT_KINDS
+from fakenbd.faults.event import REPLY_EVENTS
 from fakenbd.faults.manual import Page, fields_of_messages, page
 
 __all__ = ["README", "between", "chapter"]
@@ -44,8 +44,11 @@ def _paragraphs(each: Page) -> Iterator[str]:
     for paragraph in each.paragraphs:
         yield f"{paragraph}\n"
     yield f"```toml\n{each.example}\n```\n"
-    if len(each.events) < len(EVENT_KINDS):
-        yield f"Strikes at {' and '.join(each.events)}.\n"
+    facts = list(each.facts)
+    if len(each.events) < len(REPLY_EVENTS):
+        facts.insert(0, f"Strikes at {' and '.join(each.events)}.")
+    if facts:
+        yield " ".join(facts) + "\n"
     if each.parameters:
         yield "| parameter | | if left out |\n|---|---|---|"
         for parameter in each.parameters:

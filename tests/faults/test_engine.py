@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from fakenbd.faults import Answer, Event, Fault, Faults, Strike, Struck, When, make_kind
+from fakenbd.faults import Answer, Event, Fault, Faults, Strike, Struck, When, make_kind, parse_do
 from fakenbd.faults.answer import Pause
 from fakenbd.faults.stream import step_bytes
-from fakenbd.protocol.messages import Greeting, OptionReply, Request, SimpleReply
+from fakenbd.protocol.messages import OptionReply, Request, SimpleReply
 from tests.faults.truths import CHUNKS, GO, SIMPLE
 
 
@@ -47,12 +47,108 @@ def test_a_fault_with_also_stacks_on_the_one_that_wins() -> None:
     assert [record.fault for record in struck] == ["slow", "first", "late"]
 
 
-def test_a_fault_that_changes_nothing_does_not_win_nor_count() -> None:
+def test_a_fault_that_changes_nothing_has_not_fired_and_does_not_pass_the_turn() -> None:
     faults = Faults()
-    idle = faults.on("read", times=1).drop("status")
-    faults.on("read").error(5)
-    assert errors(faults, [READ, READ]) == [5, 5]
-    assert faults.strikes(idle) == 0
+    first = faults.on("read", times=1, name="no holes").drop("hole")
+    second = faults.on("read").error(5)
+    assert errors(faults, [READ, READ]) == [0, 0]
+    assert (faults.strikes(first), faults.strikes(second)) == (0, 0)
+    assert faults.unfired([READ, READ]) == [
+        "fault 'no holes' never struck: at NBD_CMD_READ number 1 on connection 1 "
+        "it left the answer as it was",
+        "fault 'error on read' never struck: at NBD_CMD_READ number 1 on connection 1 "
+        "fault 'no holes' came first",
+    ]
+
+
+def test_a_fault_that_changed_nothing_is_not_used_up() -> None:
+    faults = Faults()
+    fault = faults.on("read", times=1).drop("data")
+    faults.strike(CHUNKS.event, [])
+    assert 0 in faults.touched_commands
+    _, struck = faults.strike(CHUNKS.event, CHUNKS.answer)
+    assert [record.fault for record in struck] == [fault.name]
+    assert faults.touched_commands == frozenset()
+
+
+def test_a_choice_depends_on_events_and_not_on_replies() -> None:
+    faults = Faults()
+    faults.on("read", nth=2, name="second").error(5)
+    faults.on("read", also=True, name="slow").delay(1)
+    choices = [faults.choose(READ) for _ in range(3)]
+    assert all(choices)
+    assert not faults.choose(WRITE)
+    struck = [faults.apply(choice, OK)[1] for choice in reversed(choices)]
+    assert [[(each.fault, each.occurrence) for each in records] for records in struck] == [
+        [("slow", 3)],
+        [("second", 2), ("slow", 2)],
+        [("slow", 1)],
+    ]
+
+
+def test_no_more_faults_are_chosen_at_a_time_than_may_fire() -> None:
+    faults = Faults()
+    fault = faults.on("read", times=1).drop("simple")
+    first, second = faults.choose(READ), faults.choose(READ)
+    assert first
+    assert not second
+    faults.apply(first, [])
+    third = faults.choose(READ)
+    assert faults.apply(third, OK)[0] == []
+    assert faults.strikes(fault) == 1
+    assert not faults.choose(READ)
+
+
+def test_what_was_chosen_on_a_connection_that_ended_may_be_chosen_again() -> None:
+    faults = Faults()
+    fault = faults.on("read", times=1).drop("simple")
+    lost = faults.choose(READ)
+    faults.forget(1)
+    again = faults.choose(command(0, 2))
+    assert again
+    faults.apply(lost, [])
+    faults.apply(again, OK)
+    assert faults.strikes(fault) == 1
+    assert faults.touched_commands == frozenset()
+
+
+ABORT, GREETING = Event("option", 1, option=2), Event("greeting", 1)
+
+
+@pytest.mark.parametrize(
+    ("event", "do", "effect"),
+    [
+        (WRITE, {"error": 5}, False),
+        (WRITE, {"error": 5, "effect": True}, True),
+        (WRITE, {"reply": []}, False),
+        (WRITE, [{"delay": 1}, {"reply": [], "effect": True}], True),
+        (WRITE, [{"delay": 1}, {"reply": []}], False),
+        (WRITE, "shutdown", False),
+        (WRITE, {"shutdown": True, "effect": True}, True),
+        (WRITE, ["drop"], True),
+        (WRITE, {"cut": 0}, True),
+        (GO.event, {"refuse": "unsup"}, False),
+        (GO.event, {"refuse": "unsup", "effect": True}, True),
+        (GO.event, "shutdown", False),
+        (ABORT, "shutdown", True),
+        (ABORT, {"reply": []}, False),
+        (GREETING, "shutdown", True),
+    ],
+)
+def test_a_kind_that_replaces_the_reply_keeps_the_effect_only_when_asked(
+    event: Event, do: Any, effect: bool
+) -> None:
+    choice = Faults((Fault("the fault", When(), parse_do(do)),)).choose(event)
+    assert choice
+    assert choice.effect is effect
+
+
+def test_one_fault_of_several_is_enough_to_keep_a_command_from_being_performed() -> None:
+    faults = Faults()
+    faults.on("write", also=True).drop()
+    assert faults.choose(WRITE).effect
+    faults.on("write").error(5)
+    assert not faults.choose(WRITE).effect
 
 
 def test_kinds_of_one_fault_apply_in_order() -> None:
@@ -67,8 +163,7 @@ def test_kinds_of_one_fault_apply_in_order() -> None:
             kinds=("error", "cut", "delay"),
             occurrence=1,
             connection=1,
-            change="set error of the simple reply: 0 -> 5 NBD_EIO; "
-            "set data of the simple reply: 16 -> 0 bytes; "
+            change="replaced simple reply by NBD_EIO; "
             "cut after 3 of 16 bytes, then close; delayed by 1 s",
         )
     ]
@@ -116,24 +211,14 @@ def test_a_fault_that_is_used_up_leaves_the_hot_path() -> None:
     faults = Faults()
     nth = faults.on("read", nth=2).error(5)
     faults.on("write", times=1).error(5)
-    faults.on(option="go", nth=1).refuse("unsup")
-    faults.on("greeting", nth=1).mute()
-    faults.on("connect", nth=1).reset()
     assert faults.touched_commands == {0, 1}
-    assert faults.touched_options == {7}
-    assert (faults.touches_greeting, faults.touches_connect) == (True, True)
     faults.strike(WRITE, OK)
     faults.strike(READ, OK)
     assert faults.touched_commands == {0}
     faults.strike(READ, OK)
-    faults.strike(GO.event, GO.answer)
-    faults.strike(Event("greeting", 1), [Greeting()])
-    faults.strike(Event("connect", 1), [])
     assert faults.touched_commands == frozenset()
-    assert faults.touched_options == frozenset()
-    assert (faults.touches_greeting, faults.touches_connect) == (False, False)
     assert nth in list(faults)
-    assert len(faults) == 5
+    assert len(faults) == 2
 
 
 def test_counting_per_connection_ends_only_for_connections_named_beforehand() -> None:
@@ -150,25 +235,49 @@ def test_counting_per_connection_ends_only_for_connections_named_beforehand() ->
 
 def test_a_fault_on_any_command_touches_every_command() -> None:
     faults = Faults()
-    assert not faults.touches(0)
+    assert 0 not in faults.touched_commands
     faults.on("any", times=1).error(5)
     faults.on("write").error(6)
-    assert faults.touches(0)
-    assert faults.touches(99)
+    assert {0, 99} <= {number for number in range(100) if number in faults.touched_commands}
     assert errors(faults, [WRITE, WRITE, READ]) == [5, 6, 0]
-    assert not faults.touches(0)
-    assert faults.touches(1)
+    assert faults.touched_commands == {1}
 
 
 def test_conditions_without_a_kind_of_event_touch_what_the_kinds_can_change() -> None:
     faults = Faults()
     faults.on(connection=2).mute()
     assert faults.touched_commands == frozenset()
-    assert faults.touches_connect
-    assert faults.touches_greeting
+    assert faults.choose(Event("greeting", 2))
     faults.on(tls=True).delay(1)
-    assert faults.touches(0)
-    assert 77 in faults.touched_options
+    assert 77 in faults.touched_commands
+    assert faults.choose(Event("option", 1, option=77, tls=True))
+
+
+def test_no_fault_is_chosen_for_a_timer() -> None:
+    faults = Faults()
+    faults.on().delay(1)
+    faults.on().call(lambda answer, strike: [])
+    assert not faults.choose(Event("timer", 1, now=3.0))
+
+
+def test_a_fault_that_is_not_armed_neither_fires_nor_counts() -> None:
+    faults = Faults(
+        (Fault("late", When(command="read", nth=2), make_kind("error", 5), armed=False),)
+    )
+    assert faults.touched_commands == frozenset()
+    assert errors(faults, [READ, READ]) == [0, 0]
+    assert faults.unfired([READ, READ]) == ["fault 'late' never struck: it was not armed"]
+    faults.arm("late")
+    assert [fault.armed for fault in faults] == [True]
+    assert errors(faults, [READ]) == [0]
+    faults.disarm("late")
+    assert errors(faults, [READ, READ]) == [0, 0]
+    faults.arm("late")
+    assert errors(faults, [READ, READ]) == [5, 0]
+    faults.disarm("late")
+    assert faults.unfired([READ]) == []
+    with pytest.raises(ValueError, match=r"^there is no fault named 'later'$"):
+        faults.arm("later")
 
 
 def test_faults_come_and_go_while_the_server_runs() -> None:
@@ -218,7 +327,7 @@ def test_a_function_is_a_kind() -> None:
     assert honest == OK, "the function works on a copy"
     assert len(answer) == 2
     assert (fault.name, record.kinds) == ("shout on read", ("shout",))
-    assert record.change == "inserted ack"
+    assert record.change == "changed by shout"
 
 
 def test_a_function_that_returns_no_answer_is_named() -> None:

@@ -24,12 +24,14 @@ def test_a_table_becomes_a_fault() -> None:
         "when": {"command": "read", "nth": 2},
         "do": [{"delay": 1}, {"error": "EIO", "message": "bad sector"}, "reset"],
         "also": True,
+        "armed": False,
     }
     assert parse_fault(table) == Fault(
         "second read fails",
         When(command="read", nth=2),
         (make_kind("delay", 1), make_kind("error", 5, message="bad sector"), make_kind("reset")),
         also=True,
+        armed=False,
     )
 
 
@@ -155,12 +157,13 @@ def test_mistakes_of_do_are_listed_with_their_key_path(do: Any, mistakes: list[s
     ("table", "mistakes"),
     [
         (
-            {"nam": 1, "when": {"nth": 0}, "do": {"error": "EOI"}, "also": "yes"},
+            {"nam": 1, "when": {"nth": 0}, "do": {"error": "EOI"}, "also": "yes", "armed": 1},
             [
                 'fault[1]: unknown key "nam"; did you mean "name"?',
                 "fault[1].when.nth: expected a whole number from 1, got 0",
                 'fault[1].do.error: unknown name "EOI"; did you mean "eio"?',
                 'fault[1].also: expected true or false, got "yes"',
+                "fault[1].armed: expected true or false, got 1",
             ],
         ),
         (
@@ -172,7 +175,7 @@ def test_mistakes_of_do_are_listed_with_their_key_path(do: Any, mistakes: list[s
         ),
         (
             {"when": {"option": "go"}, "do": {"error": "EIO"}},
-            ["fault[1]: error changes what is said to commands, not to options"],
+            ["fault[1]: error changes replies to commands, not to options"],
         ),
         (
             {"do": [{"mute": True}, {"error": "EIO"}]},
@@ -229,7 +232,7 @@ def test_python_builds_the_same_faults() -> None:
         (lambda on: on("read").do("error"), 'expected a kind or a function, got "error"'),
         (
             lambda on: on(option="go").error("EIO"),
-            "error changes what is said to commands, not to options",
+            "error changes replies to commands, not to options",
         ),
     ],
 )

@@ -11,13 +11,23 @@ from typing import Any
 import attrs
 import pytest
 
-from fakenbd.faults import KINDS, Kind, Strike, make_kind, parse_do
-from fakenbd.faults.answer import End, Forever, Paced, Shutdown, Stall
-from fakenbd.faults.difference import difference
+from fakenbd.faults import KINDS, Answer, Kind, Strike, make_kind, parse_do
+from fakenbd.faults.answer import End, Paced, RepeatMessages, SendPieces, Shutdown, Stall
 from fakenbd.faults.event import Event
 from fakenbd.faults.registry import parameters
+from fakenbd.faults.selection import materialised
 from fakenbd.faults.stream import split_at, step_bytes
-from fakenbd.protocol.messages import Chunk, Data, Greeting, Hole, NoneChunk, Raw
+from fakenbd.protocol.constants import Command
+from fakenbd.protocol.messages import (
+    Chunk,
+    Data,
+    Greeting,
+    Hole,
+    NoneChunk,
+    Raw,
+    Request,
+    SimpleReply,
+)
 from tests.faults.cases import CASES, Case
 from tests.faults.truths import (
     ABORT,
@@ -47,10 +57,10 @@ def test_the_truths_are_what_was_written_out_by_hand(truth: Truth) -> None:
 def test_a_kind_turns_the_truth_into_its_lie(case: Case) -> None:
     (kind,) = parse_do(written(case.do))
     before = list(case.truth.answer)
-    after = kind.apply(before, Strike(case.truth.event, "a lie"))
+    after, change = kind.apply(before, Strike(case.truth.event, "a lie"))
     assert after == case.answer
     assert wire(after) == bytes.fromhex(case.wire)
-    assert difference(case.truth.answer, after) == case.change
+    assert change == case.change
     assert before == case.truth.answer, "a kind must not touch the answer it was given"
 
 
@@ -64,9 +74,9 @@ def test_a_kind_leaves_alone_what_it_cannot_change(slug: str) -> None:
         for truth in TRUTHS:
             if truth.event.kind in kind.events:
                 strike = Strike(truth.event, "a lie")
-                once = kind.apply(list(truth.answer), strike)
-                assert once == kind.apply(list(truth.answer), strike)
-                assert bool(difference(truth.answer, once)) == (once != truth.answer)
+                once, change = kind.apply(list(truth.answer), strike)
+                assert (once, change) == kind.apply(list(truth.answer), strike)
+                assert bool(change) == (once != truth.answer)
 
 
 def documented(kind: type[Kind]) -> dict[str, str]:
@@ -112,6 +122,12 @@ def test_the_example_of_a_kind_is_a_profile_line_that_works(slug: str) -> None:
     assert isinstance(kind, KINDS[slug])
 
 
+def changed(kind: Kind | str, answer: Answer, strike: Strike, *values: Any) -> Answer:
+    """What a kind makes of an answer."""
+    kind = make_kind(kind, *values) if isinstance(kind, str) else kind
+    return kind.apply(answer, strike)[0]
+
+
 def many(count: int) -> list[Any]:
     """A reply of so many chunks of one byte, without the chunk that ends it."""
     return [Chunk(1, Data(offset, b"x")) for offset in range(count)]
@@ -122,7 +138,7 @@ def test_shuffle_never_gives_the_honest_order_and_keeps_what_ends_the_reply() ->
     orders = set()
     for occurrence in range(1, 60):
         strike = Strike(Event("command", 1), "a lie", occurrence)
-        shuffled = make_kind("shuffle").apply(honest, strike)
+        shuffled = changed("shuffle", honest, strike)
         assert shuffled[-1] == honest[-1]
         orders.add(tuple(chunk.body.offset for chunk in shuffled[:-1]))
     assert orders == {(0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)}
@@ -131,8 +147,9 @@ def test_shuffle_never_gives_the_honest_order_and_keeps_what_ends_the_reply() ->
 def test_split_at_holes_counts_sectors_from_the_start_of_the_export() -> None:
     data = b"x" * 12 + bytes(512) + bytes(500) + b"y" + bytes(511) + bytes(100)
     chunk = Chunk(1, Data(500, data), flags=1)
-    answer = make_kind("split", "holes").apply([chunk], Strike(CHUNKS.event))
-    assert answer == [
+    answer = changed(make_kind("split", "holes"), [chunk], Strike(CHUNKS.event))
+    assert answer == [SendPieces(chunk, "holes", "0/1//1")]
+    assert materialised(answer) == [
         Chunk(1, Data(500, data[:12])),
         Chunk(1, Hole(512, 512)),
         Chunk(1, Data(1024, data[524:1036])),
@@ -143,14 +160,15 @@ def test_split_at_holes_counts_sectors_from_the_start_of_the_export() -> None:
 def test_split_at_holes_makes_one_hole_of_zeroes_alone_and_leaves_data_whole() -> None:
     strike, split = Strike(CHUNKS.event), make_kind("split", "holes")
     zeroes, data = Chunk(1, Data(0, bytes(1024)), flags=1), Chunk(1, Data(0, b"x" * 1024), flags=1)
-    assert split.apply([zeroes], strike) == [Chunk(1, Hole(0, 1024), flags=1)]
-    assert split.apply([data], strike) == [data]
+    hole: Answer = [Chunk(1, Hole(0, 1024), flags=1)]
+    assert split.apply([zeroes], strike) == (hole, "replaced data chunk by hole chunk")
+    assert split.apply([data], strike) == ([data], "")
 
 
 def test_split_at_random_covers_the_same_bytes_in_pieces() -> None:
     data = bytes(range(256)) * 40
     chunk = Chunk(1, Data(0, data), flags=1)
-    pieces = make_kind("split", "random").apply([chunk], Strike(CHUNKS.event))
+    pieces = materialised(changed(make_kind("split", "random"), [chunk], Strike(CHUNKS.event)))
     assert len(pieces) > 5
     assert b"".join(bytes(piece.body.data) for piece in pieces) == data
     assert [piece.body.offset for piece in pieces][:2] == [0, len(pieces[0].body.data)]
@@ -159,7 +177,7 @@ def test_split_at_random_covers_the_same_bytes_in_pieces() -> None:
 
 def test_split_bounds_the_number_of_pieces() -> None:
     chunk = Chunk(1, Hole(0, 1 << 31), flags=1)
-    pieces = make_kind("split", 1).apply([chunk], Strike(CHUNKS.event))
+    pieces = materialised(changed(make_kind("split", 1), [chunk], Strike(CHUNKS.event)))
     assert len(pieces) == 65536
     assert pieces[-1].body.size == (1 << 31) - 65535
 
@@ -168,11 +186,10 @@ def test_split_bounds_the_number_of_pieces() -> None:
 @pytest.mark.parametrize("kind", ["cut", "stall"])
 def test_every_byte_of_an_answer_is_a_place_to_stop(kind: str, position: int) -> None:
     strike = Strike(CHUNKS.event)
-    answer = make_kind(kind, position).apply(CHUNKS.answer, strike)
+    answer = changed(make_kind(kind, position), CHUNKS.answer, strike)
     assert wire(answer) == CHUNKS.wire[:position]
-    assert answer == make_kind(kind, position - len(CHUNKS.wire) or len(CHUNKS.wire)).apply(
-        CHUNKS.answer, strike
-    )
+    from_end = make_kind(kind, position - len(CHUNKS.wire) or len(CHUNKS.wire))
+    assert answer == changed(from_end, CHUNKS.answer, strike)
     assert isinstance(answer[-1], {"cut": End, "stall": Stall}[kind])
 
 
@@ -201,23 +218,23 @@ def test_every_byte_of_an_answer_is_a_place_to_stop(kind: str, position: int) ->
 )
 def test_what_cannot_be_done_changes_nothing(kind: str, value: Any, named: dict[str, Any]) -> None:
     lie = make_kind(kind, value, **named)
-    assert lie.apply(CHUNKS.answer, Strike(CHUNKS.event)) == CHUNKS.answer
+    assert lie.apply(CHUNKS.answer, Strike(CHUNKS.event)) == (CHUNKS.answer, "")
 
 
 def test_bytes_that_repeat_for_ever_can_be_cut_and_garbled_in_their_first_round() -> None:
     strike = Strike(GREETING.event)
-    endless = make_kind("repeat", "forever").apply(GREETING.answer, strike)
-    cut = make_kind("cut", 20).apply(endless, strike)
+    endless = changed("repeat", GREETING.answer, strike, "forever")
+    cut = changed("cut", endless, strike, 20)
     assert cut == [Greeting(), Raw(GREETING.wire[:2]), End()]
-    garbled = make_kind("garble", 18).apply(endless, strike)
+    garbled = changed("garble", endless, strike, 18)
     lie = b"\xb1" + GREETING.wire[1:]
-    assert garbled == [Greeting(), Raw(lie), Forever(GREETING.wire)]
+    assert garbled == [Greeting(), Raw(lie), RepeatMessages((Greeting(),), None)]
 
 
 def test_paced_bytes_stay_paced_on_both_sides_of_a_cut() -> None:
     strike = Strike(SIMPLE.event)
-    paced = make_kind("dribble", 2).apply(SIMPLE.answer, strike)
-    assert make_kind("cut", 5).apply(paced, strike) == [Paced(SIMPLE.wire[:5], 2), End()]
+    paced = changed("dribble", SIMPLE.answer, strike, 2)
+    assert changed("cut", paced, strike, 5) == [Paced(SIMPLE.wire[:5], 2), End()]
 
 
 def test_writes_of_given_sizes_keep_their_borders_on_both_sides_of_a_cut() -> None:
@@ -240,17 +257,54 @@ def test_writes_of_given_sizes_keep_their_borders_on_both_sides_of_a_cut() -> No
 def test_paced_bytes_remember_what_they_are_until_they_are_cut() -> None:
     strike = Strike(CHUNKS.event)
     for kind in (make_kind("dribble", 2), make_kind("dribble", [4]), make_kind("rate", 100)):
-        steps = kind.apply(CHUNKS.answer, strike)
+        steps = changed(kind, CHUNKS.answer, strike)
         assert [message for step in steps for message in step.messages] == CHUNKS.answer
-        cut = make_kind("cut", 5).apply(steps, strike)
+        cut = changed("cut", steps, strike, 5)
         assert [step.messages for step in cut if isinstance(step, Paced)] == [()]
 
 
 def test_shutdown_answers_abort_as_ever_and_export_name_by_closing() -> None:
     shutdown = make_kind("shutdown")
-    assert shutdown.apply(ABORT.answer, Strike(ABORT.event)) == [Shutdown(), *ABORT.answer]
+    assert changed(shutdown, ABORT.answer, Strike(ABORT.event)) == [Shutdown(), *ABORT.answer]
     event = Event("option", 1, option=1)
-    assert shutdown.apply([], Strike(event)) == [Shutdown(), End()]
+    assert changed(shutdown, [], Strike(event)) == [Shutdown(), End()]
+
+
+def test_facts_are_those_of_the_table_of_kinds() -> None:
+    facts = {
+        fact: {slug for slug, kind in KINDS.items() if getattr(kind, fact)}
+        for fact in ("replaces", "breaks_must", "may_stall")
+    }
+    assert facts["replaces"] == {"error", "refuse", "reply", "shutdown"}
+    assert {slug for slug, kind in KINDS.items() if "effect" in parameters(kind)} == (
+        facts["replaces"]
+    )
+    assert set(KINDS) - facts["breaks_must"] == {
+        *("error", "refuse", "shutdown", "delay", "hold", "dribble", "rate"),
+    }
+    assert facts["may_stall"] == {
+        *("reply", "set", "drop", "insert", "cut", "garble", "stall", "mute", "stop-reading"),
+        "no-handshake",
+    }
+
+
+@pytest.mark.parametrize(
+    ("command", "effect", "change"),
+    [
+        (Command.WRITE, False, "sent the correct reply without its effect"),
+        (Command.TRIM, False, "sent the correct reply without its effect"),
+        (Command.WRITE_ZEROES, False, "sent the correct reply without its effect"),
+        (Command.WRITE, True, ""),
+        (Command.READ, False, ""),
+    ],
+)
+def test_a_reply_that_claims_what_was_not_done_is_a_change(
+    command: int, effect: bool, change: str
+) -> None:
+    event = Event("command", 1, request=Request(command, 9, 0, 512))
+    reply = make_kind("reply", [{"message": "simple"}], effect=effect)
+    honest: Answer = [SimpleReply(9)]
+    assert reply.apply(honest, Strike(event)) == (honest, change)
 
 
 def test_families_are_those_of_the_table_of_kinds() -> None:

@@ -141,7 +141,7 @@ came later, or failed)
   {_CONNECTED.format(1)}
   0.000  #1  -- the server ended the connection: closed
   0.000  #1  !! TypeError: fault 'broken on greeting': broken returned NoneType, not a list of \
-steps (_applied, line <line>)
+steps (apply_change, line <line>)
 ----------------------------- fakenbd server error -----------------------------
 Traceback (most recent call last):
   <calls>

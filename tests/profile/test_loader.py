@@ -298,7 +298,7 @@ BROKEN = {
         'fault: expected each fault to have a name of its own, got "a" twice',
     ],
     '[[fault]]\nwhen = { option = "go" }\ndo = { error = "EIO" }': [
-        "fault[0]: error changes what is said to commands, not to options",
+        "fault[0]: error changes replies to commands, not to options",
     ],
     '[expect]\noutcome = "passes"\nsession = ""\nexercise = ["raed"]\nverdict = "pass"': [
         'expect.outcome: expected one of "succeeds", "fails", "either", got "passes"',

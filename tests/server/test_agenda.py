@@ -7,14 +7,17 @@ from collections.abc import Sequence
 import attrs
 import pytest
 
-from fakenbd.faults.answer import Answer, Forever, Hold, Paced, Pause, Stall
+from fakenbd.faults.answer import Answer, Hold, Paced, Pause, RepeatMessages, SendPieces, Stall
 from fakenbd.protocol.encode import encode
-from fakenbd.protocol.messages import Chunk, NoneChunk, Raw, ServerMessage, SimpleReply
+from fakenbd.protocol.messages import Chunk, Hole, NoneChunk, Raw, ServerMessage, SimpleReply
 from fakenbd.server.agenda import Agenda, Departure
 
 A1, A2 = Chunk(1, NoneChunk()), Chunk(1, NoneChunk(), flags=1)
 B1, B2 = Chunk(2, NoneChunk()), Chunk(2, NoneChunk(), flags=1)
 PAUSE = Pause(1.0)
+ENDLESS, TWICE = RepeatMessages((A1,), None), RepeatMessages((A1,), 2)
+PIECES = Chunk(1, Hole(0, 2), flags=1)
+PIECE_BY_PIECE = Chunk(1, Hole(0, 1)), Chunk(1, Hole(1, 1), flags=1)
 
 
 @attrs.define(eq=False)
@@ -61,7 +64,9 @@ def joined(departures: list[Departure]) -> list[Departure]:
             [b"half", PAUSE, b"rest", *wire(B1, B2)],
         ),
         ([[Raw(b"half"), Stall()], [B1]], [b"half", Stall()]),
-        ([[A1, Forever(b"again"), A2], [B1]], [*wire(A1), Forever(b"again")]),
+        ([[A1, ENDLESS, A2], [B1]], [*wire(A1), ENDLESS]),
+        ([[A1, TWICE, A2], [B1]], [*wire(A1), TWICE, *wire(A2, B1)]),
+        ([[SendPieces(PIECES, 1)], [B1]], wire(*PIECE_BY_PIECE, B1)),
     ],
 )
 def test_waiting_answers_let_others_pass_but_not_into_a_message(
@@ -75,8 +80,8 @@ def test_what_leaves_piece_by_piece_is_said_as_what_it_is() -> None:
     simple = SimpleReply(3)
     paced = Paced(encode(A1) + encode(A2), 1, 0.0, (A1, A2))
     cut = Paced(b"half", 1)
-    scene.play([[paced], [cut], [simple, Forever(b"again"), A1], [A2]])
-    assert scene.said == [A1, A2, Raw(b"half"), simple, Raw(b"again")]
+    scene.play([[paced], [cut], [simple, RepeatMessages((B1, B2), None), A1], [A2]])
+    assert scene.said == [A1, A2, Raw(b"half"), simple, B1, B2]
 
 
 @pytest.mark.parametrize("begun", [0.0, 1000.1, 1e6 / 3])

@@ -1,4 +1,4 @@
-"""The kinds of lies, a module for each family; importing this makes all of them known."""
+"""The kinds of faults, a module for each family; importing this makes all of them known."""
 
 from fakenbd.faults.kinds import answers, connections, messages, octets, pauses, tls
 

@@ -1,12 +1,15 @@
-"""The connection as a whole: refused, silent, closed, reset, deaf, or gone for a while."""
+"""The connection as a whole: refused, not greeted, closed, reset, not read, or gone for a while."""
 
 from __future__ import annotations
 
-from typing import Any, Final, cast
+from typing import Any, cast
 
 import attrs
+from attrs.converters import optional
 
 from fakenbd.faults.answer import Answer, Away, End, Ending, Shutdown, Stall, StopReading
+from fakenbd.faults.change_summary import counted, ended
+from fakenbd.faults.event import Event
 from fakenbd.faults.refusal import error_answer, refusal_answer
 from fakenbd.faults.registry import Kind, register
 from fakenbd.faults.strike import Strike
@@ -23,23 +26,22 @@ __all__ = [
     "StopReadingKind",
 ]
 
-_CLOSINGS: Final = ("close", "half-close", "truncate")
-_AFTERMATHS: Final = ("close", "reset", "answer")
-
 
 def _closing(value: Any) -> str:
-    return one_of(value, _CLOSINGS)
+    return one_of(value, ("close", "half-close", "truncate"))
 
 
 def _aftermath(value: Any) -> str:
-    return one_of(value, _AFTERMATHS)
+    return one_of(value, ("close", "reset", "answer"))
 
 
-def _ended(answer: Answer, end: End, after: bool) -> Answer:
+def _ended(answer: Answer, end: End, after: bool) -> tuple[Answer, str]:
     """The answer and then its end, or the end alone with what else was to happen."""
     if after:
-        return [*(step for step in answer if not isinstance(step, End)), end]
-    return [*(step for step in answer if isinstance(step, (Away, Shutdown))), end]
+        changed = [*(step for step in answer if not isinstance(step, End)), end]
+    else:
+        changed = [*(step for step in answer if isinstance(step, (Away, Shutdown))), end]
+    return changed, ended(answer, changed)
 
 
 @register("refuse-connection", family="connection", events=("connect",))
@@ -52,11 +54,16 @@ class RefuseConnection(Kind):
     Example: do = { refuse-connection = true }
     """
 
-    def apply(self, answer: Answer, strike: Strike) -> Answer:
-        return [End("reset")]
+    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
+        return _ended(answer, End("reset"), after=False)
 
 
-@register("mute", family="connection", events=("connect", "greeting"))
+@register(
+    "mute",
+    family="connection",
+    events=("connect", "greeting"),
+    may_stall=True,
+)
 @attrs.frozen
 class Mute(Kind):
     """Accept the connection and never greet.
@@ -64,8 +71,9 @@ class Mute(Kind):
     Example: do = { mute = true }
     """
 
-    def apply(self, answer: Answer, strike: Strike) -> Answer:
-        return [Stall()]
+    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
+        changed: Answer = [Stall()]
+        return changed, ended(answer, changed)
 
 
 @register("close", family="connection")
@@ -77,14 +85,14 @@ class Close(Kind):
 
     after: whether the answer leaves first (default false)
     reading: bytes of the client's that are taken, and thrown away, before the end (default 0)
-    how: "close", "half-close" (sending only) or "truncate" (no TLS goodbye) (default "close")
+    how: "close", "half-close" (sending only) or "truncate" (no close_notify) (default "close")
     """
 
     after: bool = attrs.field(default=False, converter=boolean)
     reading: int = attrs.field(default=0, converter=byte_size)
     how: str = attrs.field(default="close", converter=_closing)
 
-    def apply(self, answer: Answer, strike: Strike) -> Answer:
+    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
         return _ended(answer, End(cast(Ending, self.how), self.reading), self.after)
 
 
@@ -102,11 +110,11 @@ class Reset(Kind):
     after: bool = attrs.field(default=False, converter=boolean)
     reading: int = attrs.field(default=0, converter=byte_size)
 
-    def apply(self, answer: Answer, strike: Strike) -> Answer:
+    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
         return _ended(answer, End("reset", self.reading), self.after)
 
 
-@register("stop-reading", family="connection")
+@register("stop-reading", family="connection", may_stall=True)
 @attrs.frozen
 class StopReadingKind(Kind):
     """Read nothing more from the client; the answer still leaves.
@@ -114,23 +122,31 @@ class StopReadingKind(Kind):
     Example: do = { stop-reading = true }
     """
 
-    def apply(self, answer: Answer, strike: Strike) -> Answer:
-        return [StopReading(), *answer]
+    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
+        return [StopReading(), *answer], "stopped reading"
 
 
-@register("shutdown", family="connection")
+@register("shutdown", family="connection", replaces=True, breaks_must=False)
 @attrs.frozen
 class ShutdownKind(Kind):
     """Shut down: this request and all that follow on the connection fail.
 
-    Commands get NBD_ESHUTDOWN, options NBD_REP_ERR_SHUTDOWN, except NBD_OPT_ABORT and
-    NBD_OPT_EXPORT_NAME (which can only be answered by closing); at a connect or a greeting the
-    answer leaves first.
+    Commands get NBD_ESHUTDOWN and options NBD_REP_ERR_SHUTDOWN; neither has any effect.
+    NBD_OPT_EXPORT_NAME, which has no error reply, ends the connection. NBD_OPT_ABORT, a connect
+    and a greeting are answered as ever.
 
     Example: do = { shutdown = true }
+
+    effect: perform this command, or follow this option, before it is failed (default false)
     """
 
-    def apply(self, answer: Answer, strike: Strike) -> Answer:
+    effect: bool = attrs.field(default=False, converter=boolean)
+
+    def keeps_effect(self, event: Event) -> bool:
+        is_exempt = event.request is None and event.option in (None, Option.ABORT)
+        return self.effect or is_exempt
+
+    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
         event = strike.event
         if event.request is not None:
             failure = error_answer(
@@ -139,20 +155,13 @@ class ShutdownKind(Kind):
                 structured=event.structured,
                 extended=event.extended,
             )
-            return [Shutdown(), *failure]
+            return [Shutdown(), *failure], "shut down: NBD_ESHUTDOWN"
         if event.option == Option.EXPORT_NAME:
-            return [Shutdown(), End()]
+            return [Shutdown(), End()], "shut down: closed"
         if event.option not in (None, Option.ABORT):
-            return [Shutdown(), *refusal_answer(event.option, Reply.ERR_SHUTDOWN)]
-        return [Shutdown(), *answer]
-
-
-def _attempts(value: Any) -> int | None:
-    return None if value is None else positive(value)
-
-
-def _gone(value: Any) -> float | None:
-    return None if value is None else duration(value)
+            refusal = refusal_answer(event.option, Reply.ERR_SHUTDOWN)
+            return [Shutdown(), *refusal], "shut down: NBD_REP_ERR_SHUTDOWN"
+        return [Shutdown(), *answer], "shut down"
 
 
 @register("away", family="connection", main="attempts")
@@ -167,16 +176,21 @@ class AwayKind(Kind):
     then: "close" or "reset" this connection, or "answer" to let it live (default "close")
     """
 
-    attempts: int | None = attrs.field(default=None, converter=_attempts)
-    seconds: float | None = attrs.field(default=None, converter=_gone)
+    attempts: int | None = attrs.field(default=None, converter=optional(positive))
+    seconds: float | None = attrs.field(default=None, converter=optional(duration))
     then: str = attrs.field(default="close", converter=_aftermath)
 
     def __attrs_post_init__(self) -> None:
         if (self.attempts is None) == (self.seconds is None):
             raise ValueError("expected either attempts or seconds")
 
-    def apply(self, answer: Answer, strike: Strike) -> Answer:
+    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
         away = Away(self.attempts, self.seconds)
+        how_long = (
+            f"{self.seconds:g} s" if self.attempts is None else counted(self.attempts, "attempt")
+        )
+        note = f"took the listener away for {how_long}"
         if self.then == "answer":
-            return [away, *answer]
-        return [away, End(cast(Ending, self.then))]
+            return [away, *answer], note
+        end = End(cast(Ending, self.then))
+        return [away, end], f"{note}; {ended(answer, [end])}"

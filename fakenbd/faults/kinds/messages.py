@@ -1,19 +1,27 @@
-"""Changes to the messages of the true answer: their fields, their number and their order."""
+"""Changes to the messages of the correct reply: their fields, their number and their order."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from itertools import islice
 from typing import Any, Final
 
 import attrs
+from attrs.converters import optional
 
-from fakenbd.faults.answer import Answer, Forever, Step
+from fakenbd.faults.answer import Answer, RepeatMessages, SendPieces, Step
+from fakenbd.faults.change_summary import FieldChange, apart, counted, field_changes, listed
 from fakenbd.faults.fields import Setting, read_setting, with_field
 from fakenbd.faults.literal import Literal, literal
+from fakenbd.faults.pieces import MAXIMUM_PIECES, piece_lengths, runs
 from fakenbd.faults.registry import Kind, register
-from fakenbd.faults.selection import Selector, optional_selector, selected, selector
-from fakenbd.faults.stream import step_bytes
+from fakenbd.faults.selection import (
+    Selector,
+    materialised,
+    noun,
+    optional_selector,
+    selected,
+    selector,
+)
 from fakenbd.faults.strike import Strike
 from fakenbd.faults.values import TableError, boolean, byte_size, duration, positive, shown
 from fakenbd.protocol.constants import ChunkFlag
@@ -32,8 +40,8 @@ from fakenbd.protocol.messages import (
 __all__ = ["Drop", "Insert", "Repeat", "Reverse", "Set", "Shuffle", "Split"]
 
 _DONE: Final = int(ChunkFlag.DONE)
-_SECTOR: Final = 512
-_MAXIMUM_PIECES: Final = 1 << 16
+_MOST_NOTES: Final = 4
+_MAXIMUM_EXTENTS: Final = 1 << 21
 
 
 # --- fields ------------------------------------------------------------------------------------
@@ -54,13 +62,13 @@ def _settings(value: Any) -> dict[str, Setting]:
     return settings
 
 
-@register("set", family="message", main="fields")
+@register("set", family="message", main="fields", may_stall=True)
 @attrs.frozen
 class Set(Kind):
     """Set any field of any message, in header or body.
 
     Numbers: a value, a word ("EIO", "done"), a list of flag words, a size ("64KiB"), a change of
-    the honest value ("+1", "-1"), or "swapped" for its bytes in the other order. Values wrap at
+    the correct value ("+1", "-1"), or "swapped" for its bytes in the other order. Values wrap at
     the field's width. Bytes (`data`, `payload`, `rest`, `reserved`): hexadecimal digits,
     { text = "…" }, { zeros = 512 }, { resize = "-1" }; `payload` is the whole body. Texts: a text,
     or { text = "x", times = 5000 }, { hex = "ff" }. `extents`: a list. Messages without the field
@@ -83,14 +91,17 @@ class Set(Kind):
             named["fields"] = {**named.get("fields", {}), **loose}
         return named
 
-    def apply(self, answer: Answer, strike: Strike) -> Answer:
-        changed = list(answer)
-        for place in selected(answer, self.at):
-            message = _message(answer[place])
+    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
+        changed, changes = list(materialised(answer)), list[FieldChange]()
+        for place in selected(changed, self.at):
+            message = _message(changed[place])
+            called = noun(message)
             for name, setting in self.fields.items():
-                message = with_field(message, name, setting)
+                before, message = message, with_field(message, name, setting)
+                if message is not before:
+                    changes.append((name, called, before, message))
             changed[place] = message
-        return changed
+        return changed, field_changes(changes)
 
 
 def _message(step: Step) -> ServerMessage:
@@ -100,11 +111,7 @@ def _message(step: Step) -> ServerMessage:
 # --- number ------------------------------------------------------------------------------------
 
 
-def _nth(value: Any) -> int | None:
-    return None if value is None else positive(value)
-
-
-@register("drop", family="message", main="at")
+@register("drop", family="message", main="at", may_stall=True)
 @attrs.frozen
 class Drop(Kind):
     """Leave messages out. DONE goes with the chunk that carried it.
@@ -116,13 +123,18 @@ class Drop(Kind):
     """
 
     at: Selector = attrs.field(default="each", converter=selector)
-    nth: int | None = attrs.field(default=None, converter=_nth)
+    nth: int | None = attrs.field(default=None, converter=optional(positive))
 
-    def apply(self, answer: Answer, strike: Strike) -> Answer:
+    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
+        answer = materialised(answer)
         places = selected(answer, self.at)
         if self.nth is not None:
             places = places[self.nth - 1 : self.nth]
-        return [step for place, step in enumerate(answer) if place not in places]
+        if not places:
+            return answer, ""
+        gone = set(places)
+        changed = [step for place, step in enumerate(answer) if place not in gone]
+        return changed, f"dropped {listed(answer[place] for place in places)}"
 
 
 def _times(value: Any) -> int | None:
@@ -136,33 +148,39 @@ def _times(value: Any) -> int | None:
 @register("repeat", family="message", main="times")
 @attrs.frozen
 class Repeat(Kind):
-    """Say messages again, all of the selected ones in order, right after the last of them.
+    """Send messages again, all of the selected ones in order, right after the last of them.
 
     Example: do = { repeat = 2, at = "each" }
 
     times: how often more, or "forever" (default 1)
     at: which messages (default "last")
-    seconds: pause between two rounds of those that go on for ever (default 0.0)
+    seconds: pause between two rounds (default 0.0)
     """
 
     times: int | None = attrs.field(default=1, converter=_times)
     at: Selector = attrs.field(default="last", converter=selector)
     seconds: float = attrs.field(default=0.0, converter=duration)
 
-    def apply(self, answer: Answer, strike: Strike) -> Answer:
+    def to_toml(self, name: str, value: Any) -> Any:
+        return "forever" if value is None else super().to_toml(name, value)
+
+    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
+        answer = materialised(answer)
         places = selected(answer, self.at)
-        if not places:
-            return answer
-        again = [answer[place] for place in places]
+        messages = tuple(_message(answer[place]) for place in places)
+        again = RepeatMessages(messages, self.times, self.seconds)
+        size = again.size()
+        if not size:
+            return answer, ""
         if self.times is None:
-            again = [Forever(b"".join(map(step_bytes, again)), self.seconds)]
+            note = f"repeated {counted(size, 'byte')} for ever{apart(self.seconds)}"
         else:
-            again *= self.times
+            note = f"inserted {listed(messages, self.times)}{apart(self.seconds)}"
         after = places[-1] + 1
-        return [*answer[:after], *again, *answer[after:]]
+        return [*answer[:after], again, *answer[after:]], note
 
 
-@register("insert", family="message", main="message")
+@register("insert", family="message", main="message", may_stall=True)
 @attrs.frozen
 class Insert(Kind):
     """Put a message, or raw bytes, before or after others (once for each selected message).
@@ -186,20 +204,21 @@ class Insert(Kind):
         if self.before is not None and self.after is not None:
             raise ValueError("expected only one of before and after")
 
-    def apply(self, answer: Answer, strike: Strike) -> Answer:
+    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
         message = self.message
         if isinstance(message, Literal):
             message = message.build(strike.event)
         at = self.after if self.before is None else self.before
         at = "last" if at is None else at
+        answer = materialised(answer)
         places = set(selected(answer, at))
         if not selected(answer, "each") and at in ("first", "last", "each"):
-            return [*answer, message]
+            return [*answer, message], f"inserted {listed([message])}"
         changed: Answer = []
         for place, step in enumerate(answer):
             pair = [message, step] if self.before is not None else [step, message]
             changed += pair if place in places else [step]
-        return changed
+        return changed, f"inserted {listed([message], len(places))}" if places else ""
 
 
 # --- splitting ---------------------------------------------------------------------------------
@@ -217,13 +236,13 @@ def _pieces(value: Any) -> int | str:
 @register("split", family="message", main="size", events=("command",))
 @attrs.frozen
 class Split(Kind):
-    """Say in several chunks, or extents, what the truth says in one.
+    """Send in several chunks, or extents, what the correct reply has in one.
 
     Data and hole chunks become chunks of so many bytes; extents of a status chunk become runs of
     equal ones of that length. "holes" turns each aligned 512 zero bytes of a data chunk into part
     of a hole chunk, "random" draws the sizes, addressed. DONE stays on the last piece. A chunk or
-    extent gives at most 65536 pieces, the last of which takes what is left. A simple reply cannot
-    be split.
+    extent gives at most 65536 pieces, the last of which takes what is left, and a status chunk has
+    at most 2097152 extents in the end. A simple reply cannot be split.
 
     Example: do = { split = 512, at = "data" }
 
@@ -234,86 +253,46 @@ class Split(Kind):
     size: int | str = attrs.field(converter=_pieces)
     at: Selector = attrs.field(default="each", converter=selector)
 
-    def apply(self, answer: Answer, strike: Strike) -> Answer:
-        places = set(selected(answer, self.at))
-        random = strike.random()
+    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
+        answer = materialised(answer)
+        changed, notes = list(answer), list[str]()
+        for index, place in enumerate(selected(answer, self.at)):
+            step = answer[place]
+            if isinstance(step, Chunk):
+                changed[place], note = self._split(
+                    step, strike.address(str(index) if index else "")
+                )
+                notes += [note] if note else []
+        return changed, "; ".join(notes[:_MOST_NOTES])
 
-        def lengths() -> Iterator[int]:
-            while True:
-                yield self.size if isinstance(self.size, int) else random.randint(1, 2 * _SECTOR)
-
-        changed: Answer = []
-        for place, step in enumerate(answer):
-            if place in places and isinstance(step, Chunk):
-                changed += self._split(step, lengths())
-            else:
-                changed.append(step)
-        return changed
-
-    def _split(self, chunk: Chunk, lengths: Iterator[int]) -> list[Chunk]:
+    def _split(self, chunk: Chunk, address: str) -> tuple[Step, str]:
         body = chunk.body
         if isinstance(body, Status):
-            return [chunk if self.size == "holes" else _split_status(chunk, body, lengths)]
-        bodies: list[Data | Hole]
-        if isinstance(body, Data):
-            bodies = _holes(body) if self.size == "holes" else list(_split_data(body, lengths))
-        elif isinstance(body, Hole) and self.size != "holes":
-            runs = _runs(body.size, lengths)
-            bodies = [Hole(body.offset + start, stop - start) for start, stop in runs]
-        else:
-            return [chunk]
-        if len(bodies) < 2 and type(bodies[0]) is type(body):
-            return [chunk]
-        pieces = [attrs.evolve(chunk, body=piece, flags=chunk.flags & ~_DONE) for piece in bodies]
-        return [*pieces[:-1], attrs.evolve(pieces[-1], flags=chunk.flags)]
-
-
-def _runs(total: int, lengths: Iterator[int]) -> Iterator[tuple[int, int]]:
-    start = 0
-    for size in islice(lengths, _MAXIMUM_PIECES - 1):
-        if start + size >= total:
-            break
-        yield start, start + size
-        start += size
-    yield start, total
-
-
-def _split_data(body: Data, lengths: Iterator[int]) -> Iterator[Data]:
-    view = memoryview(body.data)
-    for start, stop in _runs(len(view), lengths):
-        yield Data(body.offset + start, view[start:stop])
+            if self.size == "holes":
+                return chunk, ""
+            after = _split_status(chunk, body, piece_lengths(self.size, address))
+            changes = [("extents", noun(chunk), chunk, after)] if after is not chunk else []
+            return after, field_changes(changes)
+        if not isinstance(body, Data) and (not isinstance(body, Hole) or self.size == "holes"):
+            return chunk, ""
+        pieces = SendPieces(chunk, self.size, address)
+        count = pieces.count()
+        if count > 1:
+            return pieces, f"split the {noun(chunk)} into {count}"
+        (only,) = pieces.messages()
+        return (only, f"replaced {noun(chunk)} by {noun(only)}") if only != chunk else (chunk, "")
 
 
 def _split_status(chunk: Chunk, body: Status, lengths: Iterator[int]) -> Chunk:
-    extents = [
-        Extent(stop - start, flags)
-        for total, flags in body.extents
-        for start, stop in _runs(total, lengths)
-    ]
+    extents: list[Extent] = []
+    for left, (total, flags) in zip(
+        range(len(body.extents) - 1, -1, -1), body.extents, strict=True
+    ):
+        most = min(MAXIMUM_PIECES, max(1, _MAXIMUM_EXTENTS - len(extents) - left))
+        extents += [Extent(stop - start, flags) for start, stop in runs(total, lengths, most)]
     if len(extents) == len(body.extents):
         return chunk
     return attrs.evolve(chunk, body=attrs.evolve(body, extents=extents))
-
-
-def _holes(body: Data) -> list[Data | Hole]:
-    """The data with its zero sectors as holes; sectors are counted from the export's start."""
-    view = memoryview(body.data)
-    bodies: list[Data | Hole] = []
-    begun, position, was_zero = 0, 0, None
-    while position < len(view):
-        stop = min(len(view), position + _SECTOR - (body.offset + position) % _SECTOR)
-        is_zero = not any(view[position:stop])
-        if was_zero is not None and is_zero != was_zero:
-            bodies.append(_run(body, view, begun, position, was_zero))
-            begun = position
-        was_zero, position = is_zero, stop
-    return [*bodies, _run(body, view, begun, position, bool(was_zero))]
-
-
-def _run(body: Data, view: memoryview, start: int, stop: int, zero: bool) -> Data | Hole:
-    if zero:
-        return Hole(body.offset + start, stop - start)
-    return Data(body.offset + start, view[start:stop])
 
 
 # --- order -------------------------------------------------------------------------------------
@@ -323,7 +302,7 @@ def _ends_reply(message: ServerMessage) -> bool:
     return isinstance(getattr(message, "body", None), (Ack, ErrorReply, NoneChunk))
 
 
-def _reordered(answer: Answer, at: Selector, order: list[int], travels: bool) -> Answer:
+def _reordered(answer: Answer, at: Selector, order: list[int], travels: bool) -> tuple[Answer, str]:
     """The answer with its selected messages in another order.
 
     Unless it `travels`, DONE goes from the chunk that had it to the one that is last now.
@@ -342,7 +321,8 @@ def _reordered(answer: Answer, at: Selector, order: list[int], travels: bool) ->
     changed = list(answer)
     for place, message in zip(places, moved, strict=True):
         changed[place] = message
-    return changed
+    shown = [str(index + 1) for index in order[:16]] + (["…"] if len(order) > 16 else [])
+    return changed, f"sent in the order {', '.join(shown)}" if changed != answer else ""
 
 
 def _movable(answer: Answer, at: Selector, travels: bool) -> tuple[int, int]:
@@ -355,7 +335,7 @@ def _movable(answer: Answer, at: Selector, travels: bool) -> tuple[int, int]:
 @register("shuffle", family="message", main="at")
 @attrs.frozen
 class Shuffle(Kind):
-    """Say the messages in another order, drawn by seed and never the honest one.
+    """Send the messages in another order, drawn by seed and never the correct one.
 
     What ends the reply stays at its end: an ack, a refusal, a none chunk, and DONE.
 
@@ -368,13 +348,14 @@ class Shuffle(Kind):
     at: Selector = attrs.field(default="each", converter=selector)
     travels: bool = attrs.field(default=False, converter=boolean)
 
-    def apply(self, answer: Answer, strike: Strike) -> Answer:
+    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
+        answer = materialised(answer)
         count, movable = _movable(answer, self.at, self.travels)
         if movable < 2:
-            return answer
-        honest = list(range(movable))
-        order, random = list(honest), strike.random()
-        while order == honest:
+            return answer, ""
+        correct = list(range(movable))
+        order, random = list(correct), strike.random()
+        while order == correct:
             random.shuffle(order)
         return _reordered(answer, self.at, order + list(range(movable, count)), self.travels)
 
@@ -382,7 +363,7 @@ class Shuffle(Kind):
 @register("reverse", family="message", main="at")
 @attrs.frozen
 class Reverse(Kind):
-    """Say the messages last to first.
+    """Send the messages last to first.
 
     What ends the reply stays at its end: an ack, a refusal, a none chunk, and DONE.
 
@@ -395,9 +376,10 @@ class Reverse(Kind):
     at: Selector = attrs.field(default="each", converter=selector)
     travels: bool = attrs.field(default=False, converter=boolean)
 
-    def apply(self, answer: Answer, strike: Strike) -> Answer:
+    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
+        answer = materialised(answer)
         count, movable = _movable(answer, self.at, self.travels)
         if movable < 2:
-            return answer
+            return answer, ""
         order = [*range(movable - 1, -1, -1), *range(movable, count)]
         return _reordered(answer, self.at, order, self.travels)

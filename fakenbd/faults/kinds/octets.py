@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, cast
+from typing import Any, cast
 
 import attrs
+from attrs.converters import optional
 
-from fakenbd.faults.answer import Answer, End, Ending, Paced, Stall, Step
+from fakenbd.faults.answer import Answer, End, Ending, Paced, Stall
+from fakenbd.faults.change_summary import apart, ended, pacing
 from fakenbd.faults.content import hex_bytes
 from fakenbd.faults.registry import Kind, register
-from fakenbd.faults.selection import Selector, is_message, optional_selector, selected
+from fakenbd.faults.selection import Selector, is_message, materialised, optional_selector, selected
 from fakenbd.faults.stream import carries_bytes, place_of, region, split_at, step_bytes
 from fakenbd.faults.strike import Strike
 from fakenbd.faults.values import duration, integer, one_of, positive
@@ -17,41 +19,37 @@ from fakenbd.protocol.messages import Raw, ServerMessage
 
 __all__ = ["Cut", "Dribble", "Garble"]
 
-_ENDINGS: Final = ("close", "reset", "half-close", "truncate", "stall")
+
+def _ending(value: Any) -> str:
+    return one_of(value, ("close", "reset", "half-close", "truncate", "stall"))
 
 
-def _then(value: Any) -> str:
-    return one_of(value, _ENDINGS)
-
-
-@register("cut", family="bytes", main="after")
+@register("cut", family="bytes", main="after", may_stall=True)
 @attrs.frozen
 class Cut(Kind):
-    """Send only the first bytes of the answer, then end the connection or fall silent.
+    """Send only the first bytes of the answer, then end the connection or send nothing more.
 
     Positions past the answer's end change nothing; its very end is a position too.
 
     Example: do = { cut = 7, then = "reset" }
 
     after: bytes that still leave; a negative number counts from the end (required)
-    then: "close", "reset", "half-close", "truncate" (no TLS goodbye) or "stall" (default "close")
+    then: "close", "reset", "half-close", "truncate" (no close_notify) or "stall" (default "close")
     at: count within these messages instead of the whole answer (default nothing)
     """
 
     after: int = attrs.field(converter=integer)
-    then: str = attrs.field(default="close", converter=_then)
+    then: str = attrs.field(default="close", converter=_ending)
     at: Selector | None = attrs.field(default=None, converter=optional_selector)
 
-    def apply(self, answer: Answer, strike: Strike) -> Answer:
+    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
         place = place_of(answer, self.at, self.after)
         if place is None:
-            return answer
+            return answer, ""
         head, _ = split_at(answer, place)
-        return [*head, _ending(self.then)]
-
-
-def _ending(then: str) -> Step:
-    return Stall() if then == "stall" else End(cast(Ending, then))
+        end = Stall() if self.then == "stall" else End(cast(Ending, self.then))
+        changed = [*head, end]
+        return changed, ended(answer, changed)
 
 
 def _mask(value: Any) -> bytes:
@@ -61,41 +59,44 @@ def _mask(value: Any) -> bytes:
     return data
 
 
-def _optional_mask(value: Any) -> bytes | None:
-    return None if value is None else _mask(value)
-
-
-def _optional_position(value: Any) -> int | None:
-    return None if value is None else integer(value)
-
-
-@register("garble", family="bytes", main="byte")
+@register("garble", family="bytes", main="byte", may_stall=True)
 @attrs.frozen
 class Garble(Kind):
     """Change bytes of the answer without changing their number.
 
     Without a position the places are drawn by seed, anywhere in the answer (or in the messages
-    that `at` names). Bytes that would lie past the end are left out.
+    that `at` names). Bytes past the end are left out.
 
     Example: do = { garble = 3, xor = "80" }
 
     byte: position of the first byte, from the end if negative; drawn if not given (default nothing)
-    xor: bytes to combine with the honest ones (default "ff")
-    overwrite: bytes to put over the honest ones, instead of xor (default nothing)
+    xor: bytes to combine with the correct ones (default "ff")
+    overwrite: bytes to put over the correct ones, instead of xor (default nothing)
     count: how many places are drawn where no position is given (default 1)
     at: count within these messages instead of the whole answer (default nothing)
     """
 
-    byte: int | None = attrs.field(default=None, converter=_optional_position)
+    byte: int | None = attrs.field(default=None, converter=optional(integer))
     xor: bytes = attrs.field(default=b"\xff", converter=_mask)
-    overwrite: bytes | None = attrs.field(default=None, converter=_optional_mask)
+    overwrite: bytes | None = attrs.field(default=None, converter=optional(_mask))
     count: int = attrs.field(default=1, converter=positive)
     at: Selector | None = attrs.field(default=None, converter=optional_selector)
 
-    def apply(self, answer: Answer, strike: Strike) -> Answer:
+    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
+        changed = answer
+        before: dict[int, int] = {}
+        after: dict[int, int] = {}
         for place in self._places(answer, strike):
-            answer = self._garbled(answer, place)
-        return answer
+            changed, correct, wrong = self._garbled(changed, place)
+            before = dict(enumerate(correct, place)) | before
+            after |= enumerate(wrong, place)
+        places = [place for place in sorted(before) if before[place] != after[place]]
+        if not places:
+            return answer, ""
+        first = places[0]
+        if len(places) > 1:
+            return changed, f"changed {len(places)} bytes, the first at {first}"
+        return changed, f"changed byte {first}: {before[first]:#04x} -> {after[first]:#04x}"
 
     def _places(self, answer: Answer, strike: Strike) -> list[int]:
         if self.byte is not None:
@@ -107,20 +108,19 @@ class Garble(Kind):
         span = range(*within)
         return sorted(strike.random().sample(span, min(self.count, len(span))))
 
-    def _garbled(self, answer: Answer, place: int) -> Answer:
+    def _garbled(self, answer: Answer, place: int) -> tuple[Answer, bytes, bytes]:
+        """The answer with the bytes at one place changed, and those bytes before and after."""
         mask = self.xor if self.overwrite is None else self.overwrite
         head, rest = split_at(answer, place)
         middle, tail = split_at(rest, len(mask))
         # What split_at parted is one run of bytes again, so that nothing else about it changes.
-        honest = b"".join(map(step_bytes, middle))
+        correct = b"".join(map(step_bytes, middle))
         if self.overwrite is None:
-            lie = bytes(left ^ right for left, right in zip(honest, mask, strict=False))
+            wrong = bytes(left ^ right for left, right in zip(correct, mask, strict=False))
         else:
-            lie = self.overwrite[: len(honest)]
-        if lie == honest:
-            return answer
+            wrong = self.overwrite[: len(correct)]
         aside = [step for step in middle if not carries_bytes(step)]
-        return _joined([*head, Raw(lie), *aside, *tail])
+        return _joined([*head, Raw(wrong), *aside, *tail]), correct, wrong
 
 
 def _joined(answer: Answer) -> Answer:
@@ -142,7 +142,7 @@ def _sizes(value: Any) -> int | tuple[int, ...]:
     return positive(value)
 
 
-@register("dribble", family="bytes", main="size")
+@register("dribble", family="bytes", main="size", breaks_must=False)
 @attrs.frozen
 class Dribble(Kind):
     """Send the bytes in small writes, each a segment of its own where the network lets it.
@@ -158,7 +158,8 @@ class Dribble(Kind):
     seconds: float = attrs.field(default=0.0, converter=duration)
     at: Selector | None = attrs.field(default=None, converter=optional_selector)
 
-    def apply(self, answer: Answer, strike: Strike) -> Answer:
+    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
+        answer = materialised(answer)
         places = None if self.at is None else set(selected(answer, self.at))
         changed: Answer = []
         run: list[ServerMessage] = []
@@ -168,7 +169,15 @@ class Dribble(Kind):
                 continue
             changed += [*self._paced(run), step]
             run = []
-        return changed + self._paced(run)
+        changed += self._paced(run)
+        paced = next((step for step in changed if isinstance(step, Paced) and step.messages), None)
+        return changed, "" if paced is None else self._pacing(paced)
+
+    def _pacing(self, paced: Paced) -> str:
+        if isinstance(self.size, int):
+            return pacing(self.size, self.seconds)
+        sizes = ", ".join(str(len(write)) for write in paced.writes())
+        return f"sent in writes of {sizes} bytes{apart(self.seconds)}"
 
     def _paced(self, run: list[ServerMessage]) -> Answer:
         data = b"".join(map(step_bytes, run))

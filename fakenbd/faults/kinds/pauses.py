@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import attrs
 
-from fakenbd.faults.answer import Answer, Hold, Paced, Pause, Stall, Step
+from fakenbd.faults.answer import Answer, Hold, Paced, Pause, Stall
+from fakenbd.faults.change_summary import counted, ended, pacing
 from fakenbd.faults.registry import Kind, register
-from fakenbd.faults.selection import Selector, is_message, optional_selector, selected
+from fakenbd.faults.selection import Selector, is_message, materialised, optional_selector, selected
 from fakenbd.faults.stream import place_of, split_at, step_bytes
 from fakenbd.faults.strike import Strike
 from fakenbd.faults.values import byte_size, duration, integer, positive, shown
@@ -18,8 +20,10 @@ __all__ = ["Delay", "HoldKind", "Rate", "StallKind"]
 
 _WRITES_A_SECOND: Final = 50
 
+_Wait = TypeVar("_Wait", Pause, Hold)
 
-@register("delay", family="time", main="seconds")
+
+@register("delay", family="time", main="seconds", breaks_must=False)
 @attrs.frozen
 class Delay(Kind):
     """Let time pass before the answer leaves, or before some of its messages.
@@ -37,27 +41,38 @@ class Delay(Kind):
     jitter: float = attrs.field(default=0.0, converter=duration)
     at: Selector | None = attrs.field(default=None, converter=optional_selector)
 
-    def apply(self, answer: Answer, strike: Strike) -> Answer:
+    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
         if not self.seconds + self.jitter:
-            return answer
+            return answer, ""
         random = strike.random()
 
-        def pause() -> Step:
+        def pause() -> Pause:
             more = self.jitter * random.random() if self.jitter else 0.0
             return Pause(self.seconds + more)
 
-        return _before(answer, self.at, pause)
+        return _before(answer, self.at, pause, lambda step: f"delayed by {step.seconds:g} s")
 
 
-def _before(answer: Answer, at: Selector | None, wait: Callable[[], Step]) -> Answer:
+def _before(
+    answer: Answer, at: Selector | None, wait: Callable[[], _Wait], words: Callable[[_Wait], str]
+) -> tuple[Answer, str]:
     """The answer with a wait before it, or before each of the selected messages."""
     if at is None:
-        return [wait(), *answer]
+        first = wait()
+        return [first, *answer], words(first)
+    answer = materialised(answer)
     places = set(selected(answer, at))
     changed: Answer = []
+    notes: Counter[str] = Counter()
     for place, step in enumerate(answer):
-        changed += [wait(), step] if place in places else [step]
-    return changed
+        if place in places:
+            waiting = wait()
+            notes[words(waiting)] += 1
+            changed.append(waiting)
+        changed.append(step)
+    return changed, "; ".join(
+        note if times == 1 else f"{note}, {times} times" for note, times in notes.items()
+    )
 
 
 def _replies(value: Any) -> int | None:
@@ -68,7 +83,7 @@ def _replies(value: Any) -> int | None:
     return positive(value)
 
 
-@register("hold", family="time", main="replies")
+@register("hold", family="time", main="replies", breaks_must=False)
 @attrs.frozen
 class HoldKind(Kind):
     """Keep the answer back until other answers have left, or until the conversation is idle.
@@ -86,11 +101,16 @@ class HoldKind(Kind):
     idle: float = attrs.field(default=0.05, converter=duration)
     at: Selector | None = attrs.field(default=None, converter=optional_selector)
 
-    def apply(self, answer: Answer, strike: Strike) -> Answer:
-        return _before(answer, self.at, lambda: Hold(self.replies, self.idle))
+    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
+        if self.replies is None:
+            note = "held until idle"
+        else:
+            note = f"held until {counted(self.replies, 'other answer')} left"
+        hold = Hold(self.replies, self.idle)
+        return _before(answer, self.at, lambda: hold, lambda _: note)
 
 
-@register("stall", family="time", main="byte")
+@register("stall", family="time", main="byte", may_stall=True)
 @attrs.frozen
 class StallKind(Kind):
     """Never go on with the answer. In mid-message that silences the whole connection.
@@ -104,12 +124,13 @@ class StallKind(Kind):
     byte: int = attrs.field(default=0, converter=integer)
     at: Selector | None = attrs.field(default=None, converter=optional_selector)
 
-    def apply(self, answer: Answer, strike: Strike) -> Answer:
+    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
         place = place_of(answer, self.at, self.byte)
         if place is None:
-            return answer
+            return answer, ""
         head, _ = split_at(answer, place)
-        return [*head, Stall()]
+        changed = [*head, Stall()]
+        return changed, ended(answer, changed)
 
 
 def _rate(value: Any) -> int:
@@ -119,7 +140,7 @@ def _rate(value: Any) -> int:
     return rate
 
 
-@register("rate", family="time", main="rate")
+@register("rate", family="time", main="rate", breaks_must=False)
 @attrs.frozen
 class Rate(Kind):
     """Send the answer slowly, in about fifty writes a second, or one byte at a time below that.
@@ -131,9 +152,12 @@ class Rate(Kind):
 
     rate: int = attrs.field(converter=_rate)
 
-    def apply(self, answer: Answer, strike: Strike) -> Answer:
+    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
         size = max(1, self.rate // _WRITES_A_SECOND)
-        return [
+        answer = materialised(answer)
+        changed: Answer = [
             Paced(step_bytes(step), size, size / self.rate, (step,)) if is_message(step) else step  # type: ignore[arg-type]
             for step in answer
         ]
+        is_paced = any(map(is_message, answer))
+        return changed, pacing(size, size / self.rate) if is_paced else ""

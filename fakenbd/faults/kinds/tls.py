@@ -1,12 +1,13 @@
-"""Lies about TLS: the handshake that STARTTLS begins, and the goodbye that is left out."""
+"""Faults of TLS: in the TLS handshake that STARTTLS begins, and an end without close_notify."""
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import attrs
 
 from fakenbd.faults.answer import Answer, End, Stall, StartTLS, Step
+from fakenbd.faults.change_summary import counted, ended, listed
 from fakenbd.faults.literal import Literal, literal
 from fakenbd.faults.registry import Kind, register
 from fakenbd.faults.strike import Strike
@@ -23,31 +24,30 @@ __all__ = [
     "TLSVersion",
 ]
 
-_CERTIFICATES: Final = ("expired", "wrong-host", "untrusted", "self-signed")
-_INSTEAD: Final = ("clear", "silence", "close", "reset")
-_VERSIONS: Final = ("1.0", "1.1", "1.2", "1.3")
-
 
 def _certificate(value: Any) -> str:
-    return one_of(value, _CERTIFICATES)
-
-
-def _version(value: Any) -> str:
-    return one_of(value, _VERSIONS)
+    return one_of(value, ("expired", "wrong-host", "untrusted", "self-signed"))
 
 
 def _instead(value: Any) -> str:
-    return one_of(value, _INSTEAD)
+    return one_of(value, ("clear", "silence", "close", "reset"))
 
 
-def _starting(answer: Answer, step: Step | None = None, **changes: Any) -> Answer:
+def _version(value: Any) -> str:
+    return one_of(value, ("1.0", "1.1", "1.2", "1.3"))
+
+
+def _starting(
+    answer: Answer, note: str, step: Step | None = None, **changes: Any
+) -> tuple[Answer, str]:
     """The answer with its StartTLS step changed, or replaced by `step`."""
-    return [
+    changed = [
         (attrs.evolve(each, **changes) if step is None else step)
         if isinstance(each, StartTLS)
         else each
         for each in answer
     ]
+    return changed, note if changed != answer else ""
 
 
 @register("certificate", family="tls", main="certificate", events=("option",))
@@ -62,8 +62,9 @@ class Certificate(Kind):
 
     certificate: str = attrs.field(converter=_certificate)
 
-    def apply(self, answer: Answer, strike: Strike) -> Answer:
-        return _starting(answer, certificate=self.certificate)
+    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
+        note = f"began TLS with certificate {self.certificate}"
+        return _starting(answer, note, certificate=self.certificate)
 
 
 @register("plaintext-after-ack", family="tls", main="message", events=("option",))
@@ -78,17 +79,17 @@ class PlaintextAfterAck(Kind):
 
     message: Literal | ServerMessage = attrs.field(converter=literal)
 
-    def apply(self, answer: Answer, strike: Strike) -> Answer:
+    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
         message = self.message
         if isinstance(message, Literal):
             message = message.build(strike.event)
         changed: Answer = []
         for step in answer:
             changed += [message, step] if isinstance(step, StartTLS) else [step]
-        return changed
+        return changed, f"inserted {listed([message])}" if changed != answer else ""
 
 
-@register("no-handshake", family="tls", main="instead", events=("option",))
+@register("no-handshake", family="tls", main="instead", events=("option",), may_stall=True)
 @attrs.frozen
 class NoHandshake(Kind):
     """Acknowledge STARTTLS and do not begin TLS.
@@ -100,12 +101,13 @@ class NoHandshake(Kind):
 
     instead: str = attrs.field(default="clear", converter=_instead)
 
-    def apply(self, answer: Answer, strike: Strike) -> Answer:
+    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
         if self.instead == "clear":
-            return _starting(answer, skip=True)
+            return _starting(answer, "went on in clear instead of TLS", skip=True)
         if self.instead == "silence":
-            return _starting(answer, Stall())
-        return _starting(answer, End("reset" if self.instead == "reset" else "close"))
+            return _starting(answer, "stalled instead of TLS", Stall())
+        end = End("reset" if self.instead == "reset" else "close")
+        return _starting(answer, f"{end.how} instead of TLS", end)
 
 
 @register("tls-version", family="tls", main="version", events=("option",))
@@ -120,8 +122,8 @@ class TLSVersion(Kind):
 
     version: str = attrs.field(converter=_version)
 
-    def apply(self, answer: Answer, strike: Strike) -> Answer:
-        return _starting(answer, version=self.version)
+    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
+        return _starting(answer, f"began TLS with version {self.version}", version=self.version)
 
 
 @register("keep-state", family="tls", events=("option",))
@@ -132,8 +134,8 @@ class KeepState(Kind):
     Example: do = { keep-state = true }
     """
 
-    def apply(self, answer: Answer, strike: Strike) -> Answer:
-        return _starting(answer, keep=True)
+    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
+        return _starting(answer, "kept what was negotiated before TLS", keep=True)
 
 
 @register("abort-handshake", family="tls", main="after", events=("option",))
@@ -148,14 +150,15 @@ class AbortHandshake(Kind):
 
     after: int = attrs.field(default=0, converter=whole)
 
-    def apply(self, answer: Answer, strike: Strike) -> Answer:
-        return _starting(answer, abort=self.after)
+    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
+        note = f"ended the TLS handshake after {counted(self.after, 'byte')}"
+        return _starting(answer, note, abort=self.after)
 
 
 @register("no-close-notify", family="tls", events=("greeting", "option", "command"))
 @attrs.frozen
 class NoCloseNotify(Kind):
-    """End the connection without TLS's goodbye, as a truncation attack would.
+    """End the connection without close_notify, as a truncation attack would.
 
     Where the answer does not end the connection, this does, after it. To end in the middle of an
     answer, see `cut` with then = "truncate".
@@ -163,10 +166,11 @@ class NoCloseNotify(Kind):
     Example: do = { no-close-notify = true }
     """
 
-    def apply(self, answer: Answer, strike: Strike) -> Answer:
+    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
         ends = [step for step in answer if isinstance(step, End)]
         reading = ends[0].reading if ends else 0
-        return [
+        changed = [
             *(step for step in answer if not isinstance(step, End)),
             End("truncate", reading),
         ]
+        return changed, ended(answer, changed)
