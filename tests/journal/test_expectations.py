@@ -8,7 +8,7 @@ import pytest
 from fakenbd.errors import ExpectationError
 from fakenbd.journal import Ended, Heard, Journal, Said, Violated, Waiter
 from fakenbd.protocol.messages import Request
-from tests.journal.conversation import recorded, sample
+from tests.journal.conversation import heard, recorded, sample
 
 FOUND: list[tuple[dict[str, Any], list[int]]] = [
     ({"command": "read"}, [16, 20]),
@@ -92,14 +92,14 @@ def test_order() -> None:
 def small() -> Journal:
     journal = Journal(lambda: 0.0)
     for cookie, (offset, length) in enumerate([(0, 512), (4096, 512), (4096, 1024), (0, 7)]):
-        journal.heard(1, Request(0, cookie, offset, length))
+        heard(journal, 1, Request(0, cookie, offset, length))
     return journal
 
 
 def numbers(count: int) -> Journal:
     journal = Journal(lambda: 0.0)
     for cookie in range(count):
-        journal.heard(1, Request(3, cookie))
+        heard(journal, 1, Request(3, cookie))
     return journal
 
 
@@ -286,7 +286,7 @@ def test_a_failure_explains_itself(
 MISUSED: list[tuple[dict[str, Any], str]] = [
     (
         {"ofset": 1},
-        "there is no condition 'ofset'; did you mean 'offset'? (known are about, by, change,"
+        "there is no condition 'ofset'; did you mean 'offset'? (known are about, at, by, change,"
         " command, connection, cookie, data, detail, digest, error, fault, flags, how, info,"
         " kinds, length, level, name, occurrence, offset, option, peer, rule, sentence, text,"
         " transport, type)",

@@ -32,7 +32,7 @@ from fakenbd.protocol.messages import (
     Status,
 )
 from fakenbd.protocol.text import quoted, visible
-from tests.journal.conversation import recorded
+from tests.journal.conversation import heard, recorded, said
 
 WHOLE = r"""
   0.001  #1  -- connected over tcp from 127.0.0.1:41873 to 127.0.0.1:10809
@@ -257,16 +257,16 @@ def test_messages_in_words(case: Words) -> None:
     journal = Journal(lambda: 0.0)
     message = case.message
     if case.words.startswith("C>"):
-        journal.heard(1, message)  # type: ignore[arg-type]
+        heard(journal, 1, message)  # type: ignore[arg-type]
     else:
-        journal.said(1, message)  # type: ignore[arg-type]
+        said(journal, 1, message)  # type: ignore[arg-type]
     assert phrase(journal[0]) == case.words
 
 
 def test_bytes_that_are_let_go_are_counted_still() -> None:
     journal = Journal(lambda: 0.0, payload_limit=300)
-    journal.heard(1, Raw(b"a" * 300))
-    journal.heard(1, Raw(b"b" * 300))
+    heard(journal, 1, Raw(b"a" * 300))
+    heard(journal, 1, Raw(b"b" * 300))
     assert [phrase(entry) for entry in journal] == [
         "C> raw 300 bytes",
         "C> raw 300 bytes: 62 62 62 62 62 62 62 62 62 62 62 62 62 62 62 62 …",
