@@ -235,6 +235,7 @@ class Journal(Expectations):
         broken = self._violators.setdefault(connection, Counter())
         broken[rule] += 1
         if broken[rule] > _LISTED:
+            self._notify()
             return None
         if broken[rule] == _LISTED:
             sentence += f" (from here on {rule} is only counted on this connection)"
@@ -375,8 +376,11 @@ class Journal(Expectations):
             self._close(sink)
             self.failed(None, f"{sink} is given up: {error.strerror or error}")
         if self._subscribers:
-            for callback in tuple(self._subscribers):
-                callback()
+            self._notify()
+
+    def _notify(self) -> None:
+        for callback in tuple(self._subscribers):
+            callback()
 
     def _feed(self, record: Record) -> list[tuple[Sink, OSError]]:
         broken = []

@@ -18,6 +18,7 @@ from fakenbd.journal import (
     Payload,
     Said,
     Totals,
+    Violated,
 )
 from fakenbd.protocol.constants import Command
 from fakenbd.protocol.decode import decode_reply, decode_request
@@ -472,6 +473,25 @@ def test_subscribers_are_told_after_each_record() -> None:
     unsubscribe()
     one.failed(None, "not seen")
     assert seen == [1, 2]
+
+
+def test_the_ninth_violation_of_a_rule_on_a_connection_is_only_counted() -> None:
+    one = journal()
+    seen: list[int] = []
+    one.subscribe(lambda: seen.append(len(one)))
+
+    def broken(connection: int, rule: str) -> int | None:
+        return one.violated(connection, rule, "MUST", "it did", at=7)
+
+    assert [broken(1, "C-95") for _ in range(10)] == [*range(8), None, None]
+    assert [broken(1, "C-96"), broken(2, "C-95")] == [8, 9]
+    assert seen == [*range(1, 9), 8, 8, 9, 10]
+    sentences = [entry.sentence for entry in one.select(Violated)]  # type: ignore[union-attr]
+    assert sentences[7] == "it did (from here on C-95 is only counted on this connection)"
+    assert sentences[:7] + sentences[8:] == ["it did"] * 9
+    one.ended(1, "client", "EOF")
+    assert broken(1, "C-95") == 11
+    assert one.totals.violations == {"C-95": 12, "C-96": 1}
 
 
 # --- the rest ------------------------------------------------------------------------------------

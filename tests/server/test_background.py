@@ -112,7 +112,8 @@ def test_the_deadline_is_one_however_much_else_comes(monkeypatch: pytest.MonkeyP
             def set(self) -> None:
                 pass
 
-            clear = set
+            def clear(self) -> None:
+                pass
 
             def wait(self, left: float) -> bool:
                 nonlocal seconds
