@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from struct import Struct
-from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Final, TypeAlias, TypeVar
 
 import attrs
 
@@ -43,10 +42,12 @@ _DATA: Final = int(ChunkType.OFFSET_DATA).to_bytes(2, "big")
 class Exchange:
     """Consecutive plain READs and WRITEs as they came, and the replies to them, in order.
 
-    `headers` are those of all requests, `payloads` those of the WRITEs, each in pieces, and None
-    once they were let go; `buffers` are as in `SaidBatch`. Where there are none, all requests are
-    READs that succeeded, and their content is read from the `source` again. `count` is of requests
-    and replies together; `at` and `said_at` are the stream offsets of the first of each.
+    `headers` are those of all requests, `payloads` those of the WRITEs, each in pieces. `buffers`
+    are for each reply a header, then content where a READ succeeded. A `light` exchange has no
+    payloads any more, and its buffers are the headers alone. Where there are no buffers at all, the
+    requests are READs that succeeded, and their content is read from the `source` again.
+    `count` is of requests and replies together; `at` and `said_at` are the stream offsets of the
+    first of each.
     """
 
     index: int
@@ -54,7 +55,7 @@ class Exchange:
     connection: int
     count: int
     headers: Buffer
-    payloads: Sequence[Sequence[Buffer]] | None
+    payloads: Sequence[Sequence[Buffer]]
     buffers: Sequence[Buffer]
     extended: bool
     structured: bool
@@ -63,66 +64,112 @@ class Exchange:
     said_at: int
     bulk: int
     fixed: int
-    _light: bool = False
-    _parts: tuple[HeardBatch, SaidBatch] | None = None
+    light: bool = False
+    _heard: tuple[Heard, ...] | None = None
+    _said: tuple[Said, ...] | None = None
 
-    def parts(self) -> tuple[HeardBatch, SaidBatch]:
-        parts = self._parts
-        if parts is None:
-            count = self.count // 2
-            index, time, connection = self.index, self.time, self.connection
-            heard = HeardBatch(
-                index, time, connection, count, self.at, self.headers, self.payloads, self.extended
-            )
-            said = SaidBatch(
-                index + count,
-                time,
-                connection,
-                count,
-                self.said_at,
-                heard,
-                self.buffers,
-                self.structured,
-                None if self.buffers else self.source,
-                self._light,
-            )
-            self._parts = parts = heard, said
-        return parts
+    def heard(self) -> tuple[Heard, ...]:
+        """The requests."""
+        entries = self._heard
+        if entries is None:
+            self._heard = entries = tuple(self._decode_requests())
+        return entries
+
+    def said(self) -> tuple[Said, ...]:
+        """The replies."""
+        entries = self._said
+        if entries is None:
+            self._said = entries = tuple(self._decode_replies())
+        return entries
 
     def entries(self) -> Sequence[Heard | Said]:
-        heard, said = self.parts()
-        return *heard.entries(), *said.entries()
+        return *self.heard(), *self.said()
+
+    def parts(self) -> tuple[HeardBatch, SaidBatch]:
+        index, time, connection, count = self.index, self.time, self.connection, self.count // 2
+        return (
+            HeardBatch(index, time, connection, count, self),
+            SaidBatch(index + count, time, connection, count, self),
+        )
 
     def lighter(self) -> Exchange:
         if not self.bulk:
             return self
-        headers = self._reply_headers()
-        parts = self._parts
-        if parts is not None:
-            heard, said = parts
-            heard = attrs.evolve(heard, payloads=None, entries=_light(heard.decoded))
-            said = attrs.evolve(
-                said, batch=heard, buffers=headers, light=True, entries=_light(said.decoded)
-            )
-            parts = heard, said
         return Exchange(
             self.index,
             self.time,
             self.connection,
             self.count,
             self.headers,
-            None,
-            headers,
+            (),
+            self._reply_headers(),
             self.extended,
             self.structured,
-            None,
+            self.source,
             self.at,
             self.said_at,
             0,
             self.fixed,
             True,
-            parts,
+            _light(self._heard),
+            _light(self._said),
         )
+
+    def requests(self) -> Iterator[Request]:
+        """The requests without their payloads."""
+        for _, flags, command, cookie, offset, length in self._headers():
+            yield Request(command, cookie, offset, length, flags, extended=self.extended)
+
+    def _headers(self) -> Iterator[tuple[int, ...]]:
+        form = layout.EXTENDED_REQUEST if self.extended else layout.COMPACT_REQUEST
+        return form.iter_unpack(self.headers)
+
+    def _decode_requests(self) -> Iterator[Heard]:
+        size = len(self.headers) // (self.count // 2)
+        payloads = iter(self.payloads)
+        at = self.at
+        for index, request in enumerate(self.requests(), self.index):
+            payload = None
+            if request.command == _WRITE:
+                data = None if self.light else _joined(next(payloads))
+                payload = Payload(request.length, data) if request.length else None
+            yield Heard(index, self.time, self.connection, request, payload, at)
+            at += size + (payload.length if payload is not None else 0)
+
+    def _decode_replies(self) -> Iterator[Said]:
+        first, at = self.index + self.count // 2, self.said_at
+        replies = self._replies() if self.buffers else self._read_again()
+        for place, (reply, payload, size) in enumerate(replies):
+            index, about = first + place, self.index + place
+            yield Said(index, self.time, self.connection, reply, payload, at, about)
+            at += size + (payload.length if payload is not None else 0)
+
+    def _replies(self) -> Iterator[tuple[_Reply, Payload | None, int]]:
+        """Each reply without its content, the content, and the length of the header."""
+        buffers = iter(self.buffers)
+        for request in self.requests():
+            header = next(buffers)
+            reply, length = _decode_header(header, request)
+            payload = None
+            if length is not None:
+                data = None if self.light else next(buffers)
+                payload = Payload(length, data) if length else None
+            yield reply, payload, len(header)
+
+    def _read_again(self) -> Iterator[tuple[_Reply, Payload | None, int]]:
+        """The same, with content that is read when somebody asks for it."""
+        assert self.source is not None, "what has no source keeps its buffers"
+        form = layout.EXTENDED_CHUNK if self.extended else layout.STRUCTURED_CHUNK
+        for request in self.requests():
+            cookie, offset, length = request.cookie, request.offset, request.length
+            payload = Payload(length, partial(self.source, offset, length))
+            if self.structured:
+                asked = offset if self.extended else None
+                body = Data(offset, b"")
+                chunk = Chunk(cookie, body, ChunkFlag.DONE.value, request_offset=asked)
+                yield chunk, payload, form.size + layout.U64.size
+            else:
+                yield SimpleReply(cookie), payload, layout.SIMPLE_REPLY.size
 
     def _reply_headers(self) -> Sequence[Buffer]:
         each, rest = divmod(len(self.buffers), self.count // 2)
@@ -130,7 +177,7 @@ class Exchange:
             # All with content, or none, as nearly always: nobody need look into them.
             return self.buffers[::each]
         headers, buffers = [], iter(self.buffers)
-        for _, _, command, *_ in _form(self.extended).iter_unpack(self.headers):
+        for _, _, command, *_ in self._headers():
             header = next(buffers)
             headers.append(header)
             if _has_content(header, command):
@@ -140,56 +187,26 @@ class Exchange:
 
 @attrs.define(eq=False)
 class HeardBatch:
-    """The requests of an exchange.
-
-    `payloads` are those of the WRITEs, each in pieces, and None once they were let go.
-    """
+    """The requests of an exchange."""
 
     index: int
     time: float
     connection: int
     count: int
-    at: int
-    headers: Buffer
-    payloads: Sequence[Sequence[Buffer]] | None
-    extended: bool
-    outgoing: bool = False
-    decoded: Sequence[Heard] | None = attrs.field(default=None, alias="entries")
+    exchange: Exchange
+    outgoing: ClassVar = False
 
     def entries(self) -> Sequence[Heard]:
-        entries = self.decoded
-        if entries is None:
-            self.decoded = entries = tuple(self._decode())
-        return entries
-
-    def requests(self) -> Iterator[Request]:
-        """The requests without their payloads, to pair replies with."""
-        for _, flags, command, cookie, offset, length in _form(self.extended).iter_unpack(
-            self.headers
-        ):
-            yield Request(command, cookie, offset, length, flags, extended=self.extended)
-
-    def _decode(self) -> Iterator[Heard]:
-        payloads = iter(self.payloads or ())
-        at = self.at
-        for index, request in enumerate(self.requests(), self.index):
-            payload = None
-            if request.command == _WRITE:
-                pieces = next(payloads, None)
-                if request.length:
-                    data = None if pieces is None else _joined(pieces)
-                    payload = Payload(request.length, data)
-            yield Heard(index, self.time, self.connection, request, payload, at)
-            at += _form(self.extended).size + (payload.length if payload is not None else 0)
+        return self.exchange.heard()
 
     def wire(self) -> Sequence[Buffer]:
-        if not self.payloads:
-            return (self.headers,)
-        view = memoryview(self.headers)
+        view = memoryview(self.exchange.headers)
+        if not self.exchange.payloads:
+            return (view,)
         size = len(view) // self.count
-        payloads = iter(self.payloads)
+        payloads = iter(self.exchange.payloads)
         buffers: list[Buffer] = []
-        for position, request in enumerate(self.requests()):
+        for position, request in enumerate(self.exchange.requests()):
             buffers.append(view[position * size : (position + 1) * size])
             if request.command == _WRITE:
                 buffers += next(payloads)
@@ -198,74 +215,23 @@ class HeardBatch:
 
 @attrs.define(eq=False)
 class SaidBatch:
-    """The replies of an exchange: for each a header, then content where a READ succeeded.
-
-    Once it is `light` the content is gone, and `buffers` are the headers alone. With a `source`
-    there are no buffers: every reply is a whole READ's.
-    """
+    """The replies of an exchange."""
 
     index: int
     time: float
     connection: int
     count: int
-    at: int
-    batch: HeardBatch
-    buffers: Sequence[Buffer]
-    structured: bool
-    source: Source | None
-    light: bool
-    outgoing: bool = True
-    decoded: Sequence[Said] | None = attrs.field(default=None, alias="entries")
+    exchange: Exchange
+    outgoing: ClassVar = True
 
     def entries(self) -> Sequence[Said]:
-        entries = self.decoded
-        if entries is None:
-            self.decoded = entries = tuple(self._decode())
-        return entries
+        return self.exchange.said()
 
     def wire(self) -> Sequence[Buffer]:
-        return self.buffers
-
-    def _decode(self) -> Iterator[Said]:
-        replies = self._replies() if self.source is None else self._read_again(self.source)
-        at, about = self.at, self.batch.index
-        for place, (reply, payload, size) in enumerate(replies):
-            yield Said(
-                self.index + place, self.time, self.connection, reply, payload, at, about + place
-            )
-            at += size + (payload.length if payload is not None else 0)
-
-    def _replies(self) -> Iterator[tuple[_Reply, Payload | None, int]]:
-        """Each reply without its content, the content, and the length of the header."""
-        buffers = iter(self.buffers)
-        for request in self.batch.requests():
-            header = next(buffers)
-            reply, length = _decode_header(header, request)
-            payload = None
-            if length is not None:
-                data = None if self.light else next(buffers)
-                payload = Payload(length, data) if length else None
-            yield reply, payload, len(header)
-
-    def _read_again(self, source: Source) -> Iterator[tuple[_Reply, Payload | None, int]]:
-        form = layout.EXTENDED_CHUNK if self.batch.extended else layout.STRUCTURED_CHUNK
-        for request in self.batch.requests():
-            cookie, offset, length = request.cookie, request.offset, request.length
-            payload = Payload(length, partial(source, offset, length))
-            if self.structured:
-                asked = offset if self.batch.extended else None
-                body = Data(offset, b"")
-                chunk = Chunk(cookie, body, ChunkFlag.DONE.value, request_offset=asked)
-                yield chunk, payload, form.size + layout.U64.size
-            else:
-                yield SimpleReply(cookie), payload, layout.SIMPLE_REPLY.size
+        return self.exchange.buffers
 
 
-def _form(extended: bool) -> Struct:
-    return layout.EXTENDED_REQUEST if extended else layout.COMPACT_REQUEST
-
-
-def _light(entries: Sequence[_Entry] | None) -> Sequence[_Entry] | None:
+def _light(entries: tuple[_Entry, ...] | None) -> tuple[_Entry, ...] | None:
     return None if entries is None else tuple(entry.lighter() for entry in entries)
 
 
