@@ -272,6 +272,7 @@ def test_a_journal_is_written_and_explained(tmp_path: Path) -> None:
     assert told.stdout.startswith("profile quirks/qemu-odd-tail, seed ")
     assert "C> NBD_OPT_GO" in told.stdout
     assert told.stdout.endswith("-- the client ended the connection: DISC\n")
+    assert "[1]  @0  <S greeting" in fakenbd("explain", "--links", str(journal)).stdout
 
 
 @pytest.fixture

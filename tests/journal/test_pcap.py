@@ -138,9 +138,9 @@ def test_strikes_and_violations_are_comments(capture: Capture) -> None:
     sample(capture.journal)
     assert fields(capture.path, "frame.comment", select="frame.comment") == [
         ("✗ C-14 MUST: NBD_OPT_LIST came with data (about entry 8)",),
-        ("⚡ 'second read fails' (1st): error 0 -> NBD_EIO",),
+        ("⚡ 'second read fails' (1st): error 0 -> NBD_EIO (about entry 16)",),
         (
-            "⚡ 'odd tail' (12th): extents,"
+            "⚡ 'odd tail' (12th): extents (about entry 25),"
             "✗ C-89 SHOULD: the range was asked for twice (about entry 20)",
         ),
     ]

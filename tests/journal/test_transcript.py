@@ -3,7 +3,7 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from fakenbd.journal import Failed, Heard, Journal, Said, Struck
+from fakenbd.journal import Entry, Failed, Heard, Journal, Said, Struck, Violated
 from fakenbd.journal.transcript import phrase, transcript
 from fakenbd.protocol.messages import (
     Ack,
@@ -77,6 +77,46 @@ WHOLE = r"""
 
 def test_a_whole_session() -> None:
     assert transcript(recorded().entries()) == WHOLE
+
+
+LINKED = r"""
+▸ 0.017  #1  [16]  @117  C> NBD_CMD_READ cookie 7 offset 4096 length 512
+  0.018  #1  [17]  @247  <S simple reply cookie 7 NBD_EIO -> [16]
+             [18]        ⚡ 'second read fails' (1st): error 0 -> NBD_EIO -> [16]
+  0.020  #2  [19]        -- connected over unix
+"""
+
+
+def test_links() -> None:
+    around = transcript(recorded().entries(), around=16, limit=6, links=True)
+    assert around.splitlines()[4:-1] == LINKED.splitlines()[1:]
+    whole = transcript(recorded().entries(), links=True)
+    assert (
+        "  0.030  #1  [29]        ✗ C-89 SHOULD: the range was asked for twice -> [20]\n" in whole
+    )
+
+
+def cut(about: int) -> Struck:
+    return Struck(9, 0.0, 1, "x", ["cut"], 2, "gone", about)
+
+
+def broken(about: int | None, at: int | None = None) -> Violated:
+    return Violated(9, 0.0, 1, "C-130", "MUST", "more came", about, at)
+
+
+MARGINS: list[tuple[Entry, str]] = [
+    (cut(0), "⚡ 'x' (2nd): gone (about NBD_CMD_DISC cookie 1)"),
+    (cut(1), "⚡ 'x' (2nd): gone"),
+    (broken(None, 28), "✗ C-130 MUST: more came (at byte 28)"),
+    (broken(1, 28), "✗ C-130 MUST: more came"),
+    (broken(7), "✗ C-130 MUST: more came (about entry 7)"),
+]
+
+
+@pytest.mark.parametrize(("entry", "words"), MARGINS)
+def test_what_an_entry_is_about(entry: Entry, words: str) -> None:
+    before = [Heard(0, 0.0, 1, Request(2, 1)), Heard(1, 0.0, 1, Request(2, 2), None, 28)]
+    assert transcript([*before, entry]).splitlines()[-1].strip() == words
 
 
 def test_around_an_entry_and_the_end() -> None:
