@@ -314,7 +314,8 @@ class Struck(_Happening):
 class Violated(_Happening):
     """The client broke an obligation; `about` is the index of the offending entry.
 
-    `at` is where in its bytes the offending message begins, None if that is unknown.
+    `at` is where in its bytes the offending message begins, None if that is unknown. After one that
+    is the `last`, the rule's violations on this connection are counted, but are no entries.
     """
 
     kind: ClassVar = "violated"
@@ -325,6 +326,7 @@ class Violated(_Happening):
     sentence: str
     about: int | None = None
     at: int | None = None
+    last: bool = False
 
 
 @attrs.frozen

@@ -237,9 +237,10 @@ class Journal(Expectations):
         if broken[rule] > _LISTED:
             self._notify()
             return None
-        if broken[rule] == _LISTED:
-            sentence += f" (from here on {rule} is only counted on this connection)"
-        return self._happened(Violated(*self._stamp(connection), rule, level, sentence, about, at))
+        last = broken[rule] == _LISTED
+        return self._happened(
+            Violated(*self._stamp(connection), rule, level, sentence, about, at, last)
+        )
 
     def ended(self, connection: int, by: str, how: str, detail: str = "") -> int:
         """The connection ended, by "client" or "server"; `how` as in `Ended`."""

@@ -222,6 +222,8 @@ def _violated(entry: Violated, table: _Table) -> str:
     reference = table.reference(entry)
     if entry.about is None and entry.at is not None and not table.linked:
         reference = f" (at byte {entry.at})"
+    if entry.last:
+        reference += f"; from here on {entry.rule} is only counted"
     return f"✗ {entry.rule} {entry.level}: {visible(entry.sentence, limit=_SENTENCE)}{reference}"
 
 

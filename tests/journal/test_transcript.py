@@ -110,6 +110,10 @@ MARGINS: list[tuple[Entry, str]] = [
     (broken(None, 28), "✗ C-130 MUST: more came (at byte 28)"),
     (broken(1, 28), "✗ C-130 MUST: more came"),
     (broken(7), "✗ C-130 MUST: more came (about entry 7)"),
+    (
+        attrs.evolve(broken(1), last=True),
+        "✗ C-130 MUST: more came; from here on C-130 is only counted",
+    ),
 ]
 
 
