@@ -36,7 +36,7 @@ from fakenbd.protocol.constants import (
 )
 from fakenbd.protocol.messages import Chunk, Request
 
-__all__ = ["Conditions", "Kind", "differences", "kind_for", "matches", "meets", "shown"]
+__all__ = ["Conditions", "Kind", "differences", "kind_for", "matches", "shown"]
 
 Kind: TypeAlias = type[Entry]
 Conditions: TypeAlias = Mapping[str, Any]
@@ -74,7 +74,7 @@ def kind_for(conditions: Conditions) -> Kind:
 
 def matches(entry: Entry, conditions: Conditions) -> bool:
     """Whether `entry` meets all of `conditions`."""
-    return all(meets(entry, name, wanted) for name, wanted in conditions.items())
+    return all(_meets(entry, name, wanted) for name, wanted in conditions.items())
 
 
 def differences(entry: Entry, conditions: Conditions) -> list[str]:
@@ -82,15 +82,14 @@ def differences(entry: Entry, conditions: Conditions) -> list[str]:
     return [
         f"{name} is {shown(name, getattr(entry, name, None))}, not {shown(name, wanted)}"
         for name, wanted in conditions.items()
-        if not meets(entry, name, wanted)
+        if not _meets(entry, name, wanted)
     ]
 
 
-def meets(entry: Entry, name: str, wanted: Any) -> bool:
-    """Whether `entry` meets one condition."""
+def _meets(entry: Entry, name: str, wanted: Any) -> bool:
     actual = getattr(entry, name, None)
     if isinstance(wanted, list | tuple | Set) and name not in _TOGETHER:
-        return any(meets(entry, name, one) for one in wanted)
+        return any(_meets(entry, name, one) for one in wanted)
     if isinstance(wanted, range):
         return isinstance(actual, int) and actual in wanted
     if callable(wanted):

@@ -56,7 +56,7 @@ _READ: Final = int(Command.READ)
 _WRITE: Final = int(Command.WRITE)
 
 _LISTED: Final = 8
-"""More violations of one rule on one connection are counted, but are no entries."""
+"""More violations of one rule and level on one connection are counted, but are no entries."""
 
 
 class Sink(Protocol):
@@ -99,8 +99,8 @@ class Journal(Expectations):
     _bytes_heard: int = attrs.field(init=False, default=0)
     _bytes_said: int = attrs.field(init=False, default=0)
     _strikes: Counter[str] = attrs.field(init=False, factory=Counter)
-    _violations: Counter[str] = attrs.field(init=False, factory=Counter)
-    _violators: dict[int, Counter[str]] = attrs.field(init=False, factory=dict)
+    _violations: Counter[tuple[str, str]] = attrs.field(init=False, factory=Counter)
+    _violators: dict[int, Counter[tuple[str, str]]] = attrs.field(init=False, factory=dict)
     _failures: int = attrs.field(init=False, default=0)
 
     def __attrs_post_init__(self) -> None:
@@ -231,13 +231,14 @@ class Journal(Expectations):
 
         Returns None when this is no entry: it was said often enough, and is only counted.
         """
-        self._violations[rule] += 1
         broken = self._violators.setdefault(connection, Counter())
-        broken[rule] += 1
-        if broken[rule] > _LISTED:
+        for counts in self._violations, broken:
+            counts[rule, level] += 1
+        count = broken[rule, level]
+        if count > _LISTED:
             self._notify()
             return None
-        last = broken[rule] == _LISTED
+        last = count == _LISTED
         return self._happened(
             Violated(*self._stamp(connection), rule, level, sentence, about, at, last)
         )

@@ -1,17 +1,19 @@
 """What a journal counted, for answers that outlive the entries.
 
-Counts are kept by command, option, fault and rule; so one of these words alone can be asked for,
-whatever the journal still holds, and nothing else can.
+Counts are kept by command, option and fault, and of violations by rule and level; so what these
+words alone decide can be asked for, whatever the journal still holds, and nothing else can.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import attrs
 
-from fakenbd.journal.conditions import Conditions, meets
+from fakenbd.journal.conditions import Conditions, matches
 
 __all__ = ["Totals"]
 
@@ -28,7 +30,7 @@ class Totals:
     bytes_heard: int = 0
     bytes_said: int = 0
     strikes: dict[str, int] = attrs.field(factory=dict)
-    violations: dict[str, int] = attrs.field(factory=dict)
+    violation_levels: dict[tuple[str, str], int] = attrs.field(factory=dict)
     failures: int = 0
 
     @property
@@ -36,26 +38,33 @@ class Totals:
         """Requests of the transmission phase."""
         return sum(self.commands.values())
 
+    @property
+    def violations(self) -> dict[str, int]:
+        """How often each rule was broken."""
+        rules: Counter[str] = Counter()
+        for (rule, _), count in self.violation_levels.items():
+            rules[rule] += count
+        return dict(rules)
+
     def counted(self, conditions: Conditions) -> int | None:
         """How many entries ever met `conditions`; None where that was not counted."""
-        if len(conditions) != 1:
-            return None
-        ((name, wanted),) = conditions.items()
-        words = self._counts.get(name)
-        if words is None or wanted is None:
-            return None
-        return sum(n for word, n in words.items() if meets(_named(name, word), name, wanted))
+        for names, counts in self._tables():
+            if names.issuperset(conditions) and None not in conditions.values():
+                return sum(count for words, count in counts if matches(words, conditions))
+        return None
 
-    @property
-    def _counts(self) -> dict[str, dict[str, int]]:
-        return {
-            "command": self.commands,
-            "option": self.options,
-            "fault": self.strikes,
-            "rule": self.violations,
-        }
-
-
-def _named(name: str, word: str) -> Any:
-    """What passes for an entry when only its `name` is asked for."""
-    return SimpleNamespace(**{name: word})
+    def _tables(self) -> Iterator[tuple[set[str], list[tuple[Any, int]]]]:
+        """Names of conditions, and counts of what passes for an entry when only they are asked."""
+        for name, counts in (
+            ("command", self.commands),
+            ("option", self.options),
+            ("fault", self.strikes),
+        ):
+            yield {name}, [(SimpleNamespace(**{name: word}), n) for word, n in counts.items()]
+        yield (
+            {"rule", "level"},
+            [
+                (SimpleNamespace(rule=rule, level=level), count)
+                for (rule, level), count in self.violation_levels.items()
+            ],
+        )

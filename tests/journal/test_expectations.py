@@ -463,16 +463,18 @@ def test_a_rule_broken_a_thousand_times_is_counted() -> None:
     assert journal.totals.violations == {"C-30": 1, "C-95": 1000}
     assert [entry.rule for entry in journal.expect(rule="C-95", count=1000)] == ["C-95"] * 8
     assert len(journal.expect(rule="C-30", count=1)) == 1
-    assert len(journal.expect(level="MUST")) == 8
-    waiter = Waiter(journal, {"rule": "C-95"}, 1000)
-    assert waiter.done()
+    assert len(journal.expect(rule="C-95", level="MUST", count=1000)) == 8
+    assert len(journal.expect(level=["MUST", "SHOULD"], count=1001)) == 9
+    assert Waiter(journal, {"rule": "C-95"}, 1000).done()
+    assert not Waiter(journal, {"rule": "C-95"}, 1001).done()
+    assert len(journal.expect(connection=1, rule="C-95")) == 8
     with pytest.raises(ExpectationError) as caught:
-        journal.expect(level="MUST", count=8)
+        journal.expect(connection=1, rule="C-95", count=8)
     assert str(caught.value) == (
-        "expected 8: level MUST\n"
+        "expected 8: connection 1, rule C-95\n"
         "found at least 8\n"
         "\n"
         "this cannot be told: a rule broken again and again on one connection is counted,"
         " without more entries"
     )
-    assert len(rude(8).expect(level="MUST", count=8)) == 8
+    assert len(rude(8).expect(connection=1, rule="C-95", count=8)) == 8

@@ -322,7 +322,7 @@ def test_totals() -> None:
         bytes_heard=279,
         bytes_said=914,
         strikes={"second read fails": 1, "odd tail": 1},
-        violations={"C-14": 1, "C-89": 1},
+        violation_levels={("C-14", "MUST"): 1, ("C-89", "SHOULD"): 1},
         failures=1,
     )
     assert whole.totals.requests == 5
@@ -485,11 +485,12 @@ def test_the_ninth_violation_of_a_rule_on_a_connection_is_only_counted() -> None
 
     assert [broken(1, "C-95") for _ in range(10)] == [*range(8), None, None]
     assert [broken(1, "C-96"), broken(2, "C-95")] == [8, 9]
-    assert seen == [*range(1, 9), 8, 8, 9, 10]
+    assert one.violated(1, "C-95", "advisory", "it did, as it may") == 10
+    assert seen == [*range(1, 9), 8, 8, 9, 10, 11]
     assert [entry.index for entry in one if isinstance(entry, Violated) and entry.last] == [7]
     one.ended(1, "client", "EOF")
-    assert broken(1, "C-95") == 11
-    assert one.totals.violations == {"C-95": 12, "C-96": 1}
+    assert broken(1, "C-95") == 12
+    assert one.totals.violations == {"C-95": 13, "C-96": 1}
 
 
 # --- the rest ------------------------------------------------------------------------------------
