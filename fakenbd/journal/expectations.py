@@ -167,7 +167,7 @@ class Expectations:
             )
         return (
             f"this cannot be told: the journal no longer holds its first {first} entries\n"
-            f"raise journal_limit: --journal-limit {self.limit}, or in Python"
+            f"raise journal_limit, now --journal-limit {self.limit} or"
             f' journal={{"limit": {self.limit}, "payload_limit": {self.payload_limit}}}'
         )
 
@@ -180,12 +180,8 @@ class Expectations:
             if len(found) > _CLOSEST:
                 lines.append(f"  … and {len(found) - _CLOSEST} more")
         near = _closest(kind, wanted, entries) if amount != "none" else []
-        for entry, differing in near:
-            if entry is near[0][0]:
-                lines += ["", "closest:"]
-            lines += [f"  {_line(entry)}", f"      {'; '.join(differing)}"]
         around = found[-1] if found else near[0][0] if near else None
-        return "\n".join([*lines, "", *_excerpt(entries, around)])
+        return "\n".join([*lines, *_differing(near), "", *_excerpt(entries, around)])
 
     def _explain_order(
         self, order: Sequence[Wanted], position: int, wanted: Conditions, found: list[Entry]
@@ -207,12 +203,9 @@ class Expectations:
                 "it came earlier:",
                 *(f"  {_line(entry)}" for entry in earlier[:_CLOSEST]),
             ]
-        else:
-            for entry, differing in (near := _closest(kind, wanted, entries)):
-                if entry is near[0][0]:
-                    lines += ["", "closest:"]
-                    around = entry
-                lines += [f"  {_line(entry)}", f"      {'; '.join(differing)}"]
+        elif near := _closest(kind, wanted, entries):
+            lines += _differing(near)
+            around = near[0][0]
         return "\n".join([*lines, "", *_excerpt(entries, around)])
 
 
@@ -305,6 +298,13 @@ def _closest(
                 ranked.append((other, len(differing), entry.index, entry, differing))
     ranked.sort(key=lambda rank: rank[:3])
     return [(entry, differing) for *_, entry, differing in ranked[:_CLOSEST]]
+
+
+def _differing(near: list[tuple[Entry, list[str]]]) -> list[str]:
+    lines = ["", "closest:"] if near else []
+    for entry, differing in near:
+        lines += [f"  {_line(entry)}", f"      {'; '.join(differing)}"]
+    return lines
 
 
 def _line(entry: Entry) -> str:

@@ -151,11 +151,11 @@ class Journal(Expectations):
         *,
         extended: bool,
         structured: bool,
+        received: int,
+        sent: int,
         source: Source | None = None,
         at: int = 0,
         said_at: int = 0,
-        received: int = 0,
-        sent: int = 0,
     ) -> None:
         """The client said `count` plain requests with these headers, and all answers left.
 
@@ -231,9 +231,9 @@ class Journal(Expectations):
 
         Returns None when this is no entry: it was said often enough, and is only counted.
         """
+        self._violations[rule, level] += 1
         broken = self._violators.setdefault(connection, Counter())
-        for counts in self._violations, broken:
-            counts[rule, level] += 1
+        broken[rule, level] += 1
         count = broken[rule, level]
         if count > _LISTED:
             self._notify()
@@ -386,7 +386,7 @@ class Journal(Expectations):
 
     def _feed(self, record: Record) -> list[tuple[Sink, OSError]]:
         broken = []
-        for sink in self._sinks:
+        for sink in tuple(self._sinks):
             try:
                 for part in record.parts():
                     sink.write(part)

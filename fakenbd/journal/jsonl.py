@@ -227,8 +227,8 @@ def _value_from_json(shown: dict[str, Any]) -> Any:
 
 def _payload_to_json(payload: Payload, whole: bool) -> dict[str, Any]:
     shown: dict[str, Any] = {"length": payload.length, "digest": payload.digest}
-    if whole and payload.data is not None:
-        shown["data"] = b64encode(payload.data).decode()
+    if whole and (data := payload.data) is not None:
+        shown["data"] = b64encode(data).decode()
     return shown
 
 

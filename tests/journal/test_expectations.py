@@ -342,7 +342,7 @@ def short(flushes: int, **options: Any) -> Journal:
 
 REFUSED = """
 this cannot be told: the journal no longer holds its first 15 entries
-raise journal_limit: --journal-limit 10, or in Python journal={"limit": 10, "payload_limit": 99}\
+raise journal_limit, now --journal-limit 10 or journal={"limit": 10, "payload_limit": 99}\
 """
 
 DROPPED: list[tuple[str, Callable[[Journal], object], object]] = [
@@ -446,7 +446,7 @@ def test_waiting_sees_what_is_dropped_between_two_looks() -> None:
     for cookie in range(100, 120):
         heard(journal, 1, Request(3, cookie))
     assert not waiter.done()
-    assert "raise journal_limit: " in str(waiter.error(5))
+    assert "raise journal_limit, " in str(waiter.error(5))
 
 
 def rude(times: int) -> Journal:
