@@ -21,13 +21,13 @@ was decoded to is cached, by one assignment.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import attrs
 
 from fakenbd.journal.entries import Connected, Ended, Entry, Failed, Heard, Said, Struck, Violated
 from fakenbd.journal.exchange import Exchange, HeardBatch, SaidBatch
-from fakenbd.journal.payload import detach
+from fakenbd.journal.payload import Payload, detach
 from fakenbd.protocol.encode import encode_buffers
 from fakenbd.protocol.messages import Buffer, ClientMessage, ServerMessage
 
@@ -86,10 +86,12 @@ class Utterance:
     def entries(self) -> Sequence[Heard | Said]:
         entry = self.entry
         if entry is None:
-            build: Callable[..., Heard | Said] = self.kind
-            stamp = self.index, self.time, self.connection
-            self.entry = entry = build(*stamp, *detach(self.message), *self.origin)
+            self.entry = entry = self._entry(*detach(self.message))
         return (entry,)
+
+    def _entry(self, message: Any, payload: Payload | None) -> Heard | Said:
+        build: Callable[..., Heard | Said] = self.kind
+        return build(self.index, self.time, self.connection, message, payload, *self.origin)
 
     def parts(self) -> Sequence[Utterance]:
         return (self,)
@@ -102,9 +104,11 @@ class Utterance:
     def lighter(self) -> Utterance:
         if not self.bulk:
             return self
-        (entry,) = self.entries()
-        light = entry.lighter()
-        return attrs.evolve(self, message=light.message, bulk=0, sent=None, entry=light)
+        entry = self.entry
+        message, payload = detach(self.message) if entry is None else (entry.message, entry.payload)
+        light = self._entry(message, payload.lighter() if payload is not None else None)
+        stamp = self.index, self.time, self.connection
+        return Utterance(self.kind, *stamp, message, self.origin, 0, self.fixed, None, light)
 
 
 Part: TypeAlias = Happening | Utterance | HeardBatch | SaidBatch

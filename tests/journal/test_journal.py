@@ -181,6 +181,55 @@ def test_bytes_that_are_let_go_leave_the_digest_that_was_asked_for() -> None:
     assert [entry.length for entry in small] == [600, 600, 600]
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_a_batch_keeps_the_digests_that_were_asked_for(form: str) -> None:
+    small, _ = batch_and_singles(form, payload_limit=2000)
+    digests = [entry.digest for entry in small if isinstance(entry, Heard | Said)]
+    heard(small, 1, Request(1, 9, 0, 2000, payload=bytes(2000)))
+    kept = [entry for entry in small[:-1] if isinstance(entry, Heard | Said)]
+    assert [entry.digest for entry in kept] == digests
+    assert [entry.data for entry in kept] == [None] * 10
+    assert sum(digest is not None for digest in digests) == 4
+
+
+def test_what_was_handed_out_stays_whole() -> None:
+    small = journal(payload_limit=1000)
+    index = heard(small, 1, Request(1, 1, 0, 600, payload=b"a" * 600))
+    entry = small[index]
+    heard(small, 1, Request(1, 2, 0, 600, payload=b"b" * 600))
+    assert isinstance(entry, Heard)
+    assert entry.data == b"a" * 600
+    assert small.requests()[0].data is None
+
+
+def test_content_is_read_again_only_for_who_asks_for_it() -> None:
+    reads: list[tuple[int, int]] = []
+
+    def source(offset: int, length: int) -> bytes:
+        reads.append((offset, length))
+        return b"x" * length
+
+    one = journal()
+    raw = b"".join(encode(Request(0, cookie, cookie * 512, 512)) for cookie in range(3))
+    buffers = [part for n in range(3) for part in (encode(SimpleReply(n)), b"x" * 512)]
+    one.exchanged(
+        1,
+        raw,
+        3,
+        (),
+        buffers,
+        extended=False,
+        structured=False,
+        source=source,
+        received=84,
+        sent=3 * 528,
+    )
+    assert [entry.length for entry in one.select(Said)] == [512] * 3  # type: ignore[union-attr]
+    assert reads == []
+    assert one.expect(type="simple", cookie=1)[0].data == b"x" * 512
+    assert reads == [(512, 512)]
+
+
 def test_whole_payloads_cost_entries_not_bytes() -> None:
     whole = journal(payload_limit=1000, payloads="whole")
     for cookie in range(4):
