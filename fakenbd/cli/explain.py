@@ -19,6 +19,13 @@ def explain(
         bool | None,
         Parameter(help="Colours; by default only on a terminal.", negative="--no-colour"),
     ] = None,
+    links: Annotated[
+        bool,
+        Parameter(
+            help="Number the entries; show stream offsets, and which entry each belongs to.",
+            negative=(),
+        ),
+    ] = False,
 ) -> int:
     """Show what both sides said, what each fault changed, and what the client owed."""
     from fakenbd.errors import ServeError
@@ -31,6 +38,7 @@ def explain(
         raise ServeError(f"cannot read {file}: {error.strerror}") from error
     seed = "" if header.seed is None else f", seed {header.seed}"
     print(f"profile {header.profile or 'unknown'}{seed}, {len(entries)} entries")
-    shown = transcript(entries, colour=sys.stdout.isatty() if colour is None else colour)
+    colour = sys.stdout.isatty() if colour is None else colour
+    shown = transcript(entries, colour=colour, links=links)
     print(shown, end="")
     return 0

@@ -20,9 +20,10 @@ from fakenbd.journal.entries import (
 )
 from fakenbd.journal.exchange import HeardBatch
 from fakenbd.journal.expectations import Waiter
-from fakenbd.journal.journal import Journal, Sink, Totals
+from fakenbd.journal.journal import Journal, Sink
 from fakenbd.journal.payload import Payload
 from fakenbd.journal.record import Part
+from fakenbd.journal.totals import Totals
 from fakenbd.later import later
 
 if TYPE_CHECKING:

@@ -1,15 +1,19 @@
 """What a journal consists of: one frozen value for each thing that happened.
 
 Every entry has its serial number, the seconds since the journal began, and the connection (from 1;
-None where none is concerned). `Heard` is what the client said, `Said` what the server said. Their
-properties answer the questions that filters ask, in the words that profiles use; a property that
+None where none is concerned). `Heard` is what the client said, `Said` what the server said; `at` is
+where the message begins in the bytes of its side. `about` is the index of the entry that another
+one belongs to: the request or option that a reply answers, whose answer a fault changed, or that
+broke a rule.
+
+Properties answer the questions that filters ask, in the words that profiles use; a property that
 makes no sense for a message is None, and `conditions` lists those that an entry can be asked for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeAlias, TypeVar
 
 import attrs
 
@@ -109,6 +113,12 @@ class _Utterance(_Happening, Generic[_Message]):
 
     message: _Message
     payload: Payload | None = None
+    at: int = 0
+
+    def lighter(self) -> Self:
+        """The same without the bulk data."""
+        payload = self.payload
+        return self if payload is None else attrs.evolve(self, payload=payload.lighter())
 
     @property
     def whole(self) -> _Message:
@@ -118,9 +128,8 @@ class _Utterance(_Happening, Generic[_Message]):
     @property
     def data(self) -> bytes | None:
         """The bulk data: content read or written. None where there is none or it is let go."""
-        if self.payload is None or self.payload.data is None:
-            return None
-        return bytes(self.payload.data)
+        data = self.payload.data if self.payload is not None else None
+        return bytes(data) if data is not None else None
 
     @property
     def digest(self) -> str | None:
@@ -171,6 +180,7 @@ class Heard(_Utterance[ClientMessage]):
         "name",
         "data",
         "digest",
+        "at",
         *_ALWAYS,
     )
 
@@ -198,7 +208,7 @@ class Heard(_Utterance[ClientMessage]):
 
 @attrs.frozen
 class Said(_Utterance[ServerMessage]):
-    """The server said something."""
+    """The server said something; `about` is the index of the request or option it answers."""
 
     kind: ClassVar = "said"
     conditions: ClassVar = (
@@ -214,8 +224,12 @@ class Said(_Utterance[ServerMessage]):
         "info",
         "data",
         "digest",
+        "at",
+        "about",
         *_ALWAYS,
     )
+
+    about: int | None = None
 
     @property
     def type(self) -> str:
@@ -281,28 +295,38 @@ class Said(_Utterance[ServerMessage]):
 
 @attrs.frozen
 class Struck(_Happening):
-    """A fault struck for the `occurrence`-th time; `change` says what it made of the answer."""
+    """A fault struck for the `occurrence`-th time; `change` says what it made of the answer.
+
+    `about` is the index of the request or option that was answered, None for connect and greeting.
+    """
 
     kind: ClassVar = "struck"
-    conditions: ClassVar = ("fault", "kinds", "occurrence", "change", *_ALWAYS)
+    conditions: ClassVar = ("fault", "kinds", "occurrence", "change", "about", *_ALWAYS)
 
     fault: str
     kinds: Sequence[str] = attrs.field(converter=_tuple)
     occurrence: int
     change: str
+    about: int | None = None
 
 
 @attrs.frozen
 class Violated(_Happening):
-    """The client broke an obligation; `about` is the index of the offending entry."""
+    """The client broke an obligation; `about` is the index of the offending entry.
+
+    `at` is where in its bytes the offending message begins, None if that is unknown. After one that
+    is the `last`, the rule's violations on this connection are counted, but are no entries.
+    """
 
     kind: ClassVar = "violated"
-    conditions: ClassVar = ("rule", "level", "sentence", "about", *_ALWAYS)
+    conditions: ClassVar = ("rule", "level", "sentence", "about", "at", *_ALWAYS)
 
     rule: str
     level: str
     sentence: str
     about: int | None = None
+    at: int | None = None
+    last: bool = False
 
 
 @attrs.frozen

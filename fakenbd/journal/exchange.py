@@ -1,13 +1,15 @@
 """Plain requests and their replies, one record for all of one receive.
 
 The hot path appends one of these and goes on; whoever looks gets a batch of what was heard and a
-batch of what was said, made then and kept.
+batch of what was said, made then and cached. Nothing but that cache ever changes: `lighter` makes
+another record.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar, Final, TypeAlias, TypeVar
 
 import attrs
 
@@ -17,13 +19,10 @@ from fakenbd.protocol import layout
 from fakenbd.protocol.constants import (
     EXTENDED_REPLY_MAGIC,
     MAXIMUM_PAYLOAD,
-    SIMPLE_REPLY_MAGIC,
-    STRUCTURED_REPLY_MAGIC,
     ChunkFlag,
     ChunkType,
     Command,
 )
-from fakenbd.protocol.encode import encode_buffers
 from fakenbd.protocol.messages import Buffer, Chunk, Data, Request, SimpleReply
 
 if TYPE_CHECKING:
@@ -31,16 +30,24 @@ if TYPE_CHECKING:
 
 __all__ = ["Exchange", "HeardBatch", "SaidBatch"]
 
+_Entry = TypeVar("_Entry", Heard, Said)
 _Reply: TypeAlias = SimpleReply | Chunk
+
+_READ: Final = int(Command.READ)
+_WRITE: Final = int(Command.WRITE)
+_DATA: Final = int(ChunkType.OFFSET_DATA).to_bytes(2, "big")
 
 
 @attrs.define(eq=False)
 class Exchange:
     """Consecutive plain READs and WRITEs as they came, and the replies to them, in order.
 
-    `headers` are those of all requests, `payloads` those of the WRITEs, each in pieces; `buffers`
-    are what `SaidBatch` says. Where all are READs of a `source`, there need be no buffers: what
-    was said can be said again. `count` is of requests and replies together.
+    `headers` are those of all requests, `payloads` those of the WRITEs, each in pieces. `buffers`
+    are for each reply a header, then content where a READ succeeded. A `light` exchange has no
+    payloads any more, and its buffers are the headers alone. Where there are no buffers at all, the
+    requests are READs that succeeded, and their content is read from the `source` again.
+    `count` is of requests and replies together; `at` and `said_at` are the stream offsets of the
+    first of each.
     """
 
     index: int
@@ -48,195 +55,207 @@ class Exchange:
     connection: int
     count: int
     headers: Buffer
-    payloads: Sequence[Sequence[Buffer]] | None
+    payloads: Sequence[Sequence[Buffer]]
     buffers: Sequence[Buffer]
     extended: bool
     structured: bool
     source: Source | None
+    at: int
+    said_at: int
     bulk: int
     fixed: int
-    _forgotten: bool = False
-    _parts: tuple[HeardBatch, SaidBatch] | None = None
+    light: bool = False
+    _heard: tuple[Heard, ...] | None = None
+    _said: tuple[Said, ...] | None = None
 
-    def parts(self) -> tuple[HeardBatch, SaidBatch]:
-        if self._parts is None:
-            count = self.count // 2
-            index, time, connection = self.index, self.time, self.connection
-            heard = HeardBatch(
-                index, time, connection, count, self.headers, self.payloads, self.extended
-            )
-            buffers = self.buffers or tuple(self._replies(heard))
-            said = SaidBatch(
-                index + count, time, connection, count, heard, buffers, self._forgotten
-            )
-            self._parts = heard, said
-            self.payloads, self.buffers = None, ()
-        return self._parts
+    def heard(self) -> tuple[Heard, ...]:
+        """The requests."""
+        entries = self._heard
+        if entries is None:
+            self._heard = entries = tuple(self._decode_requests())
+        return entries
 
-    def _replies(self, heard: HeardBatch) -> Iterator[Buffer]:
-        """Header and content of each reply, from the source."""
-        assert self.source is not None, "what has no source keeps its buffers"
-        for request in heard.requests():
-            data = self.source(request.offset, request.length)
-            reply: _Reply = SimpleReply(request.cookie, 0, data)
-            if self.structured:
-                body = Data(request.offset, data)
-                reply = Chunk(request.cookie, body, flags=ChunkFlag.DONE.value)
-            yield from encode_buffers(reply)
+    def said(self) -> tuple[Said, ...]:
+        """The replies."""
+        entries = self._said
+        if entries is None:
+            self._said = entries = tuple(self._decode_replies())
+        return entries
 
     def entries(self) -> Sequence[Heard | Said]:
-        heard, said = self.parts()
-        return *heard.entries(), *said.entries()
+        return *self.heard(), *self.said()
 
-    def forget(self) -> None:
+    def parts(self) -> tuple[HeardBatch, SaidBatch]:
+        index, time, connection, count = self.index, self.time, self.connection, self.count // 2
+        return (
+            HeardBatch(index, time, connection, count, self),
+            SaidBatch(index + count, time, connection, count, self),
+        )
+
+    def lighter(self) -> Exchange:
         if not self.bulk:
-            return
-        self.bulk = 0
-        each, rest = divmod(len(self.buffers), self.count // 2)
-        if self._parts is None and not rest:
-            # All with content, or none, as nearly always: nobody need look into them.
-            self.buffers = self.buffers[::each]
-            self.payloads = None
-        else:
-            for part in self.parts():
-                part.forget()
-        self._forgotten = True
-
-
-@attrs.define(eq=False)
-class HeardBatch:
-    """The requests of an exchange.
-
-    `payloads` are those of the WRITEs, each in pieces, and None once they were let go.
-    """
-
-    index: int
-    time: float
-    connection: int
-    count: int
-    headers: Buffer
-    payloads: Sequence[Sequence[Buffer]] | None
-    extended: bool
-    outgoing: bool = False
-    _entries: Sequence[Heard] | None = None
-
-    def entries(self) -> Sequence[Heard]:
-        if self._entries is None:
-            self._entries = tuple(
-                Heard(self.index + position, self.time, self.connection, request, payload)
-                for position, (request, payload) in enumerate(self._heard())
-            )
-        return self._entries
+            return self
+        return Exchange(
+            self.index,
+            self.time,
+            self.connection,
+            self.count,
+            self.headers,
+            (),
+            self._reply_headers(),
+            self.extended,
+            self.structured,
+            self.source,
+            self.at,
+            self.said_at,
+            0,
+            self.fixed,
+            True,
+            _light(self._heard),
+            _light(self._said),
+        )
 
     def requests(self) -> Iterator[Request]:
-        """The requests without their payloads, to pair replies with."""
-        header = layout.EXTENDED_REQUEST if self.extended else layout.COMPACT_REQUEST
-        for _, flags, command, cookie, offset, length in header.iter_unpack(self.headers):
+        """The requests without their payloads."""
+        for _, flags, command, cookie, offset, length in self._headers():
             yield Request(command, cookie, offset, length, flags, extended=self.extended)
 
-    def _heard(self) -> Iterator[tuple[Request, Payload | None]]:
-        payloads = iter(self.payloads or ())
-        for request in self.requests():
-            payload = None
-            if request.command == Command.WRITE:
-                pieces = next(payloads, None)
-                if request.length:
-                    data = None if pieces is None else _joined(pieces)
-                    payload = Payload(request.length, data)
-            yield request, payload
+    def _headers(self) -> Iterator[tuple[int, ...]]:
+        form = layout.EXTENDED_REQUEST if self.extended else layout.COMPACT_REQUEST
+        return form.iter_unpack(self.headers)
 
-    def wire(self) -> Sequence[Buffer]:
-        if not self.payloads:
-            return (self.headers,)
-        view = memoryview(self.headers)
-        size = len(view) // self.count
+    def _decode_requests(self) -> Iterator[Heard]:
+        size = len(self.headers) // (self.count // 2)
         payloads = iter(self.payloads)
-        buffers: list[Buffer] = []
-        for position, request in enumerate(self.requests()):
-            buffers.append(view[position * size : (position + 1) * size])
-            if request.command == Command.WRITE:
-                buffers += next(payloads)
-        return buffers
+        at = self.at
+        for index, request in enumerate(self.requests(), self.index):
+            payload = None
+            if request.command == _WRITE:
+                data = None if self.light else _joined(next(payloads))
+                payload = Payload(request.length, data) if request.length else None
+            yield Heard(index, self.time, self.connection, request, payload, at)
+            at += size + (payload.length if payload is not None else 0)
 
-    def forget(self) -> None:
-        _forget(self._entries)
-        self.payloads = None
+    def _decode_replies(self) -> Iterator[Said]:
+        first, at = self.index + self.count // 2, self.said_at
+        replies = self._replies() if self.buffers else self._read_again()
+        for place, (reply, payload, size) in enumerate(replies):
+            index, about = first + place, self.index + place
+            yield Said(index, self.time, self.connection, reply, payload, at, about)
+            at += size + (payload.length if payload is not None else 0)
 
-
-@attrs.define(eq=False)
-class SaidBatch:
-    """The replies of an exchange: for each a header, then content where a READ succeeded.
-
-    Once it was `forgotten` the content is gone, and `buffers` are the headers alone.
-    """
-
-    index: int
-    time: float
-    connection: int
-    count: int
-    batch: HeardBatch
-    buffers: Sequence[Buffer]
-    forgotten: bool
-    outgoing: bool = True
-    _entries: Sequence[Said] | None = None
-
-    def entries(self) -> Sequence[Said]:
-        if self._entries is None:
-            self._entries = tuple(
-                Said(self.index + position, self.time, self.connection, reply, payload)
-                for position, (reply, payload) in enumerate(self._replies())
-            )
-        return self._entries
-
-    def _replies(self) -> Iterator[tuple[_Reply, Payload | None]]:
+    def _replies(self) -> Iterator[tuple[_Reply, Payload | None, int]]:
+        """Each reply without its content, the content, and the length of the header."""
         buffers = iter(self.buffers)
-        for request in self.batch.requests():
+        for request in self.requests():
             header = next(buffers)
             reply, length = _decode_header(header, request)
             payload = None
             if length is not None:
-                data = None if self.forgotten else next(buffers)
+                data = None if self.light else next(buffers)
                 payload = Payload(length, data) if length else None
-            yield reply, payload
+            yield reply, payload, len(header)
+
+    def _read_again(self) -> Iterator[tuple[_Reply, Payload | None, int]]:
+        """The same, with content that is read when somebody asks for it."""
+        assert self.source is not None, "what has no source keeps its buffers"
+        form = layout.EXTENDED_CHUNK if self.extended else layout.STRUCTURED_CHUNK
+        for request in self.requests():
+            cookie, offset, length = request.cookie, request.offset, request.length
+            payload = Payload(length, partial(self.source, offset, length))
+            if self.structured:
+                asked = offset if self.extended else None
+                body = Data(offset, b"")
+                chunk = Chunk(cookie, body, ChunkFlag.DONE.value, request_offset=asked)
+                yield chunk, payload, form.size + layout.U64.size
+            else:
+                yield SimpleReply(cookie), payload, layout.SIMPLE_REPLY.size
+
+    def _reply_headers(self) -> Sequence[Buffer]:
+        each, rest = divmod(len(self.buffers), self.count // 2)
+        if not rest:
+            # All with content, or none, as nearly always: nobody need look into them.
+            return self.buffers[::each]
+        headers, buffers = [], iter(self.buffers)
+        for _, _, command, *_ in self._headers():
+            header = next(buffers)
+            headers.append(header)
+            if _has_content(header, command):
+                next(buffers)
+        return headers
+
+
+@attrs.define(eq=False)
+class HeardBatch:
+    """The requests of an exchange."""
+
+    index: int
+    time: float
+    connection: int
+    count: int
+    exchange: Exchange
+    outgoing: ClassVar = False
+
+    def entries(self) -> Sequence[Heard]:
+        return self.exchange.heard()
 
     def wire(self) -> Sequence[Buffer]:
-        return self.buffers
-
-    def forget(self) -> None:
-        _forget(self._entries)
-        self.buffers = tuple(self._headers())
-        self.forgotten = True
-
-    def _headers(self) -> Iterator[Buffer]:
-        buffers = iter(self.buffers)
-        for request in self.batch.requests():
-            header = next(buffers)
-            yield header
-            if _decode_header(header, request)[1] is not None:
-                next(buffers)
+        view = memoryview(self.exchange.headers)
+        if not self.exchange.payloads:
+            return (view,)
+        size = len(view) // self.count
+        payloads = iter(self.exchange.payloads)
+        buffers: list[Buffer] = []
+        for position, request in enumerate(self.exchange.requests()):
+            buffers.append(view[position * size : (position + 1) * size])
+            if request.command == _WRITE:
+                buffers += next(payloads)
+        return buffers
 
 
-def _forget(entries: Iterable[Heard | Said] | None) -> None:
-    for entry in entries or ():
-        if entry.payload is not None:
-            entry.payload.forget()
+@attrs.define(eq=False)
+class SaidBatch:
+    """The replies of an exchange."""
+
+    index: int
+    time: float
+    connection: int
+    count: int
+    exchange: Exchange
+    outgoing: ClassVar = True
+
+    def entries(self) -> Sequence[Said]:
+        return self.exchange.said()
+
+    def wire(self) -> Sequence[Buffer]:
+        return self.exchange.buffers
+
+
+def _light(entries: tuple[_Entry, ...] | None) -> tuple[_Entry, ...] | None:
+    return None if entries is None else tuple(entry.lighter() for entry in entries)
+
+
+def _has_content(header: Buffer, command: int) -> bool:
+    """Whether content follows this header of a reply to `command`."""
+    if len(header) == layout.SIMPLE_REPLY.size:
+        return command == _READ and not any(header[4:8])
+    return header[6:8] == _DATA
 
 
 def _decode_header(header: Buffer, request: Request) -> tuple[_Reply, int | None]:
     """The reply without its content, and the length of the content that follows (None: none)."""
-    (magic,) = layout.U32.unpack_from(header)
-    if magic == SIMPLE_REPLY_MAGIC:
+    content = _has_content(header, request.command)
+    if len(header) == layout.SIMPLE_REPLY.size:
         _, error, cookie = layout.SIMPLE_REPLY.unpack_from(header)
-        follows = request.command == Command.READ and not error
-        return SimpleReply(cookie, error), request.length if follows else None
-    asked = None
-    if magic == STRUCTURED_REPLY_MAGIC:
-        form = layout.STRUCTURED_CHUNK
-        _, flags, kind, cookie, length = form.unpack_from(header)
-    else:
-        form = layout.EXTENDED_CHUNK
-        _, flags, kind, cookie, asked, length = form.unpack_from(header)
-    if kind == ChunkType.OFFSET_DATA:
+        return SimpleReply(cookie, error), request.length if content else None
+    if content:
+        asked = None
+        if request.extended:
+            form = layout.EXTENDED_CHUNK
+            _, flags, _, cookie, asked, length = form.unpack_from(header)
+        else:
+            form = layout.STRUCTURED_CHUNK
+            _, flags, _, cookie, length = form.unpack_from(header)
         (offset,) = layout.U64.unpack_from(header, form.size)
         chunk = Chunk(cookie, Data(offset, b""), flags, request_offset=asked)
         return chunk, length - layout.U64.size
@@ -244,7 +263,7 @@ def _decode_header(header: Buffer, request: Request) -> tuple[_Reply, int | None
 
     decoded = decode_reply(
         header,
-        extended=magic == EXTENDED_REPLY_MAGIC,
+        extended=layout.U32.unpack_from(header)[0] == EXTENDED_REPLY_MAGIC,
         structured=True,
         data_length=lambda cookie: 0,
         limit=MAXIMUM_PAYLOAD,

@@ -3,19 +3,25 @@
 An expectation is a command (or none) and conditions on fields. When it fails the text says what
 was wanted, which entries come closest and which of their fields differ, and the transcript around
 the closest one, so that the failed run need not be repeated with tracing on.
+
+The journal may have dropped its oldest entries. What it then no longer holds is answered from its
+totals where they can tell, and refused where they cannot: an answer is never a guess.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import attrs
 
 from fakenbd.errors import ExpectationError
 from fakenbd.journal.conditions import Conditions, Kind, differences, kind_for, matches, shown
-from fakenbd.journal.entries import Entry, Heard
+from fakenbd.journal.entries import Entry, Heard, Violated
 from fakenbd.protocol.messages import Request
+
+if TYPE_CHECKING:
+    from fakenbd.journal.totals import Totals
 
 __all__ = ["Expectations", "Waiter", "Wanted"]
 
@@ -24,8 +30,34 @@ Wanted: TypeAlias = "str | Mapping[str, Any]"
 _CLOSEST: Final = 3
 
 
+@attrs.frozen
+class _Found:
+    """`entries` that are held, and how many there ever were in `total`; None if nobody knows."""
+
+    kind: Kind
+    wanted: Conditions
+    entries: list[Entry]
+    total: int | None
+
+    def __str__(self) -> str:
+        held = len(self.entries)
+        if self.total is None:
+            return f"at least {_times(held)}" if held else "none"
+        if self.total > held:
+            return f"{_times(self.total)}, {_times(held)} of them held"
+        return _times(held)
+
+
 class Expectations:
     """The half of a journal that tests talk to; the other half holds the entries."""
+
+    limit: int
+    payload_limit: int
+
+    @property
+    def totals(self) -> Totals:
+        """What was counted since the journal began."""
+        raise NotImplementedError
 
     def entries(self) -> list[Entry]:
         """The entries held, oldest first."""
@@ -69,58 +101,87 @@ class Expectations:
         """The entries that meet the conditions: `count` of them, or at least one.
 
         `expect("read", offset=4096)`, `expect(option="go")`, `expect(fault="cut")`, …
-        Raises ExpectationError.
+        Those that are no longer held are counted but not returned. Raises ExpectationError, also
+        where they cannot be counted: only a command, option, fault or rule alone can.
         """
-        wanted = _wanted(command, conditions)
-        kind, found = self._find(wanted)
-        if found if count is None else len(found) == count:
-            return found
+        found = self._find(_wanted(command, conditions))
+        total, held = found.total, len(found.entries)
+        if total == count if count is not None else total or held:
+            return found.entries
         amount = "at least one" if count is None else _times(count)
-        raise ExpectationError(self._explain(kind, wanted, amount, found))
+        if total is None and (count is None or held <= count):
+            raise self._refusal(found, amount)
+        raise ExpectationError(self._explain(found, amount))
 
     def expect_none(self, command: str | int | None = None, **conditions: Any) -> None:
-        """Nothing may meet the conditions. Raises ExpectationError."""
-        wanted = _wanted(command, conditions)
-        kind, found = self._find(wanted)
-        if found:
-            raise ExpectationError(self._explain(kind, wanted, "none", found))
+        """Nothing may meet the conditions. Raises ExpectationError, as `expect` does."""
+        found = self._find(_wanted(command, conditions))
+        if found.total is None and not found.entries:
+            raise self._refusal(found, "none")
+        if found.total != 0:
+            raise ExpectationError(self._explain(found, "none"))
 
     def expect_order(self, order: Sequence[Wanted]) -> list[Any]:
         """Entries that meet each of `order`, one after another; others may lie between them.
 
         Each is a command's name or a mapping of conditions. Raises ExpectationError.
         """
-        entries = iter(self.entries())
+        held = self.entries()
+        entries = iter(held)
         found: list[Entry] = []
         for position, one in enumerate(order):
             wanted = {"command": one} if isinstance(one, str) else dict(one)
             kind = kind_for(wanted)
             match = next((e for e in entries if isinstance(e, kind) and matches(e, wanted)), None)
             if match is None:
+                if held and held[0].index and self.totals.counted(wanted) != 0:
+                    raise self._refusal(_Found(kind, wanted, [], None), "in this order")
                 raise ExpectationError(self._explain_order(order, position, wanted, found))
             found.append(match)
         return found
 
-    def _find(self, wanted: Conditions) -> tuple[Kind, list[Entry]]:
+    def _find(self, wanted: Conditions) -> _Found:
         if not wanted:
             raise TypeError("an expectation needs a command or a condition")
         kind = kind_for(wanted)
-        return kind, [e for e in self.entries() if isinstance(e, kind) and matches(e, wanted)]
+        totals = self.totals
+        entries = self.entries()
+        found = [e for e in entries if isinstance(e, kind) and matches(e, wanted)]
+        if not (entries and entries[0].index) and not _only_counted(kind, entries, totals):
+            return _Found(kind, wanted, found, len(found))
+        total = totals.counted(wanted)
+        return _Found(kind, wanted, found, None if total is None else max(total, len(found)))
 
-    def _explain(self, kind: Kind, wanted: Conditions, amount: str, found: list[Entry]) -> str:
-        lines = [f"expected {amount}: {describe(wanted)}", f"found {_times(len(found))}"]
+    def _refusal(self, found: _Found, amount: str) -> ExpectationError:
+        lines = [f"expected {amount}: {describe(found.wanted)}", f"found {found}", ""]
+        return ExpectationError("\n".join([*lines, self._missing(found)]))
+
+    def _missing(self, found: _Found) -> str:
+        """Why not all entries are held, for those who could hold more."""
+        entries = self.entries()
+        first = entries[0].index if entries else 0
+        if not first:
+            return (
+                "this cannot be told: a rule broken again and again on one connection is counted,"
+                " without more entries"
+            )
+        return (
+            f"this cannot be told: the journal no longer holds its first {first} entries\n"
+            f"raise journal_limit, now --journal-limit {self.limit} or"
+            f' journal={{"limit": {self.limit}, "payload_limit": {self.payload_limit}}}'
+        )
+
+    def _explain(self, look: _Found, amount: str) -> str:
+        kind, wanted, found = look.kind, look.wanted, look.entries
+        lines = [f"expected {amount}: {describe(wanted)}", f"found {look}"]
         entries = self.entries()
         if found:
             lines += ["", "found:", *(f"  {_line(entry)}" for entry in found[:_CLOSEST])]
             if len(found) > _CLOSEST:
                 lines.append(f"  … and {len(found) - _CLOSEST} more")
         near = _closest(kind, wanted, entries) if amount != "none" else []
-        for entry, differing in near:
-            if entry is near[0][0]:
-                lines += ["", "closest:"]
-            lines += [f"  {_line(entry)}", f"      {'; '.join(differing)}"]
         around = found[-1] if found else near[0][0] if near else None
-        return "\n".join([*lines, "", *_excerpt(entries, around)])
+        return "\n".join([*lines, *_differing(near), "", *_excerpt(entries, around)])
 
     def _explain_order(
         self, order: Sequence[Wanted], position: int, wanted: Conditions, found: list[Entry]
@@ -142,12 +203,9 @@ class Expectations:
                 "it came earlier:",
                 *(f"  {_line(entry)}" for entry in earlier[:_CLOSEST]),
             ]
-        else:
-            for entry, differing in (near := _closest(kind, wanted, entries)):
-                if entry is near[0][0]:
-                    lines += ["", "closest:"]
-                    around = entry
-                lines += [f"  {_line(entry)}", f"      {'; '.join(differing)}"]
+        elif near := _closest(kind, wanted, entries):
+            lines += _differing(near)
+            around = near[0][0]
         return "\n".join([*lines, "", *_excerpt(entries, around)])
 
 
@@ -155,15 +213,17 @@ class Expectations:
 class Waiter:
     """Looks for entries as they come: ask `done` after each notice of `Journal.subscribe`.
 
-    It looks at each entry once, from serial number `start` on, so waiting costs no more than what
-    happens meanwhile. `found` are the entries that meet the conditions, `count` of them are enough.
+    It looks at each entry once, so waiting costs no more than what happens meanwhile. `found` are
+    the entries that meet the conditions, `count` of them are enough. Where the journal dropped
+    entries before they were looked at, its totals tell whether there were enough, if they can.
     """
 
     journal: Expectations
     wanted: Conditions
     count: int = 1
-    start: int = 0
     found: list[Entry] = attrs.field(init=False, factory=list)
+    _next: int = attrs.field(init=False, default=0)
+    _dropped: bool = attrs.field(init=False, default=False)
     _kind: Kind = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -171,17 +231,32 @@ class Waiter:
 
     def done(self) -> bool:
         """Whether enough has been found."""
-        for entry in self.journal.since(self.start):
-            self.start = entry.index + 1
-            if isinstance(entry, self._kind) and matches(entry, self.wanted):
-                self.found.append(entry)
-        return len(self.found) >= self.count
+        entries = self.journal.since(self._next)
+        if entries:
+            self._dropped |= entries[0].index > self._next
+            self._next = entries[-1].index + 1
+        self.found += [
+            entry
+            for entry in entries
+            if isinstance(entry, self._kind) and matches(entry, self.wanted)
+        ]
+        return len(self.found) >= self.count or (self._total() or 0) >= self.count
 
     def error(self, seconds: float) -> ExpectationError:
         """What to raise when `seconds` have passed in vain."""
         amount = "at least one" if self.count == 1 else f"at least {_times(self.count)}"
-        text = self.journal._explain(self._kind, self.wanted, amount, self.found)
+        found = _Found(self._kind, self.wanted, self.found, self._total())
+        text = self.journal._explain(found, amount)
+        if found.total is None and self._dropped:
+            text = f"{self.journal._missing(found)}\n{text}"
         return ExpectationError(f"waited {seconds:g} s in vain\n{text}")
+
+    def _total(self) -> int | None:
+        held = len(self.found)
+        if not self._dropped and self._kind is not Violated:
+            return held
+        total = self.journal.totals.counted(self.wanted)
+        return None if total is None else max(total, held)
 
 
 def describe(wanted: Conditions) -> str:
@@ -196,6 +271,13 @@ def describe(wanted: Conditions) -> str:
 
 def _wanted(command: str | int | None, conditions: Conditions) -> dict[str, Any]:
     return {"command": command, **conditions} if command is not None else dict(conditions)
+
+
+def _only_counted(kind: Kind, entries: Iterable[Entry], totals: Totals) -> bool:
+    """Whether there were violations that are no entries."""
+    if kind is not Violated:
+        return False
+    return sum(totals.violations.values()) > sum(isinstance(e, Violated) for e in entries)
 
 
 def _times(count: int) -> str:
@@ -216,6 +298,13 @@ def _closest(
                 ranked.append((other, len(differing), entry.index, entry, differing))
     ranked.sort(key=lambda rank: rank[:3])
     return [(entry, differing) for *_, entry, differing in ranked[:_CLOSEST]]
+
+
+def _differing(near: list[tuple[Entry, list[str]]]) -> list[str]:
+    lines = ["", "closest:"] if near else []
+    for entry, differing in near:
+        lines += [f"  {_line(entry)}", f"      {'; '.join(differing)}"]
+    return lines
 
 
 def _line(entry: Entry) -> str:

@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from itertools import chain
 from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, overload
 
 import attrs
@@ -31,9 +30,10 @@ from fakenbd.journal.entries import (
 )
 from fakenbd.journal.exchange import Exchange
 from fakenbd.journal.expectations import Expectations
-from fakenbd.journal.payload import fixed_weight, payload_length, wire_length
+from fakenbd.journal.payload import fixed_weight, payload_length
 from fakenbd.journal.record import Happening, Part, Record, Utterance
 from fakenbd.journal.ring import Ring
+from fakenbd.journal.totals import Totals
 from fakenbd.protocol.constants import Command, Option, slug
 from fakenbd.protocol.messages import (
     Buffer,
@@ -46,7 +46,7 @@ from fakenbd.protocol.messages import (
 if TYPE_CHECKING:
     from fakenbd.export import Source
 
-__all__ = ["Journal", "Payloads", "Sink", "Totals"]
+__all__ = ["Journal", "Payloads", "Sink"]
 
 Payloads: TypeAlias = Literal["digest", "whole"]
 
@@ -54,6 +54,9 @@ Payloads: TypeAlias = Literal["digest", "whole"]
 # An enumeration's members take ten times as long to find and to hash.
 _READ: Final = int(Command.READ)
 _WRITE: Final = int(Command.WRITE)
+
+_LISTED: Final = 8
+"""More violations of one rule and level on one connection are counted, but are no entries."""
 
 
 class Sink(Protocol):
@@ -64,27 +67,6 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """Finish what was written."""
-
-
-@attrs.frozen
-class Totals:
-    """What was counted since the journal began, whatever the ring still holds."""
-
-    connections: int = 0
-    commands: dict[str, int] = attrs.field(factory=dict)
-    options: dict[str, int] = attrs.field(factory=dict)
-    heard: int = 0
-    said: int = 0
-    bytes_heard: int = 0
-    bytes_said: int = 0
-    strikes: dict[str, int] = attrs.field(factory=dict)
-    violations: dict[str, int] = attrs.field(factory=dict)
-    failures: int = 0
-
-    @property
-    def requests(self) -> int:
-        """Requests of the transmission phase."""
-        return sum(self.commands.values())
 
 
 # Without on_setattr attrs would run validators at each assignment, five times a record.
@@ -117,7 +99,8 @@ class Journal(Expectations):
     _bytes_heard: int = attrs.field(init=False, default=0)
     _bytes_said: int = attrs.field(init=False, default=0)
     _strikes: Counter[str] = attrs.field(init=False, factory=Counter)
-    _violations: Counter[str] = attrs.field(init=False, factory=Counter)
+    _violations: Counter[tuple[str, str]] = attrs.field(init=False, factory=Counter)
+    _violators: dict[int, Counter[tuple[str, str]]] = attrs.field(init=False, factory=dict)
     _failures: int = attrs.field(init=False, default=0)
 
     def __attrs_post_init__(self) -> None:
@@ -131,25 +114,32 @@ class Journal(Expectations):
         self._connections += 1
         return self._happened(Connected(*self._stamp(connection), peer, transport, local))
 
-    def heard(
-        self, connection: int, message: ClientMessage, wire: Sequence[Buffer] | None = None
-    ) -> int:
-        """The client said `message`; `wire` are its bytes, where they are at hand."""
+    def heard(self, connection: int, message: ClientMessage, size: int, at: int) -> int:
+        """The client said `message`, `size` bytes of it, from byte `at` of all that it sent."""
         if type(message) is Request:
             self._commands[message.command] += 1
         elif type(message) is OptionRequest:
             self._options[message.option] += 1
         self._heard += 1
-        self._bytes_heard += wire_length(message) if wire is None else sum(map(len, wire))
-        return self._uttered(Heard, connection, message, wire)
+        self._bytes_heard += size
+        return self._uttered(Heard, connection, message, (at,))
 
     def said(
-        self, connection: int, message: ServerMessage, wire: Sequence[Buffer] | None = None
+        self,
+        connection: int,
+        message: ServerMessage,
+        size: int,
+        at: int,
+        about: int | None = None,
+        wire: Sequence[Buffer] | None = None,
     ) -> int:
-        """The server said `message`; `wire` are the bytes that really left, if not its encoding."""
+        """`message` left: `size` bytes, from byte `at` of all that the server sent.
+
+        It answers entry `about`. `wire` are the bytes that really left, if not its encoding.
+        """
         self._said += 1
-        self._bytes_said += wire_length(message) if wire is None else sum(map(len, wire))
-        return self._uttered(Said, connection, message, wire)
+        self._bytes_said += size
+        return self._uttered(Said, connection, message, (at, about), wire)
 
     def exchanged(
         self,
@@ -161,36 +151,39 @@ class Journal(Expectations):
         *,
         extended: bool,
         structured: bool,
+        received: int,
+        sent: int,
         source: Source | None = None,
+        at: int = 0,
+        said_at: int = 0,
     ) -> None:
-        """The client said `count` plain requests with these headers, and all were answered.
+        """The client said `count` plain requests with these headers, and all answers left.
 
         `payloads` are those of the WRITEs, each in pieces. The replies are in the same order: a
         successful READ is two buffers, header (of a data chunk: with the offset) and content;
-        anything else is one. Where all are READs that read from a `source`, whose bytes are there
-        at any time, they are not kept, unless a sink wants to see them.
+        anything else is one. Where all are READs that succeeded and read from a `source`, whose
+        bytes are there at any time, they are not kept, unless a sink wants to see them.
+
+        `at` and `said_at` are where the first request and the first reply begin in the bytes of
+        their side; `received` and `sent` are how many bytes all requests and all replies are.
         """
         index = self._next
         self._next = index + 2 * count
         fixed = len(headers)
-        said = 0
-        for buffer in buffers:
-            said += len(buffer)
-        bulk = 0
+        bulk = received - fixed
         writes = len(payloads)
         if writes:
             self._commands[_WRITE] += writes
-            bulk = sum(map(len, chain.from_iterable(payloads)))
         self._heard += count
-        self._bytes_heard += fixed + bulk
+        self._bytes_heard += received
         self._said += count
-        self._bytes_said += said
+        self._bytes_said += sent
         if writes < count:
             self._commands[_READ] += count - writes
             if source is not None and not writes and not self._sinks:
                 buffers = ()
             else:
-                bulk += said
+                bulk += sent
         self._keep(
             Exchange(
                 index,
@@ -203,6 +196,8 @@ class Journal(Expectations):
                 extended,
                 structured,
                 source,
+                at,
+                said_at,
                 bulk,
                 fixed,
             )
@@ -215,20 +210,42 @@ class Journal(Expectations):
         kinds: Sequence[str],
         occurrence: int,
         change: str,
+        about: int | None = None,
     ) -> int:
-        """A fault struck, and `change` is what it made of the answer."""
+        """A fault struck, and `change` is what it made of the answer to entry `about`."""
         self._strikes[fault] += 1
-        return self._happened(Struck(*self._stamp(connection), fault, kinds, occurrence, change))
+        return self._happened(
+            Struck(*self._stamp(connection), fault, kinds, occurrence, change, about)
+        )
 
     def violated(
-        self, connection: int, rule: str, level: str, sentence: str, about: int | None = None
-    ) -> int:
-        """The client broke an obligation with entry `about`."""
-        self._violations[rule] += 1
-        return self._happened(Violated(*self._stamp(connection), rule, level, sentence, about))
+        self,
+        connection: int,
+        rule: str,
+        level: str,
+        sentence: str,
+        about: int | None = None,
+        at: int | None = None,
+    ) -> int | None:
+        """The client broke an obligation with entry `about`, at byte `at` of all that it sent.
+
+        Returns None when this is no entry: it was said often enough, and is only counted.
+        """
+        self._violations[rule, level] += 1
+        broken = self._violators.setdefault(connection, Counter())
+        broken[rule, level] += 1
+        count = broken[rule, level]
+        if count > _LISTED:
+            self._notify()
+            return None
+        last = count == _LISTED
+        return self._happened(
+            Violated(*self._stamp(connection), rule, level, sentence, about, at, last)
+        )
 
     def ended(self, connection: int, by: str, how: str, detail: str = "") -> int:
         """The connection ended, by "client" or "server"; `how` as in `Ended`."""
+        self._violators.pop(connection, None)
         return self._happened(Ended(*self._stamp(connection), by, how, detail))
 
     def failed(self, connection: int | None, sentence: str) -> int:
@@ -333,7 +350,8 @@ class Journal(Expectations):
         kind: type[Heard] | type[Said],
         connection: int,
         message: ClientMessage | ServerMessage,
-        wire: Sequence[Buffer] | None,
+        origin: tuple[int] | tuple[int, int | None],
+        wire: Sequence[Buffer] | None = None,
     ) -> int:
         index = self._next
         self._next = index + 1
@@ -343,11 +361,11 @@ class Journal(Expectations):
             self.clock() - self.began,
             connection,
             message,
+            origin,
             payload_length(message),
             fixed_weight(message),
+            wire if self._sinks else None,
         )
-        if self._sinks:
-            record.sent = wire
         self._keep(record)
         return index
 
@@ -360,12 +378,15 @@ class Journal(Expectations):
             self._close(sink)
             self.failed(None, f"{sink} is given up: {error.strerror or error}")
         if self._subscribers:
-            for callback in tuple(self._subscribers):
-                callback()
+            self._notify()
+
+    def _notify(self) -> None:
+        for callback in tuple(self._subscribers):
+            callback()
 
     def _feed(self, record: Record) -> list[tuple[Sink, OSError]]:
         broken = []
-        for sink in self._sinks:
+        for sink in tuple(self._sinks):
             try:
                 for part in record.parts():
                     sink.write(part)

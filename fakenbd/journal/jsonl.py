@@ -36,7 +36,7 @@ from fakenbd.protocol.constants import ChunkType, Command, Option, Reply, spec_n
 
 __all__ = ["FORMAT", "Header", "JsonlSink", "entry_from_json", "entry_to_json", "load"]
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 _MARK: Final = "fakenbd-journal"
 
 _KINDS: Final[dict[str, type[Entry]]] = {
@@ -169,6 +169,9 @@ def entry_to_json(entry: Entry, *, whole: bool = False) -> dict[str, Any]:
     if isinstance(entry, Heard | Said):
         says = _SAYS.get(type(entry.message))
         shown |= {"index": entry.index, "time": entry.time, "connection": entry.connection}
+        shown["at"] = entry.at
+        if isinstance(entry, Said):
+            shown["about"] = entry.about
         if says is not None:
             shown["says"] = says(entry.message)
         shown["message"] = _value_to_json(entry.message)
@@ -224,8 +227,8 @@ def _value_from_json(shown: dict[str, Any]) -> Any:
 
 def _payload_to_json(payload: Payload, whole: bool) -> dict[str, Any]:
     shown: dict[str, Any] = {"length": payload.length, "digest": payload.digest}
-    if whole and payload.data is not None:
-        shown["data"] = b64encode(payload.data).decode()
+    if whole and (data := payload.data) is not None:
+        shown["data"] = b64encode(data).decode()
     return shown
 
 

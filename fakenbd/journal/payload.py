@@ -2,7 +2,7 @@
 
 A journal of a million reads must not keep a million blocks. So an entry holds its message without
 the bulk, and beside it a `Payload` that knows the length for ever, the bytes for as long as the
-journal's budget allows, and the digest once somebody asked in time. Short bytes that are evidence
+journal's budget allows, and the digest if somebody asked in time. Short bytes that are evidence
 (a body that fits no type, bytes that are no message) stay in the message.
 """
 
@@ -14,9 +14,7 @@ from typing import Any, Final, TypeVar
 
 import attrs
 
-from fakenbd.protocol import layout
 from fakenbd.protocol.constants import Command
-from fakenbd.protocol.encode import encode_buffers
 from fakenbd.protocol.messages import (
     Ack,
     Buffer,
@@ -43,7 +41,6 @@ __all__ = [
     "fixed_weight",
     "payload_length",
     "reattach",
-    "wire_length",
 ]
 
 EVIDENCE: Final = 256
@@ -54,22 +51,27 @@ _Message = TypeVar("_Message", bound=ClientMessage | ServerMessage)
 
 @attrs.define(eq=False)
 class Payload:
-    """`length` bytes that a message carried; `data` is None once they are no longer held."""
+    """`length` bytes that a message carried: held, to be had from a function, or no longer held."""
 
     length: int
-    data: Buffer | None = None
+    _data: Buffer | Callable[[], Buffer] | None = attrs.field(default=None, alias="data")
     _digest: str | None = attrs.field(default=None, alias="digest")
+
+    @property
+    def data(self) -> Buffer | None:
+        """The bytes, None once they are no longer held."""
+        return self._data() if callable(self._data) else self._data
 
     @property
     def digest(self) -> str | None:
         """The first 16 hexadecimal digits of the bytes' SHA-256, None once it is too late."""
-        if self._digest is None and self.data is not None:
-            self._digest = sha256(self.data).hexdigest()[:16]
+        if self._digest is None and (data := self.data) is not None:
+            self._digest = sha256(data).hexdigest()[:16]
         return self._digest
 
-    def forget(self) -> None:
-        """Let go of the bytes."""
-        self.data = None
+    def lighter(self) -> Payload:
+        """Length and digest, without the bytes."""
+        return Payload(self.length, None, self._digest)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Payload):
@@ -144,20 +146,6 @@ def fixed_weight(message: ClientMessage | ServerMessage) -> int:
     return measure(message) if measure is not None else 0
 
 
-def wire_length(message: ClientMessage | ServerMessage) -> int:
-    """How many bytes `message` is on the wire; not encoded where messages come in masses."""
-    if isinstance(message, Request):
-        form = layout.EXTENDED_REQUEST if message.extended else layout.COMPACT_REQUEST
-        return form.size + len(message.payload)
-    if isinstance(message, SimpleReply):
-        return layout.SIMPLE_REPLY.size + len(message.data)
-    if isinstance(message, Chunk) and isinstance(message.body, Data):
-        compact = message.request_offset is None
-        form = layout.STRUCTURED_CHUNK if compact else layout.EXTENDED_CHUNK
-        return form.size + layout.U64.size + len(message.body.data)
-    return sum(map(len, encode_buffers(message)))
-
-
 def detach(message: _Message) -> tuple[_Message, Payload | None]:
     """`message` without its bulk, and the bulk (None when there is none).
 
@@ -178,10 +166,11 @@ def detach(message: _Message) -> tuple[_Message, Payload | None]:
 
 def reattach(message: _Message, payload: Payload | None) -> _Message:
     """The message as it was on the wire; without its bulk where that is no longer held."""
-    if payload is None or payload.data is None:
+    data = payload.data if payload is not None else None
+    if data is None:
         return message
     field = _BULK_FIELDS.get(type(message), "body")
-    whole: _Message = _replace(message, field, payload.data)
+    whole: _Message = _replace(message, field, data)
     return whole
 
 

@@ -6,25 +6,28 @@ for as many entries as it will become. All kinds of record answer alike:
 
     entries()   what it means, the same objects each time
     parts()     what sinks take: itself, or a record for each side
-    forget()    lets go of the bulk bytes
-    bulk        bytes that `forget` lets go of;  fixed: bytes that stay, where they are many
+    lighter()   the same record without the bulk bytes
+    bulk        bytes that are missing from `lighter`;  fixed: bytes that stay, where they are many
 
 and its parts also
 
     wire()      the bytes on the wire, complete only while the part is handed to the sinks
     outgoing    whether the server said it
+
+A record never changes, so that any thread may look at it while another one records; only what it
+was decoded to is cached, by one assignment.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import attrs
 
 from fakenbd.journal.entries import Connected, Ended, Entry, Failed, Heard, Said, Struck, Violated
 from fakenbd.journal.exchange import Exchange, HeardBatch, SaidBatch
-from fakenbd.journal.payload import detach
+from fakenbd.journal.payload import Payload, detach
 from fakenbd.protocol.encode import encode_buffers
 from fakenbd.protocol.messages import Buffer, ClientMessage, ServerMessage
 
@@ -53,19 +56,23 @@ class Happening:
     def wire(self) -> Sequence[Buffer]:
         return ()
 
-    def forget(self) -> None:
-        """There is nothing to let go of."""
+    def lighter(self) -> Happening:
+        return self
 
 
 @attrs.define(eq=False)
 class Utterance:
-    """One message of either side."""
+    """One message of either side; `sent` are the bytes that left, if not its encoding.
+
+    `origin` is where it belongs: of what was heard `(at,)`, of what was said `(at, about)`.
+    """
 
     kind: type[Heard] | type[Said]
     index: int
     time: float
     connection: int
     message: ClientMessage | ServerMessage
+    origin: tuple[int] | tuple[int, int | None]
     bulk: int = 0
     fixed: int = 0
     sent: Sequence[Buffer] | None = None
@@ -76,13 +83,15 @@ class Utterance:
     def outgoing(self) -> bool:
         return self.kind is Said
 
-    def entries(self) -> Sequence[Entry]:
-        if self.entry is None:
-            message, payload = detach(self.message)
-            self.message = message
-            build: Callable[..., Heard | Said] = self.kind
-            self.entry = build(self.index, self.time, self.connection, message, payload)
-        return (self.entry,)
+    def entries(self) -> Sequence[Heard | Said]:
+        entry = self.entry
+        if entry is None:
+            self.entry = entry = self._entry(*detach(self.message))
+        return (entry,)
+
+    def _entry(self, message: Any, payload: Payload | None) -> Heard | Said:
+        build: Callable[..., Heard | Said] = self.kind
+        return build(self.index, self.time, self.connection, message, payload, *self.origin)
 
     def parts(self) -> Sequence[Utterance]:
         return (self,)
@@ -90,13 +99,16 @@ class Utterance:
     def wire(self) -> Sequence[Buffer]:
         if self.sent is not None:
             return self.sent
-        return encode_buffers(self.message if self.entry is None else self.entry.whole)
+        return encode_buffers(self.message)
 
-    def forget(self) -> None:
-        self.entries()
-        self.bulk = 0
-        if self.entry is not None and self.entry.payload is not None:
-            self.entry.payload.forget()
+    def lighter(self) -> Utterance:
+        if not self.bulk:
+            return self
+        entry = self.entry
+        message, payload = detach(self.message) if entry is None else (entry.message, entry.payload)
+        light = self._entry(message, payload.lighter() if payload is not None else None)
+        stamp = self.index, self.time, self.connection
+        return Utterance(self.kind, *stamp, message, self.origin, 0, self.fixed, None, light)
 
 
 Part: TypeAlias = Happening | Utterance | HeardBatch | SaidBatch

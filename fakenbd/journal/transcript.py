@@ -8,6 +8,12 @@ Time and connection stand in columns as wide as they must be. A strike stands be
 it and what came of it; a breach below what broke the rule. Both leave the columns empty, unless
 another connection came between. Nothing that a peer said can reach the terminal except as printing
 characters.
+
+With `links` two more columns hold the serial number of each entry and the stream offset of its
+message, and an entry that belongs to another one ends with the number of that:
+
+    0.003  #1  [16]   @84  C> NBD_CMD_READ cookie 7 offset 4096 length 512
+    0.003  #1  [17]  @152  <S simple reply cookie 7 NBD_EIO -> [16]
 """
 
 from __future__ import annotations
@@ -54,19 +60,20 @@ def transcript(
     around: int | None = None,
     limit: int | None = None,
     ending: int = 0,
+    links: bool = False,
 ) -> str:
     """The entries as lines of text; "" for none.
 
     `around` is a serial number: it shows that entry, marked, and `limit` others (20 if not given),
     half of them before it. Without it `limit` shows the first and the last so many entries. The
-    last `ending` entries are shown in any case.
+    last `ending` entries are shown in any case. `links` shows which entries belong together.
     """
     entries = list(entries)
     shown = _window(entries, around, limit)
     rest = shown[-1] + 1 if shown else 0
     shown += range(max(rest, len(entries) - ending), len(entries))
     held = [entries[position] for position in shown]
-    table = _Table.sized_for(held, around)
+    table = _Table.sized_for(held, around, _COLUMNS + _LINKS if links else _COLUMNS)
     lines: list[str] = []
     expected = 0
     for position in shown:
@@ -82,7 +89,7 @@ def transcript(
 
 def phrase(entry: Entry) -> str:
     """One entry in words, without time and connection."""
-    return _PHRASES[type(entry)](entry, _Table.sized_for((), None))
+    return _PHRASES[type(entry)](entry, _Table((), (), None))
 
 
 def _window(entries: Sequence[Entry], around: int | None, limit: int | None) -> list[int]:
@@ -107,8 +114,8 @@ def _gap(count: int) -> str:
 class _Table:
     """Writes one line after another; knows how wide the columns are and what came before."""
 
-    time_width: int
-    connection_width: int
+    columns: Sequence[_Column]
+    widths: Sequence[int]
     marked: int | None
     previous: int | None = None
     _heard: dict[int, Heard] = attrs.field(factory=dict)
@@ -116,10 +123,11 @@ class _Table:
     _contexts: dict[int | None, dict[int, str]] = attrs.field(factory=dict)
 
     @classmethod
-    def sized_for(cls, entries: Sequence[Entry], marked: int | None) -> _Table:
-        times = max((len(_time(entry)) for entry in entries), default=0)
-        connections = max((len(_connection(entry)) for entry in entries), default=0)
-        return cls(times, connections, marked)
+    def sized_for(
+        cls, entries: Sequence[Entry], marked: int | None, columns: Sequence[_Column]
+    ) -> _Table:
+        widths = [max((len(each.text(e)) for e in entries), default=0) for each in columns]
+        return cls(columns, widths, marked)
 
     def learn_contexts(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
@@ -128,11 +136,14 @@ class _Table:
     def line(self, entry: Entry, colour: bool) -> str:
         mark = "▸ " if entry.index == self.marked else "  "
         margin = isinstance(entry, Struck | Violated) and entry.connection == self.previous
-        time = "" if margin else _time(entry)
-        connection = "" if margin else _connection(entry)
-        lead = f"{mark}{time:>{self.time_width}}  {connection:<{self.connection_width}}  "
+        lead = mark
+        for column, width in zip(self.columns, self.widths, strict=True):
+            text = "" if margin and column.left_empty else column.text(entry)
+            lead += f"{text:{column.align}{width}}  "
         self._note(entry)
         words = _PHRASES[type(entry)](entry, self)
+        if self.linked and (about := getattr(entry, "about", None)) is not None:
+            words += f" -> [{about}]"
         if isinstance(entry, Heard):
             self._heard[entry.index] = entry
             self._last_heard[entry.connection] = entry.index
@@ -144,9 +155,15 @@ class _Table:
     def words(self, entry: Heard | Said) -> str:
         return in_words(entry, self._contexts.get(entry.connection))
 
-    def reference(self, about: int | None, connection: int | None) -> str:
+    @property
+    def linked(self) -> bool:
+        """Whether entries show their numbers."""
+        return len(self.columns) > len(_COLUMNS)
+
+    def reference(self, entry: Struck | Violated) -> str:
         """Which message is meant; "" when it is the last that the client said."""
-        if about is None or self._last_heard.get(connection) == about:
+        about = entry.about
+        if about is None or self.linked or self._last_heard.get(entry.connection) == about:
             return ""
         heard = self._heard.get(about)
         return f" (about {self.words(heard) if heard is not None else f'entry {about}'})"
@@ -167,6 +184,22 @@ def _connection(entry: Entry) -> str:
     return "" if entry.connection is None else f"#{entry.connection}"
 
 
+def _offset(entry: Entry) -> str:
+    at = getattr(entry, "at", None)
+    return "" if at is None else f"@{at}"
+
+
+@attrs.frozen
+class _Column:
+    text: Callable[[Entry], str]
+    align: str
+    left_empty: bool = False
+
+
+_COLUMNS: Final = (_Column(_time, ">", True), _Column(_connection, "<", True))
+_LINKS: Final = (_Column(lambda entry: f"[{entry.index}]", ">"), _Column(_offset, ">"))
+
+
 def _ordinal(number: int) -> str:
     ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10)
     return f"{number}{ending or 'th'}"
@@ -181,11 +214,16 @@ def _connected(entry: Connected, table: _Table) -> str:
 def _struck(entry: Struck, table: _Table) -> str:
     change = entry.change or ", ".join(entry.kinds)
     fault = visible(entry.fault)
-    return f"⚡ '{fault}' ({_ordinal(entry.occurrence)}): {visible(change, limit=_SENTENCE)}"
+    change = visible(change, limit=_SENTENCE)
+    return f"⚡ '{fault}' ({_ordinal(entry.occurrence)}): {change}{table.reference(entry)}"
 
 
 def _violated(entry: Violated, table: _Table) -> str:
-    reference = table.reference(entry.about, entry.connection)
+    reference = table.reference(entry)
+    if entry.about is None and entry.at is not None and not table.linked:
+        reference = f" (at byte {entry.at})"
+    if entry.last:
+        reference += f"; from here on {entry.rule} is only counted"
     return f"✗ {entry.rule} {entry.level}: {visible(entry.sentence, limit=_SENTENCE)}{reference}"
 
 

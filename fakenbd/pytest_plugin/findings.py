@@ -6,14 +6,12 @@ and told once, in the words of the first.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
 import attrs
 
 from fakenbd.journal import Violated
-from fakenbd.journal.violation import weight
 from fakenbd.pytest_plugin.category import (
     NBDViolationWarning,
     ServerErrorWarning,
@@ -65,17 +63,11 @@ def deepest(error: BaseException) -> BaseException:
 
 def _violations(server: Server) -> Iterator[Finding]:
     first: dict[tuple[str, str], str] = {}
-    counts: Counter[tuple[str, str]] = Counter()
-    totals = Counter(server.journal.totals.violations)
     for entry in server.journal:
         if isinstance(entry, Violated):
-            counts[entry.rule, entry.level] += 1
-            totals[entry.rule] -= 1
             first.setdefault((entry.rule, entry.level), entry.sentence)
     # The journal forgets old entries but not how many there were.
-    for rule, forgotten in (+totals).items():
-        counts[rule, weight(rule)] += forgotten
-    for (rule, level), count in counts.items():
+    for (rule, level), count in server.journal.totals.violation_levels.items():
         if level in ("MUST", "SHOULD"):
             sentence = first.get((rule, level), "the journal no longer says how")
             times = f", {count} times" if count > 1 else ""

@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from time import monotonic
 from typing import Any
 
 import attrs
@@ -89,11 +90,14 @@ class BackgroundServer:
         conditions = wanted if command is None else {"command": command, **wanted}
         waiter = Waiter(self.server.journal, conditions, count)
         news = threading.Event()
+        deadline = monotonic() + timeout
         unsubscribe = self.server.journal.subscribe(news.set)
         try:
             # The thread may be recording while we look: each look starts where the last ended.
             while not waiter.done():
-                if not news.wait(timeout):
+                # What comes that is not meant does not put the deadline off.
+                left = deadline - monotonic()
+                if left <= 0 or not news.wait(left):
                     raise waiter.error(timeout)
                 news.clear()
         finally:

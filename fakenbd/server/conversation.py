@@ -223,7 +223,7 @@ class Conversation:
         message, taken = decoded
         self._start += taken
         watch = self.teller.watch
-        self.teller.hear(message, lambda: watch.client_flags(message))
+        self.teller.hear(message, taken, lambda: watch.client_flags(message))
         if refusal := self._flags_refused(message):
             self.end("server", "refused", refusal)
             self.agenda.put([End()])
@@ -259,7 +259,7 @@ class Conversation:
         early = self._early
         # Whatever is here already was sent before the answer that is only made now.
         self._early = self._start < self._end
-        teller.hear(request, lambda: teller.watch.option(request, early=early))
+        teller.hear(request, taken, lambda: teller.watch.option(request, early=early))
         self._answer_option(request)
         return True
 
@@ -332,8 +332,8 @@ class Conversation:
         except ProtocolError:
             decoded = None
         if decoded is not None:
-            option, _ = decoded
-            self.teller.hear(option, lambda: watch.option(option))
+            option, taken = decoded
+            self.teller.hear(option, taken, lambda: watch.option(option))
         elif len(rest):
             self.teller.blame(watch.misframed(self._head()))  # C-133
 

@@ -63,9 +63,11 @@ class Teller:
         """The client named an export: from here on that export's faults strike."""
         self.faults = self.service.faults_for(name)
 
-    def hear(self, message: ClientMessage, violations: Callable[[], Sequence[Violation]]) -> None:
-        """Remember what the client said, and what it thereby broke."""
-        about = self.service.journal.heard(self.connection, message)
+    def hear(
+        self, message: ClientMessage, size: int, violations: Callable[[], Sequence[Violation]]
+    ) -> None:
+        """Remember what the client said, in `size` bytes, and what it thereby broke."""
+        about = self.service.journal.heard(self.connection, message, size, 0)
         self.blame(violations(), about)
 
     def blame(self, violations: Iterable[Violation], about: int | None = None) -> None:
@@ -104,7 +106,7 @@ class Teller:
         return not _LEGAL_KINDS.issuperset(strike.kinds) if breaks is None else breaks
 
     def _said(self, message: ServerMessage, buffers: list[Buffer]) -> None:
-        about = self.service.journal.said(self.connection, message, buffers)
+        about = self.service.journal.said(self.connection, message, sum(map(len, buffers)), 0)
         notice = _NOTICES.get(type(message))
         if notice is not None:
             self.blame(notice(self.watch, message), about)

@@ -48,6 +48,9 @@ _READ: Final = int(Command.READ)
 _WRITE: Final = int(Command.WRITE)
 _LEAD: Final = STRUCTURED_REPLY_MAGIC, ChunkFlag.DONE.value, ChunkType.OFFSET_DATA.value
 
+_READ_REPLY: Final = {False: 16, True: 28}
+"""Bytes of the header of a simple reply, and of a data chunk with its offset."""
+
 _GATHER: Final = 1 << 23
 """Replies of so many bytes are sent before more requests are looked at."""
 
@@ -105,7 +108,7 @@ class Transmission:
         payloads: list[Sequence[bytes]] = []
         runs: list[Buffer] = []
         add, cookie_seen = out.append, cookies.add
-        start, total = position, 0
+        first, start, total = position, position, 0
         while end - position >= _HEADER and total < _GATHER:
             head, cookie, offset, length = unpack(buffer, position)
             if (
@@ -147,6 +150,7 @@ class Transmission:
             runs.append(view[start:position])
             headers = b"".join(runs)
             count = len(headers) // _HEADER
+            reads = count - len(payloads)
             journal = teller.service.journal
             journal.exchanged(
                 teller.connection,
@@ -157,6 +161,8 @@ class Transmission:
                 extended=False,
                 structured=structured,
                 source=export.source,
+                received=position - first,
+                sent=total + reads * _READ_REPLY[structured] + len(payloads) * _READ_REPLY[False],
             )
             teller.agenda.gathered(out, count)
             self.more = total >= _GATHER
@@ -166,6 +172,7 @@ class Transmission:
         """Answer the request at the front of `view`, whatever it is; 0 if it is not whole yet."""
         teller = self.teller
         extended = teller.terms.extended
+        head = 32 if extended else _HEADER
         try:
             header = decode_request_header(view, extended=extended)
             if header is None:
@@ -174,7 +181,7 @@ class Transmission:
             length = payload_length(header)
             if length > LARGEST_PAYLOAD:
                 self.refused = f"a request announced a payload of {length} bytes"
-                teller.hear(header, lambda: teller.watch.request(header))
+                teller.hear(header, head, lambda: teller.watch.request(header))
                 return 0
             decoded = decode_request(view, extended=extended, limit=LARGEST_PAYLOAD)
         except ProtocolError as error:
@@ -182,10 +189,10 @@ class Transmission:
             self.refused = str(error)
             return 0
         if decoded is None:
-            self.needed = (32 if extended else _HEADER) + length
+            self.needed = head + length
             return 0
         request, taken = decoded
-        teller.hear(request, lambda: teller.watch.request(request))
+        teller.hear(request, taken, lambda: teller.watch.request(request))
         terms = teller.terms
         if request.command == Command.DISC:
             # The command has no reply, so a fault on it has only the closing to change.

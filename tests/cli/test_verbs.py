@@ -292,6 +292,7 @@ def test_a_journal_is_written_and_explained(tmp_path: Path) -> None:
     assert told.stdout.startswith("profile quirks/qemu-odd-tail, seed ")
     assert "C> NBD_OPT_GO" in told.stdout
     assert told.stdout.endswith("-- the client ended the connection: DISC\n")
+    assert "[1]  @0  <S greeting" in fakenbd("explain", "--links", str(journal)).stdout
 
 
 @pytest.fixture
@@ -411,7 +412,7 @@ def test_explained_in_colour_on_a_terminal_and_plainly_elsewhere(tmp_path: Path)
     journal = Journal(lambda: 0.0)
     detach = journal.attach(JsonlSink(path.open("wb"), Header("1", "some/profile", 7)))
     journal.connected(1, HOSTILE, "tcp")
-    journal.heard(1, OptionRequest(Option.GO, InfoQuery(HOSTILE)))
+    journal.heard(1, OptionRequest(Option.GO, InfoQuery(HOSTILE)), 16, 0)
     journal.struck(1, "a lie", ["error"], 1, "a change")
     journal.violated(1, "C-14", "MUST", "a breach")
     detach()

@@ -156,7 +156,7 @@ SAID = [
 
 @pytest.mark.parametrize(("entry", "expected"), HEARD + SAID)
 def test_what_can_be_asked_of_a_message(entry: Heard | Said, expected: dict[str, Any]) -> None:
-    names = {*Heard.conditions, *Said.conditions, "type"} - {"connection"}
+    names = {*Heard.conditions, *Said.conditions, "type"} - {"connection", "at"}
     answers = {name: getattr(entry, name, None) for name in names}
     assert {name: value for name, value in answers.items() if value is not None} == expected
 

@@ -8,7 +8,7 @@ import pytest
 from fakenbd.errors import ExpectationError
 from fakenbd.journal import Ended, Heard, Journal, Said, Violated, Waiter
 from fakenbd.protocol.messages import Request
-from tests.journal.conversation import recorded, sample
+from tests.journal.conversation import heard, recorded, sample
 
 FOUND: list[tuple[dict[str, Any], list[int]]] = [
     ({"command": "read"}, [16, 20]),
@@ -92,14 +92,14 @@ def test_order() -> None:
 def small() -> Journal:
     journal = Journal(lambda: 0.0)
     for cookie, (offset, length) in enumerate([(0, 512), (4096, 512), (4096, 1024), (0, 7)]):
-        journal.heard(1, Request(0, cookie, offset, length))
+        heard(journal, 1, Request(0, cookie, offset, length))
     return journal
 
 
 def numbers(count: int) -> Journal:
     journal = Journal(lambda: 0.0)
     for cookie in range(count):
-        journal.heard(1, Request(3, cookie))
+        heard(journal, 1, Request(3, cookie))
     return journal
 
 
@@ -286,7 +286,7 @@ def test_a_failure_explains_itself(
 MISUSED: list[tuple[dict[str, Any], str]] = [
     (
         {"ofset": 1},
-        "there is no condition 'ofset'; did you mean 'offset'? (known are about, by, change,"
+        "there is no condition 'ofset'; did you mean 'offset'? (known are about, at, by, change,"
         " command, connection, cookie, data, detail, digest, error, fault, flags, how, info,"
         " kinds, length, level, name, occurrence, offset, option, peer, rule, sentence, text,"
         " transport, type)",
@@ -330,4 +330,151 @@ def test_waiting_in_vain() -> None:
         "transcript:\n"
         "▸ 0.000  #1  C> NBD_CMD_FLUSH cookie 0"
     )
-    assert Waiter(journal, {"command": "flush"}, start=1).done() is False
+
+
+def short(flushes: int, **options: Any) -> Journal:
+    """A journal that holds the last ten of `flushes` entries."""
+    journal = Journal(lambda: 0.0, limit=10, **options)
+    for cookie in range(flushes):
+        heard(journal, 1, Request(3, cookie))
+    return journal
+
+
+REFUSED = """
+this cannot be told: the journal no longer holds its first 15 entries
+raise journal_limit, now --journal-limit 10 or journal={"limit": 10, "payload_limit": 99}\
+"""
+
+DROPPED: list[tuple[str, Callable[[Journal], object], object]] = [
+    ("all of a command", lambda journal: len(journal.expect("flush", count=25)), 10),
+    ("one of a command", lambda journal: len(journal.expect("NBD_CMD_FLUSH")), 10),
+    ("one of two commands", lambda journal: len(journal.expect(["read", 3], count=25)), 10),
+    ("none of a command", lambda journal: journal.expect_none("read"), None),
+    ("no option", lambda journal: journal.expect_none(option="go"), None),
+    ("no fault", lambda journal: journal.expect(fault="cut", count=0), []),
+    ("no rule", lambda journal: journal.expect_none(rule="C-89"), None),
+    ("one that is held", lambda journal: len(journal.expect(cookie=20)), 1),
+    ("an order that is held", lambda journal: len(journal.expect_order(["flush"] * 10)), 10),
+    (
+        "not so many of a command",
+        lambda journal: journal.expect("flush", count=10),
+        "expected 10: flush\nfound 25, 10 of them held\n\nfound:",
+    ),
+    (
+        "a command that came",
+        lambda journal: journal.expect_none("flush"),
+        "expected none: flush\nfound 25, 10 of them held\n\nfound:",
+    ),
+    (
+        "a command that never came",
+        lambda journal: journal.expect("read"),
+        "expected at least one: read\nfound none\n\nclosest:",
+    ),
+    (
+        "too many that are held",
+        lambda journal: journal.expect(connection=1, cookie=range(20, 25), count=2),
+        "expected 2: connection 1, cookie 20..25\nfound at least 5\n\nfound:",
+    ),
+    (
+        "an order with a command that never came",
+        lambda journal: journal.expect_order(["flush", "read"]),
+        "expected in this order:\n  1. flush: at entry 15\n  2. read: not found after entry 15",
+    ),
+    (
+        "perhaps one",
+        lambda journal: journal.expect(cookie=3),
+        f"expected at least one: cookie 3\nfound none\n{REFUSED}",
+    ),
+    (
+        "perhaps none",
+        lambda journal: journal.expect_none("flush", cookie=3),
+        f"expected none: flush with cookie 3\nfound none\n{REFUSED}",
+    ),
+    (
+        "perhaps more than those that are held",
+        lambda journal: journal.expect(cookie=range(20, 25), count=5),
+        f"expected 5: cookie 20..25\nfound at least 5\n{REFUSED}",
+    ),
+    (
+        "perhaps in this order",
+        lambda journal: journal.expect_order([{"cookie": 3}, "flush"]),
+        f"expected in this order: cookie 3\nfound none\n{REFUSED}",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"), [row[1:] for row in DROPPED], ids=[row[0] for row in DROPPED]
+)
+def test_what_is_dropped_is_counted_or_refused_never_guessed(
+    question: Callable[[Journal], object], answer: object
+) -> None:
+    journal = short(25, payload_limit=99)
+    if not isinstance(answer, str):
+        assert question(journal) == answer
+        return
+    with pytest.raises(ExpectationError) as caught:
+        question(journal)
+    assert str(caught.value).startswith(answer)
+
+
+WAITED: list[tuple[dict[str, Any], int, bool]] = [
+    ({"command": "flush"}, 25, True),
+    ({"command": "flush"}, 26, False),
+    ({"cookie": [0, 24]}, 1, True),
+    ({"cookie": [0, 24]}, 2, False),
+]
+
+
+@pytest.mark.parametrize(("wanted", "count", "done"), WAITED)
+def test_waiting_for_what_is_dropped_before_it_is_looked_at(
+    wanted: dict[str, Any], count: int, done: bool
+) -> None:
+    waiter = Waiter(short(25, payload_limit=99), wanted, count)
+    assert waiter.done() is done
+    text = str(waiter.error(5)).removeprefix("waited 5 s in vain\n")
+    if "command" in wanted:
+        assert text.startswith(f"expected at least {count}: flush\nfound 25, 10 of them held\n")
+    else:
+        assert text.startswith(REFUSED.lstrip("\n") + "\nexpected at least ")
+
+
+def test_waiting_sees_what_is_dropped_between_two_looks() -> None:
+    journal = short(1)
+    waiter = Waiter(journal, {"cookie": 100})
+    assert not waiter.done()
+    for cookie in range(100, 120):
+        heard(journal, 1, Request(3, cookie))
+    assert not waiter.done()
+    assert "raise journal_limit, " in str(waiter.error(5))
+
+
+def rude(times: int) -> Journal:
+    """A client that breaks one rule so many times, and another once."""
+    journal = Journal(lambda: 0.0)
+    journal.violated(1, "C-30", "SHOULD", "it went straight to EXPORT_NAME")
+    for _ in range(times):
+        journal.violated(1, "C-95", "MUST", "a READ of no bytes")
+    return journal
+
+
+def test_a_rule_broken_a_thousand_times_is_counted() -> None:
+    journal = rude(1000)
+    assert journal.totals.violations == {"C-30": 1, "C-95": 1000}
+    assert [entry.rule for entry in journal.expect(rule="C-95", count=1000)] == ["C-95"] * 8
+    assert len(journal.expect(rule="C-30", count=1)) == 1
+    assert len(journal.expect(rule="C-95", level="MUST", count=1000)) == 8
+    assert len(journal.expect(level=["MUST", "SHOULD"], count=1001)) == 9
+    assert Waiter(journal, {"rule": "C-95"}, 1000).done()
+    assert not Waiter(journal, {"rule": "C-95"}, 1001).done()
+    assert len(journal.expect(connection=1, rule="C-95")) == 8
+    with pytest.raises(ExpectationError) as caught:
+        journal.expect(connection=1, rule="C-95", count=8)
+    assert str(caught.value) == (
+        "expected 8: connection 1, rule C-95\n"
+        "found at least 8\n"
+        "\n"
+        "this cannot be told: a rule broken again and again on one connection is counted,"
+        " without more entries"
+    )
+    assert len(rude(8).expect(connection=1, rule="C-95", count=8)) == 8

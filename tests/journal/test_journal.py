@@ -18,6 +18,7 @@ from fakenbd.journal import (
     Payload,
     Said,
     Totals,
+    Violated,
 )
 from fakenbd.protocol.constants import Command
 from fakenbd.protocol.decode import decode_reply, decode_request
@@ -37,7 +38,7 @@ from fakenbd.protocol.messages import (
     SimpleReply,
     Status,
 )
-from tests.journal.conversation import recorded
+from tests.journal.conversation import heard, recorded, said
 
 
 def journal(**options: object) -> Journal:
@@ -99,15 +100,25 @@ def batch_and_singles(
     whole, single = journal(**options), journal(**options)
     wires = Disk(2)
     detach = whole.attach(wires)
-    forms = {"extended": extended, "structured": structured}
-    whole.exchanged(1, headers, len(requests), payloads, buffers, **forms)
+    whole.exchanged(
+        1,
+        headers,
+        len(requests),
+        payloads,
+        buffers,
+        extended=extended,
+        structured=structured,
+        received=len(raw),
+        sent=sum(map(len, buffers)),
+    )
     detach()
     assert wires.wires == [raw, b"".join(buffers)]
+    indexes = {}
     view = memoryview(raw)
     while view:
         decoded = decode_request(view, extended=extended, limit=1 << 20)
         assert decoded is not None
-        single.heard(1, decoded[0])
+        indexes[decoded[0].cookie] = heard(single, 1, decoded[0])
         view = view[decoded[1] :]
     lengths = {request.cookie: request.length * (request.command == 0) for request in requests}
     view = memoryview(b"".join(buffers))
@@ -120,7 +131,8 @@ def batch_and_singles(
             limit=1 << 20,
         )
         assert answered is not None
-        single.said(1, answered[0])
+        assert isinstance(answered[0], SimpleReply | Chunk)
+        said(single, 1, answered[0], indexes[answered[0].cookie])
         view = view[answered[1] :]
     return whole, single
 
@@ -145,7 +157,7 @@ def test_a_batch_without_its_bytes_still_tells_lengths(
     whole, _ = batch_and_singles(form, only, payload_limit=2000)
     if looked:
         assert whole.entries() == expected.entries()
-    whole.heard(1, Request(1, 9, 0, 2000, payload=bytes(2000)))
+    heard(whole, 1, Request(1, 9, 0, 2000, payload=bytes(2000)))
     for ours, reference in zip(whole[:-1], expected, strict=True):
         assert isinstance(ours, Heard | Said)
         assert isinstance(reference, Heard | Said)
@@ -156,10 +168,10 @@ def test_a_batch_without_its_bytes_still_tells_lengths(
 
 def test_bytes_that_are_let_go_leave_the_digest_that_was_asked_for() -> None:
     small = journal(payload_limit=1000)
-    early = small.heard(1, Request(1, 1, 0, 600, payload=b"a" * 600))
+    early = heard(small, 1, Request(1, 1, 0, 600, payload=b"a" * 600))
     digest = small[early].digest
-    small.heard(1, Request(1, 2, 0, 600, payload=b"b" * 600))
-    small.heard(1, Request(1, 3, 0, 600, payload=b"c" * 600))
+    heard(small, 1, Request(1, 2, 0, 600, payload=b"b" * 600))
+    heard(small, 1, Request(1, 3, 0, 600, payload=b"c" * 600))
     assert digest is not None
     assert [(entry.digest, entry.data) for entry in small] == [
         (digest, None),
@@ -169,10 +181,59 @@ def test_bytes_that_are_let_go_leave_the_digest_that_was_asked_for() -> None:
     assert [entry.length for entry in small] == [600, 600, 600]
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_a_batch_keeps_the_digests_that_were_asked_for(form: str) -> None:
+    small, _ = batch_and_singles(form, payload_limit=2000)
+    digests = [entry.digest for entry in small if isinstance(entry, Heard | Said)]
+    heard(small, 1, Request(1, 9, 0, 2000, payload=bytes(2000)))
+    kept = [entry for entry in small[:-1] if isinstance(entry, Heard | Said)]
+    assert [entry.digest for entry in kept] == digests
+    assert [entry.data for entry in kept] == [None] * 10
+    assert sum(digest is not None for digest in digests) == 4
+
+
+def test_what_was_handed_out_stays_whole() -> None:
+    small = journal(payload_limit=1000)
+    index = heard(small, 1, Request(1, 1, 0, 600, payload=b"a" * 600))
+    entry = small[index]
+    heard(small, 1, Request(1, 2, 0, 600, payload=b"b" * 600))
+    assert isinstance(entry, Heard)
+    assert entry.data == b"a" * 600
+    assert small.requests()[0].data is None
+
+
+def test_content_is_read_again_only_for_who_asks_for_it() -> None:
+    reads: list[tuple[int, int]] = []
+
+    def source(offset: int, length: int) -> bytes:
+        reads.append((offset, length))
+        return b"x" * length
+
+    one = journal()
+    raw = b"".join(encode(Request(0, cookie, cookie * 512, 512)) for cookie in range(3))
+    buffers = [part for n in range(3) for part in (encode(SimpleReply(n)), b"x" * 512)]
+    one.exchanged(
+        1,
+        raw,
+        3,
+        (),
+        buffers,
+        extended=False,
+        structured=False,
+        source=source,
+        received=84,
+        sent=3 * 528,
+    )
+    assert [entry.length for entry in one.select(Said)] == [512] * 3  # type: ignore[union-attr]
+    assert reads == []
+    assert one.expect(type="simple", cookie=1)[0].data == b"x" * 512
+    assert reads == [(512, 512)]
+
+
 def test_whole_payloads_cost_entries_not_bytes() -> None:
     whole = journal(payload_limit=1000, payloads="whole")
     for cookie in range(4):
-        whole.heard(1, Request(1, cookie, 0, 400, payload=b"a" * 400))
+        heard(whole, 1, Request(1, cookie, 0, 400, payload=b"a" * 400))
     assert [(entry.cookie, entry.data) for entry in whole] == [(2, b"a" * 400), (3, b"a" * 400)]
 
 
@@ -195,9 +256,9 @@ def test_bulk_lies_beside_the_message_and_goes_back_into_it(
 ) -> None:
     one = journal()
     if isinstance(message, SimpleReply | Chunk):
-        one.said(1, message)
+        said(one, 1, message)
     else:
-        one.heard(1, message)
+        heard(one, 1, message)
     entry = one[0]
     assert isinstance(entry, Heard | Said)
     assert (entry.payload.length if entry.payload else None) == bulk
@@ -216,21 +277,32 @@ def test_payloads_are_equal_when_length_and_digest_are() -> None:
 # --- the ring ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("structured", [False, True], ids=["simple", "structured"])
-def test_what_can_be_read_again_is_not_kept(structured: bool) -> None:
+@pytest.mark.parametrize("form", FORMS)
+def test_what_can_be_read_again_is_not_kept(form: str) -> None:
+    extended, structured, _ = FORMS[form]
     source = Pattern().read
-    requests = [Request(0, cookie, 512 * cookie, 512) for cookie in range(3)]
+    requests = [Request(0, cookie, 512 * cookie, 512, extended=extended) for cookie in range(3)]
     headers = b"".join(map(encode, requests))
     buffers: list[Buffer] = []
     for one in requests:
         data = source(one.offset, one.length)
-        chunk = Chunk(one.cookie, Data(one.offset, data), 1)
+        asked = one.offset if extended else None
+        chunk = Chunk(one.cookie, Data(one.offset, data), 1, request_offset=asked)
         buffers += encode_buffers(chunk if structured else SimpleReply(one.cookie, 0, data))
     kept, light = journal(), journal(payload_limit=0)
 
     def exchange(target: Journal, again: Source | None) -> None:
         target.exchanged(
-            1, headers, 3, (), buffers, extended=False, structured=structured, source=again
+            1,
+            headers,
+            3,
+            (),
+            buffers,
+            extended=extended,
+            structured=structured,
+            source=again,
+            received=len(headers),
+            sent=sum(map(len, buffers)),
         )
 
     exchange(kept, None)
@@ -248,7 +320,7 @@ def test_what_can_be_read_again_is_not_kept(structured: bool) -> None:
 def test_the_ring_keeps_the_newest_and_the_totals_keep_all() -> None:
     small = journal(limit=10)
     for cookie in range(25):
-        small.heard(1, Request(0, cookie, 0, 512))
+        heard(small, 1, Request(0, cookie, 0, 512))
     assert [entry.index for entry in small] == list(range(15, 25))
     assert len(small) == 10
     assert small.totals.commands == {"read": 25}
@@ -259,7 +331,8 @@ def test_a_batch_larger_than_the_ring_shows_its_end() -> None:
     small = journal(limit=3)
     raw = b"".join(encode(Request(0, cookie, 0, 1)) for cookie in range(5))
     replies = [encode(SimpleReply(cookie, 5)) for cookie in range(5)]
-    small.exchanged(1, raw, 5, (), replies, extended=False, structured=False)
+    sizes = {"received": len(raw), "sent": sum(map(len, replies))}
+    small.exchanged(1, raw, 5, (), replies, extended=False, structured=False, **sizes)
     assert [entry.index for entry in small] == [7, 8, 9]
     assert [entry.index for entry in reversed(small)] == [9, 8, 7]
     assert len(small) == 3
@@ -283,7 +356,7 @@ def test_looking() -> None:
 def test_extents_weigh() -> None:
     small = journal(payload_limit=100_000)
     for cookie in range(100):
-        small.said(1, Chunk(cookie, Status(1, [(512, 0)] * 200), 1))
+        said(small, 1, Chunk(cookie, Status(1, [(512, 0)] * 200), 1))
     assert len(small) == 4
 
 
@@ -298,7 +371,7 @@ def test_totals() -> None:
         bytes_heard=279,
         bytes_said=914,
         strikes={"second read fails": 1, "odd tail": 1},
-        violations={"C-14": 1, "C-89": 1},
+        violation_levels={("C-14", "MUST"): 1, ("C-89", "SHOULD"): 1},
         failures=1,
     )
     assert whole.totals.requests == 5
@@ -311,7 +384,8 @@ def fill(target: Journal, requests: int) -> None:
         buffers: list[Buffer] = []
         for i in range(64):
             buffers += [encode(SimpleReply(start + i)), bytearray(4096)]
-        target.exchanged(1, raw, 64, (), buffers, extended=False, structured=False)
+        sizes = {"received": len(raw), "sent": sum(map(len, buffers))}
+        target.exchanged(1, raw, 64, (), buffers, extended=False, structured=False, **sizes)
 
 
 def check_bounded(requests: int) -> None:
@@ -376,7 +450,7 @@ def test_a_sink_that_fails_is_given_up_and_the_service_goes_on() -> None:
     one.attach(full)
     one.attach(roomy)
     for cookie in range(4):
-        one.heard(1, Request(2, cookie))
+        heard(one, 1, Request(2, cookie))
     assert full.closed
     assert len(full.taken) == 2
     assert [type(entry) for entry in one] == [Heard, Heard, Heard, Failed, Heard]
@@ -389,10 +463,10 @@ def test_a_sink_may_be_taken_away() -> None:
     one = journal()
     disk = Disk(10)
     detach = one.attach(disk)
-    one.heard(1, Request(2))
+    heard(one, 1, Request(2))
     detach()
     detach()
-    one.heard(1, Request(2))
+    heard(one, 1, Request(2))
     assert len(disk.taken) == 1
     assert disk.closed
 
@@ -402,11 +476,21 @@ def test_sinks_see_the_bytes_of_the_wire() -> None:
     disk = Disk(10)
     one.attach(disk)
     request = Request(1, 1, 0, 3, payload=b"abc")
-    one.heard(1, request)
-    one.said(1, SimpleReply(1))
-    one.said(1, SimpleReply(1, 0, b"abcdef"), [b"only ", b"these"])
+    heard(one, 1, request)
+    said(one, 1, SimpleReply(1))
+    one.said(1, SimpleReply(1, 0, b"abcdef"), 10, 16, wire=[b"only ", b"these"])
     answer = [encode(SimpleReply(1))]
-    one.exchanged(1, encode(request)[:28], 1, [[b"abc"]], answer, extended=False, structured=False)
+    one.exchanged(
+        1,
+        encode(request)[:28],
+        1,
+        [[b"abc"]],
+        answer,
+        extended=False,
+        structured=False,
+        received=31,
+        sent=16,
+    )
     one.ended(1, "client", "EOF")
     assert disk.wires == [
         encode(request),
@@ -422,7 +506,7 @@ def test_sinks_see_the_bytes_of_the_wire() -> None:
 def test_failures_raise_the_alarm() -> None:
     told: list[str] = []
     one = journal(alarm=told.append)
-    one.heard(1, Request(2))
+    heard(one, 1, Request(2))
     one.failed(1, "the disk is gone")
     one.failed(None, "and so is the tape")
     assert told == ["the disk is gone", "and so is the tape"]
@@ -432,12 +516,30 @@ def test_subscribers_are_told_after_each_record() -> None:
     one = journal()
     seen: list[int] = []
     unsubscribe = one.subscribe(lambda: seen.append(len(one)))
-    one.heard(1, Request(2))
+    heard(one, 1, Request(2))
     one.ended(1, "client", "DISC")
     unsubscribe()
     unsubscribe()
     one.failed(None, "not seen")
     assert seen == [1, 2]
+
+
+def test_the_ninth_violation_of_a_rule_on_a_connection_is_only_counted() -> None:
+    one = journal()
+    seen: list[int] = []
+    one.subscribe(lambda: seen.append(len(one)))
+
+    def broken(connection: int, rule: str) -> int | None:
+        return one.violated(connection, rule, "MUST", "it did", at=7)
+
+    assert [broken(1, "C-95") for _ in range(10)] == [*range(8), None, None]
+    assert [broken(1, "C-96"), broken(2, "C-95")] == [8, 9]
+    assert one.violated(1, "C-95", "advisory", "it did, as it may") == 10
+    assert seen == [*range(1, 9), 8, 8, 9, 10, 11]
+    assert [entry.index for entry in one if isinstance(entry, Violated) and entry.last] == [7]
+    one.ended(1, "client", "EOF")
+    assert broken(1, "C-95") == 12
+    assert one.totals.violations == {"C-95": 13, "C-96": 1}
 
 
 # --- the rest ------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from fakenbd.journal import Header, Heard, Journal, JsonlSink, Said, Totals, loa
 from fakenbd.journal.jsonl import entry_from_json, entry_to_json
 from fakenbd.journal.transcript import transcript
 from fakenbd.protocol.messages import Request
-from tests.journal.conversation import millisecond_clock, recorded, sample
+from tests.journal.conversation import heard, millisecond_clock, recorded, said, sample
 from tests.journal.test_journal import fill
 from tests.journal.test_transcript import MESSAGES, Words
 
@@ -44,9 +44,9 @@ def test_a_journal_loads_back_equal(tmp_path: Path, whole: bool) -> None:
 def test_every_message_loads_back_equal(case: Words) -> None:
     journal = Journal(lambda: 0.0)
     if case.words.startswith("C>"):
-        journal.heard(1, case.message)  # type: ignore[arg-type]
+        heard(journal, 1, case.message)  # type: ignore[arg-type]
     else:
-        journal.said(1, case.message)  # type: ignore[arg-type]
+        said(journal, 1, case.message)  # type: ignore[arg-type]
     line = json.dumps(entry_to_json(journal[0], whole=True))
     assert entry_from_json(json.loads(line)) == journal[0]
 
@@ -54,14 +54,19 @@ def test_every_message_loads_back_equal(case: Words) -> None:
 def test_lines_as_they_are() -> None:
     lines = [json.dumps(entry_to_json(entry)) for entry in recorded()]
     assert lines[23] == (
-        '{"kind": "heard", "index": 23, "time": 0.024, "connection": 1, "says": "NBD_CMD_WRITE",'
+        '{"kind": "heard", "index": 23, "time": 0.024, "connection": 1, "at": 173,'
+        ' "says": "NBD_CMD_WRITE",'
         ' "message": {"is": "Request", "command": 1, "cookie": 9, "offset": 512, "length": 6,'
         ' "flags": 1}, "payload": {"length": 6, "digest": "e564b4081d7a9ea4"}}'
     )
     assert lines[18] == (
         '{"kind": "struck", "index": 18, "time": 0.019, "connection": 1,'
         ' "fault": "second read fails", "kinds": ["error"], "occurrence": 1,'
-        ' "change": "error 0 -> NBD_EIO"}'
+        ' "change": "error 0 -> NBD_EIO", "about": 16}'
+    )
+    assert lines[17] == (
+        '{"kind": "said", "index": 17, "time": 0.018, "connection": 1, "at": 247, "about": 16,'
+        ' "message": {"is": "SimpleReply", "cookie": 7, "error": 5}}'
     )
 
 
@@ -87,13 +92,13 @@ def test_half_a_last_line_is_left_by_a_server_that_was_killed(tmp_path: Path) ->
     assert load(path)[1] == journal[:-1]
 
 
-HEAD = '{"fakenbd-journal": 1}\n'
+HEAD = '{"fakenbd-journal": 2}\n'
 BROKEN = {
     "": "is no journal of fakenbd: its first line is no header",
     "\n": "is no journal of fakenbd: its first line is no header",
     "[]\n": "is no journal of fakenbd: its first line is no header",
     '{"version": "0.1.0"}\n': "is no journal of fakenbd: its first line is no header",
-    '{"fakenbd-journal": 2}\n': "is a journal of format 2; this fakenbd reads format 1",
+    '{"fakenbd-journal": 1}\n': "is a journal of format 1; this fakenbd reads format 2",
     HEAD + "nonsense\n": (
         "line 2 is no entry of a journal: Expecting value: line 1 column 1 (char 0)"
     ),
@@ -119,7 +124,7 @@ def test_what_is_no_journal_is_refused(tmp_path: Path, content: str, message: st
 
 def test_a_header_with_more_in_it_is_read(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
-    path.write_text('{"fakenbd-journal": 1, "seed": 3, "future": true}\n')
+    path.write_text('{"fakenbd-journal": 2, "seed": 3, "future": true}\n')
     assert load(path) == (Header(seed=3), [])
 
 
@@ -133,7 +138,7 @@ def test_a_full_disk_is_named() -> None:
     assert str(sink) == "the journal file"
     sink.stream = full_disk()
     journal.attach(sink)
-    journal.heard(1, Request(2))
+    heard(journal, 1, Request(2))
     assert sink.stream.closed
     assert transcript(journal[1:]) == (
         "  0.000    !! the journal file /dev/full is given up: No space left on device\n"

@@ -12,7 +12,7 @@ from fakenbd.journal import Journal, PcapSink
 from fakenbd.journal.tcp import addresses
 from fakenbd.protocol.encode import encode
 from fakenbd.protocol.messages import Raw, Request, SimpleReply
-from tests.journal.conversation import millisecond_clock, sample
+from tests.journal.conversation import heard, millisecond_clock, said, sample
 from tests.peers import require
 
 CHECKED = ["-o", "tcp.check_checksum:TRUE", "-o", "ip.check_checksum:TRUE"]
@@ -61,14 +61,15 @@ def capture(tmp_path: Path) -> Iterator[Capture]:
 def test_wireshark_reads_a_session_as_nbd(capture: Capture) -> None:
     path, journal = capture.path, capture.journal
     journal.connected(1, "127.0.0.1:41873", "tcp", "127.0.0.1:4711")
-    journal.heard(1, Request(0, 7, 4096, 512))
-    journal.said(1, SimpleReply(7, 0, bytes(512)))
-    journal.heard(1, Request(1, 8, 512, 6, payload=b"hidden"))
-    journal.said(1, SimpleReply(8, 28))
+    heard(journal, 1, Request(0, 7, 4096, 512))
+    said(journal, 1, SimpleReply(7, 0, bytes(512)))
+    heard(journal, 1, Request(1, 8, 512, 6, payload=b"hidden"))
+    said(journal, 1, SimpleReply(8, 28))
     raw = b"".join(encode(Request(0, cookie, cookie * 512, 100_000)) for cookie in range(3))
     buffers = [part for n in range(3) for part in (encode(SimpleReply(n)), bytes(100_000))]
-    journal.exchanged(1, raw, 3, (), buffers, extended=False, structured=False)
-    journal.heard(1, Request(2, 9))
+    sizes = {"received": len(raw), "sent": sum(map(len, buffers))}
+    journal.exchanged(1, raw, 3, (), buffers, extended=False, structured=False, **sizes)
+    heard(journal, 1, Request(2, 9))
     journal.ended(1, "client", "DISC")
     healthy(path)
     requests = fields(
@@ -137,9 +138,9 @@ def test_strikes_and_violations_are_comments(capture: Capture) -> None:
     sample(capture.journal)
     assert fields(capture.path, "frame.comment", select="frame.comment") == [
         ("✗ C-14 MUST: NBD_OPT_LIST came with data (about entry 8)",),
-        ("⚡ 'second read fails' (1st): error 0 -> NBD_EIO",),
+        ("⚡ 'second read fails' (1st): error 0 -> NBD_EIO (about entry 16)",),
         (
-            "⚡ 'odd tail' (12th): extents,"
+            "⚡ 'odd tail' (12th): extents (about entry 25),"
             "✗ C-89 SHOULD: the range was asked for twice (about entry 20)",
         ),
     ]
@@ -149,7 +150,7 @@ def test_megabytes_and_ipv6(capture: Capture) -> None:
     path, journal = capture.path, capture.journal
     journal.connected(1, "[::1]:41873", "tcp", "[::1]:10809")
     for _ in range(40):
-        journal.said(1, Raw(bytes(range(256)) * 513))
+        said(journal, 1, Raw(bytes(range(256)) * 513))
     journal.ended(1, "server", "EOF")
     journal.ended(1, "client", "EOF")
     healthy(path)
@@ -160,7 +161,7 @@ def test_megabytes_and_ipv6(capture: Capture) -> None:
 
 def test_what_was_cut_is_captured_cut(capture: Capture) -> None:
     path, journal = capture.path, capture.journal
-    journal.said(4, SimpleReply(7, 0, bytes(512)), [b"cut"])
+    journal.said(4, SimpleReply(7, 0, bytes(512)), 3, 0, wire=[b"cut"])
     assert fields(path, "tcp.payload", select="tcp.len > 0") == [("637574",)]
 
 

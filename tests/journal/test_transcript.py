@@ -3,7 +3,7 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from fakenbd.journal import Failed, Heard, Journal, Said, Struck
+from fakenbd.journal import Entry, Failed, Heard, Journal, Said, Struck, Violated
 from fakenbd.journal.transcript import phrase, transcript
 from fakenbd.protocol.messages import (
     Ack,
@@ -32,7 +32,7 @@ from fakenbd.protocol.messages import (
     Status,
 )
 from fakenbd.protocol.text import quoted, visible
-from tests.journal.conversation import recorded
+from tests.journal.conversation import heard, recorded, said
 
 WHOLE = r"""
   0.001  #1  -- connected over tcp from 127.0.0.1:41873 to 127.0.0.1:10809
@@ -77,6 +77,50 @@ WHOLE = r"""
 
 def test_a_whole_session() -> None:
     assert transcript(recorded().entries()) == WHOLE
+
+
+LINKED = r"""
+▸ 0.017  #1  [16]  @117  C> NBD_CMD_READ cookie 7 offset 4096 length 512
+  0.018  #1  [17]  @247  <S simple reply cookie 7 NBD_EIO -> [16]
+             [18]        ⚡ 'second read fails' (1st): error 0 -> NBD_EIO -> [16]
+  0.020  #2  [19]        -- connected over unix
+"""
+
+
+def test_links() -> None:
+    around = transcript(recorded().entries(), around=16, limit=6, links=True)
+    assert around.splitlines()[4:-1] == LINKED.splitlines()[1:]
+    whole = transcript(recorded().entries(), links=True)
+    assert (
+        "  0.030  #1  [29]        ✗ C-89 SHOULD: the range was asked for twice -> [20]\n" in whole
+    )
+
+
+def cut(about: int) -> Struck:
+    return Struck(9, 0.0, 1, "x", ["cut"], 2, "gone", about)
+
+
+def broken(about: int | None, at: int | None = None) -> Violated:
+    return Violated(9, 0.0, 1, "C-130", "MUST", "more came", about, at)
+
+
+MARGINS: list[tuple[Entry, str]] = [
+    (cut(0), "⚡ 'x' (2nd): gone (about NBD_CMD_DISC cookie 1)"),
+    (cut(1), "⚡ 'x' (2nd): gone"),
+    (broken(None, 28), "✗ C-130 MUST: more came (at byte 28)"),
+    (broken(1, 28), "✗ C-130 MUST: more came"),
+    (broken(7), "✗ C-130 MUST: more came (about entry 7)"),
+    (
+        attrs.evolve(broken(1), last=True),
+        "✗ C-130 MUST: more came; from here on C-130 is only counted",
+    ),
+]
+
+
+@pytest.mark.parametrize(("entry", "words"), MARGINS)
+def test_what_an_entry_is_about(entry: Entry, words: str) -> None:
+    before = [Heard(0, 0.0, 1, Request(2, 1)), Heard(1, 0.0, 1, Request(2, 2), None, 28)]
+    assert transcript([*before, entry]).splitlines()[-1].strip() == words
 
 
 def test_around_an_entry_and_the_end() -> None:
@@ -257,16 +301,16 @@ def test_messages_in_words(case: Words) -> None:
     journal = Journal(lambda: 0.0)
     message = case.message
     if case.words.startswith("C>"):
-        journal.heard(1, message)  # type: ignore[arg-type]
+        heard(journal, 1, message)  # type: ignore[arg-type]
     else:
-        journal.said(1, message)  # type: ignore[arg-type]
+        said(journal, 1, message)  # type: ignore[arg-type]
     assert phrase(journal[0]) == case.words
 
 
 def test_bytes_that_are_let_go_are_counted_still() -> None:
     journal = Journal(lambda: 0.0, payload_limit=300)
-    journal.heard(1, Raw(b"a" * 300))
-    journal.heard(1, Raw(b"b" * 300))
+    heard(journal, 1, Raw(b"a" * 300))
+    heard(journal, 1, Raw(b"b" * 300))
     assert [phrase(entry) for entry in journal] == [
         "C> raw 300 bytes",
         "C> raw 300 bytes: 62 62 62 62 62 62 62 62 62 62 62 62 62 62 62 62 …",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -98,6 +99,35 @@ def test_waiting_for_a_request() -> None:
             assert server.wait_for("read", offset=512) == [entry]
             with pytest.raises(ExpectationError):
                 server.wait_for("write", timeout=0)
+
+
+def test_the_deadline_is_one_however_much_else_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each second another request comes, and never the one that is waited for."""
+    seconds = 0.0
+    with background_server() as server:
+
+        class News:
+            """An event that a recorded entry sets a second after somebody began to wait."""
+
+            def set(self) -> None:
+                pass
+
+            def clear(self) -> None:
+                pass
+
+            def wait(self, left: float) -> bool:
+                nonlocal seconds
+                waits.append(left)
+                seconds += 1
+                server.journal.heard(1, READ, 28, 0)
+                return seconds <= 1000
+
+        waits: list[float] = []
+        monkeypatch.setattr("fakenbd.server.background.threading", SimpleNamespace(Event=News))
+        monkeypatch.setattr("fakenbd.server.background.monotonic", lambda: seconds)
+        with pytest.raises(ExpectationError, match=r"^waited 5 s in vain\n"):
+            server.wait_for("flush", timeout=5)
+    assert waits == [5, 4, 3, 2, 1]
 
 
 def test_faults_from_another_thread_while_clients_talk() -> None:
