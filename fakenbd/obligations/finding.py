@@ -5,11 +5,11 @@ The rule tables have many shades of obligation; three levels are enough to act o
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import attrs
 
-__all__ = ["Finding", "Level", "Side", "level_of"]
+__all__ = ["Finding", "Level", "Side", "Violation", "level_of"]
 
 Level: TypeAlias = Literal["MUST", "SHOULD", "advisory"]
 Side: TypeAlias = Literal["client", "server"]
@@ -41,3 +41,11 @@ class Finding:
 
     def __str__(self) -> str:
         return f"{self.sentence} ({self.rule}, {self.level})"
+
+
+class Violation(NamedTuple):
+    """The client broke `rule`; `level` None means the rule's own."""
+
+    rule: str
+    sentence: str
+    level: Level | None = None

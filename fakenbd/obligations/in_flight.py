@@ -1,0 +1,167 @@
+"""The requests of one connection that are unanswered, and the client's rules across requests.
+
+Those are cookies, order, the area of a resize, an end that was announced. A cookie that is used
+again while it is in flight (C-72) waits behind its namesake: replies are taken to come in order.
+Requests that a batch answers at once never come here, which can only hide a breach.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+import attrs
+
+from fakenbd.obligations.finding import Violation
+from fakenbd.obligations.shown import Phase, ShownState
+from fakenbd.protocol.constants import ChunkFlag, Command, Error, spec_name
+from fakenbd.protocol.messages import Chunk, ErrorChunk, Request, SimpleReply
+
+__all__ = ["MOST_IN_FLIGHT", "InFlight", "RequestTable"]
+
+MOST_IN_FLIGHT: Final = 1 << 16
+"""Requests that may wait for replies; behind more of them nothing is certain."""
+
+# So many requests may have been on their way when ESHUTDOWN was sent; a client that sends more
+# goes on as if nothing had been.
+_ON_THEIR_WAY: Final = 1024
+# Plain integers: members of an enumeration take ten times as long to compare.
+_DONE: Final = int(ChunkFlag.DONE)
+_ESHUTDOWN: Final = int(Error.ESHUTDOWN)
+_RESIZE: Final = int(Command.RESIZE)
+
+
+class InFlight(NamedTuple):
+    """What is remembered of a request that has not been answered."""
+
+    command: int
+    offset: int
+    length: int
+    flags: int = 0
+
+
+@attrs.define(eq=False)
+class RequestTable:
+    """The requests of one connection; `by_cookie` is the same dict for life.
+
+    `commanded`: a request other than NBD_CMD_DISC has come. `resizing`: the area, from and to, that
+    an unanswered NBD_CMD_RESIZE changes.
+    """
+
+    shown: ShownState
+    by_cookie: dict[int, InFlight] = attrs.Factory(dict)
+    commanded: bool = False
+    resizing: tuple[int, int] | None = None
+    _namesakes: dict[int, list[InFlight]] = attrs.Factory(dict)
+    _waiting_namesakes: int = 0
+    _shutdown_cookies: set[int] = attrs.Factory(set)
+    _since_shutdown: int = 0
+
+    def __len__(self) -> int:
+        return len(self.by_cookie) + self._waiting_namesakes
+
+    @property
+    def shutdown_sent(self) -> bool:
+        """Whether a reply with ESHUTDOWN has left."""
+        return bool(self._shutdown_cookies)
+
+    def judge(self, request: Request) -> Iterator[Violation]:
+        """A request came; it is not in flight before `add`."""
+        name = spec_name(Command, request.command)
+        if request.cookie in self.by_cookie:  # C-72
+            yield Violation(
+                "C-72", f"{name} has the cookie {request.cookie:#x} of a request still in flight"
+            )
+        if request.command == Command.DISC:
+            yield from self._disconnect()
+            return
+        if self._shutdown_cookies:
+            self._since_shutdown += 1
+            # Only what cannot have been on its way already proves that the client goes on.
+            if (
+                request.cookie in self._shutdown_cookies or self._since_shutdown > _ON_THEIR_WAY
+            ):  # C-127
+                yield Violation("C-127", f"{name} came after NBD_ESHUTDOWN, not NBD_CMD_DISC")
+        if request.command == Command.RESIZE:
+            yield from self._resize(request)
+        elif self.resizing is not None and _overlaps(request, self.resizing):  # C-111
+            yield Violation("C-111", f"{name} came for an area that NBD_CMD_RESIZE is changing")
+        self.commanded = True
+
+    def add(self, request: Request) -> None:
+        """The request is whole: from now on a reply is due."""
+        facts = InFlight(request.command, request.offset, request.length, request.flags)
+        if request.cookie in self.by_cookie:
+            self._namesakes.setdefault(request.cookie, []).append(facts)
+            self._waiting_namesakes += 1
+        else:
+            self.by_cookie[request.cookie] = facts
+
+    def replied(self, reply: SimpleReply | Chunk) -> bool:
+        """A reply, or a chunk of one, left; returns whether it changes what the client may do."""
+        if isinstance(reply, SimpleReply):
+            error, done = reply.error, True
+        else:
+            error = reply.body.error if isinstance(reply.body, ErrorChunk) else 0
+            done = bool(reply.flags & _DONE)
+        if error == _ESHUTDOWN and len(self._shutdown_cookies) < _ON_THEIR_WAY:
+            self._shutdown_cookies.add(reply.cookie)
+        request = self._answered(reply.cookie) if done else None
+        if request is not None and request.command == _RESIZE:
+            self.resizing = None
+            if not error:
+                self.shown.size = request.offset
+            return True
+        return error == _ESHUTDOWN
+
+    def forget(self) -> None:
+        """Nobody can tell any more which requests were answered, nor a resize whether done."""
+        for request in self.by_cookie.values():
+            if request.command == _RESIZE:
+                self.shown.size = max(self.shown.size or 0, request.offset)
+        self.by_cookie.clear()
+        self._namesakes.clear()
+        self._waiting_namesakes = 0
+        self.resizing = None
+
+    def closed(self) -> Iterator[Violation]:
+        """The client's stream has ended between two requests, without NBD_CMD_DISC."""
+        if self._shutdown_cookies:  # C-127
+            yield Violation("C-127", "the client left after NBD_ESHUTDOWN without NBD_CMD_DISC")
+        elif not self.shown.oldstyle or self.commanded:  # C-128
+            # Oldstyle has no other way to decline an export than to leave at once.
+            yield Violation("C-128", "the client left transmission without NBD_CMD_DISC")
+
+    def _answered(self, cookie: int) -> InFlight | None:
+        request = self.by_cookie.pop(cookie, None)
+        if self._namesakes and cookie in self._namesakes:
+            namesakes = self._namesakes[cookie]
+            self.by_cookie[cookie] = namesakes.pop(0)
+            self._waiting_namesakes -= 1
+            if not namesakes:
+                del self._namesakes[cookie]
+        return request
+
+    def _disconnect(self) -> Iterator[Violation]:
+        if self.by_cookie:  # C-131
+            # Advisory, because a polite client that gives up waiting does the same.
+            yield Violation(
+                "C-131", f"NBD_CMD_DISC came with requests unanswered: {len(self)}", "advisory"
+            )
+        self.shown.phase = Phase.DISCONNECTING
+
+    def _resize(self, request: Request) -> Iterator[Violation]:
+        size = self.shown.size
+        if size is None:
+            return
+        self.resizing = area = (min(size, request.offset), max(size, request.offset))
+        busy = sum(_overlaps(place, area) for place in self.by_cookie.values())
+        if busy:  # C-111
+            yield Violation(
+                "C-111",
+                f"NBD_CMD_RESIZE came with requests in flight in the area it changes: {busy}",
+            )
+
+
+def _overlaps(place: InFlight | Request, area: tuple[int, int]) -> bool:
+    return place.offset < area[1] and place.offset + place.length > area[0]
