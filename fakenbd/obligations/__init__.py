@@ -1,0 +1,1 @@
+"""An observer of the two byte streams of a connection: who broke which rule."""
