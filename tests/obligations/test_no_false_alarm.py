@@ -1,0 +1,142 @@
+"""A server that keeps the rules breaks none in the eyes of the judges, whatever is asked of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
+import attrs
+import pytest
+
+from fakenbd.export import BlockSize, Export
+from fakenbd.faults import Faults
+from fakenbd.profile import Handshake
+from fakenbd.protocol.constants import Command, CommandFlag, Info, Option
+from fakenbd.protocol.encode import encode
+from fakenbd.protocol.messages import (
+    ClientFlags,
+    ClientMessage,
+    ExportName,
+    InfoQuery,
+    MetaContextQuery,
+    OptionRequest,
+    RawBody,
+    Request,
+)
+from tests.obligations.server_judging import ServerJudge
+from tests.server.talk import Talk
+
+KIB = 1 << 10
+MIB = 1 << 20
+BASE, DEPTH = "base:allocation", "qemu:allocation-depth"
+
+
+def contexts(*extents: str) -> dict[str, Any]:
+    return {BASE: list(extents), DEPTH: ["512KiB 1", "512KiB 2"]}
+
+
+EXPORTS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "empty": {"size": 0},
+    "odd size": {"size": 1000, "contexts": {BASE: None}},
+    "contexts": {"size": MIB, "contexts": {BASE: None, DEPTH: [(MIB, 1)]}},
+    "many extents": {"size": MIB, "contexts": {BASE: [(4 * KIB, 0), (4 * KIB, 3)] * 128}},
+    "read-only": {"size": MIB, "flags": 0x83, "contexts": {BASE: None}},
+    "few flags": {"size": MIB, "flags": 1},
+    "large blocks": {
+        "size": MIB,
+        "block_size": BlockSize(4096, 8192, 64 * KIB),
+        "contexts": {BASE: None},
+    },
+    "small payload": {
+        "size": MIB,
+        "block_size": BlockSize(1, 512, 512),
+        "contexts": {BASE: [(4 * KIB, 0), (4 * KIB, 3)] * 128},
+    },
+    "huge": {"size": 1 << 40, "contexts": {BASE: None}},
+}
+
+FORMS = {"simple": (), "structured": (Option.STRUCTURED_REPLY,), "extended": (11,), "both": (11, 8)}
+
+NUMBERS = (*range(9), 99)
+FLAGS = (0, *CommandFlag, 1 | 4, 64)
+RANGES = (
+    *((0, 0), (0, 512), (512, 4096), (4096, 4096), (0, 65536), (0, 128 * KIB), (1, 511), (3, 5)),
+    *((0, MIB), (MIB - 512, 512), (MIB - 512, 1024), (MIB, 512), (1 << 63, 4096), (0, 1000)),
+)
+"""Ranges that are right, off the minimum block, of no length, and past the end."""
+
+
+def options(name: str, form: tuple[int, ...]) -> Iterator[OptionRequest]:
+    """All options that there are, and some that there are not, in right and wrong forms."""
+    yield OptionRequest(Option.LIST)
+    yield OptionRequest(Option.LIST, RawBody(b"data"))
+    yield OptionRequest(Option.PEEK_EXPORT)
+    yield OptionRequest(77, RawBody(b"unknown"))
+    yield OptionRequest(Option.STARTTLS)
+    yield OptionRequest(Option.SET_META_CONTEXT, MetaContextQuery(name, [BASE]))
+    yield from (OptionRequest(option) for option in form)
+    yield OptionRequest(Option.STRUCTURED_REPLY, RawBody(b"data"))
+    for body in (RawBody(b"\0\0\0\x09abc"), InfoQuery("nowhere", [Info.BLOCK_SIZE])):
+        yield OptionRequest(Option.INFO, body)
+        yield OptionRequest(Option.GO, body)
+    for infos in ((), (0, 1, 2, 3), (3, 77)):
+        yield OptionRequest(Option.INFO, InfoQuery(name, infos))
+    for queries in ((), ("base:",), (BASE,), ("nonsense",), ("qemu:", "x-none:"), (DEPTH, BASE)):
+        yield OptionRequest(Option.LIST_META_CONTEXT, MetaContextQuery(name, queries))
+        yield OptionRequest(Option.SET_META_CONTEXT, MetaContextQuery(name, queries))
+    yield OptionRequest(Option.SET_META_CONTEXT, RawBody(b"\0\0\0\0\0\0\0\1\0\0\0\x09abc"))
+    yield OptionRequest(Option.SET_META_CONTEXT, MetaContextQuery("nowhere", [BASE]))
+    yield OptionRequest(Option.SET_META_CONTEXT, MetaContextQuery(name, [DEPTH, BASE]))
+
+
+def requests(*, extended: bool) -> Iterator[Request]:
+    """Every command with every flag on every range, right or wrong."""
+    for cookie, case in enumerate(product(NUMBERS, FLAGS, RANGES), 1):
+        command, flags, (offset, length) = case
+        if command == Command.DISC:
+            continue
+        if extended and command == Command.WRITE:
+            flags |= CommandFlag.PAYLOAD_LEN
+        sends = flags & CommandFlag.PAYLOAD_LEN if extended else command == Command.WRITE
+        payload = bytes(length if sends else 0)
+        yield Request(command, cookie, offset, length, flags, payload, extended)
+
+
+def spoken(
+    export: Export, messages: Iterator[ClientMessage], **settings: Any
+) -> tuple[Talk, ServerJudge]:
+    """A conversation in which every message is answered before the next one is sent."""
+    talk, judge = Talk([export], **settings), ServerJudge()
+    judge.server(bytes(talk.answers))
+    for message in messages:
+        talk.answers.clear()
+        judge.client(message)
+        talk.say(encode(message))
+        judge.server(bytes(talk.answers))
+        if talk.markers:
+            break
+    return talk, judge
+
+
+def conversation(export: Export, form: tuple[int, ...], infos: tuple[int, ...]) -> Any:
+    def messages() -> Iterator[ClientMessage]:
+        yield ClientFlags(3)
+        yield from options(export.name, form)
+        yield OptionRequest(Option.INFO, InfoQuery(export.name, infos))
+        yield OptionRequest(Option.GO, InfoQuery(export.name, infos))
+        yield from requests(extended=11 in form)
+
+    return messages()
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("infos", [(), (3,)], ids=["unasked", "asked"])
+@pytest.mark.parametrize("name", EXPORTS)
+def test_a_correct_conversation_has_no_breach(name, infos, form):
+    export = Export("disk", **EXPORTS[name])
+    talk, judge = spoken(export, conversation(export, FORMS[form], infos))
+    assert judge.transmission and not judge.broken and not judge.incoming
+    assert judge.judged > 500
+    assert not judge.breaches, judge.breaches[:10]
