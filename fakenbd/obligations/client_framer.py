@@ -143,7 +143,7 @@ class ClientFramer(Framer[ClientEvent]):
             self._stage, self.want = self._misframed, len(_OPTION_MAGIC)
             return ()
         if self._flags_due:
-            self._flags_due = False
+            self._flags_due, self._phase = False, Phase.OPTIONS
             return (SkippedFlags(extended is None, self.begin),)
         return ()
 

@@ -51,7 +51,9 @@ def out_of_place(what: str, due: Phase, phase: Phase, shown: ShownState) -> Iter
 def misframed(head: bytes, last_command: int | None, shown: ShownState) -> Iterator[Violation]:
     """The breach of sending bytes that begin with `head`, up to 8, which begin no message."""
     phase = shown.phase
-    if phase in _OVER:
+    if phase is Phase.DISCONNECTING:  # C-130
+        yield Violation("C-130", "bytes came after NBD_CMD_DISC")
+    elif phase in _OVER:
         yield from out_of_place(f"what begins with {head.hex()}", phase, phase, shown)
     elif phase is Phase.GREETING:
         if looks_like_tls(head):  # C-06

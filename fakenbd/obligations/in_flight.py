@@ -7,17 +7,20 @@ Requests that a batch answers at once never come here, which can only hide a bre
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Final
 
 import attrs
 
 from fakenbd.obligations.finding import Violation
+from fakenbd.obligations.reply_progress import RequestFacts
+from fakenbd.obligations.request_rules import effect_length
 from fakenbd.obligations.shown import Phase, ShownState
 from fakenbd.protocol.constants import ChunkFlag, Command, Error, spec_name
 from fakenbd.protocol.messages import Chunk, ErrorChunk, Request, SimpleReply
 
-__all__ = ["MOST_IN_FLIGHT", "InFlight", "RequestTable"]
+__all__ = ["MOST_IN_FLIGHT", "RequestTable", "facts_of"]
 
 MOST_IN_FLIGHT: Final = 1 << 16
 """Requests that may wait for replies; behind more of them nothing is certain."""
@@ -29,15 +32,19 @@ _ON_THEIR_WAY: Final = 1024
 _DONE: Final = int(ChunkFlag.DONE)
 _ESHUTDOWN: Final = int(Error.ESHUTDOWN)
 _RESIZE: Final = int(Command.RESIZE)
+_STATUS_HEAD: Final = 8
+"""Bytes before the context ids in the payload of NBD_CMD_BLOCK_STATUS: the effect length."""
 
 
-class InFlight(NamedTuple):
-    """What is remembered of a request that has not been answered."""
-
-    command: int
-    offset: int
-    length: int
-    flags: int = 0
+def facts_of(request: Request) -> RequestFacts:
+    """What the replies to a request are judged against."""
+    contexts = None
+    length = request.length
+    if request.command == Command.BLOCK_STATUS and len(request.payload) >= _STATUS_HEAD:
+        length = effect_length(request) or 0
+        count = (len(request.payload) - _STATUS_HEAD) // 4
+        contexts = struct.unpack_from(f">{count}I", request.payload, _STATUS_HEAD)
+    return RequestFacts(request.command, request.flags, request.offset, length, contexts)
 
 
 @attrs.define(eq=False)
@@ -49,10 +56,10 @@ class RequestTable:
     """
 
     shown: ShownState
-    by_cookie: dict[int, InFlight] = attrs.Factory(dict)
+    by_cookie: dict[int, RequestFacts] = attrs.Factory(dict)
     commanded: bool = False
     resizing: tuple[int, int] | None = None
-    _namesakes: dict[int, list[InFlight]] = attrs.Factory(dict)
+    namesakes: dict[int, list[RequestFacts]] = attrs.Factory(dict)
     _waiting_namesakes: int = 0
     _shutdown_cookies: set[int] = attrs.Factory(set)
     _since_shutdown: int = 0
@@ -90,9 +97,9 @@ class RequestTable:
 
     def add(self, request: Request) -> None:
         """The request is whole: from now on a reply is due."""
-        facts = InFlight(request.command, request.offset, request.length, request.flags)
+        facts = facts_of(request)
         if request.cookie in self.by_cookie:
-            self._namesakes.setdefault(request.cookie, []).append(facts)
+            self.namesakes.setdefault(request.cookie, []).append(facts)
             self._waiting_namesakes += 1
         else:
             self.by_cookie[request.cookie] = facts
@@ -120,7 +127,7 @@ class RequestTable:
             if request.command == _RESIZE:
                 self.shown.size = max(self.shown.size or 0, request.offset)
         self.by_cookie.clear()
-        self._namesakes.clear()
+        self.namesakes.clear()
         self._waiting_namesakes = 0
         self.resizing = None
 
@@ -132,14 +139,14 @@ class RequestTable:
             # Oldstyle has no other way to decline an export than to leave at once.
             yield Violation("C-128", "the client left transmission without NBD_CMD_DISC")
 
-    def _answered(self, cookie: int) -> InFlight | None:
+    def _answered(self, cookie: int) -> RequestFacts | None:
         request = self.by_cookie.pop(cookie, None)
-        if self._namesakes and cookie in self._namesakes:
-            namesakes = self._namesakes[cookie]
+        if self.namesakes and cookie in self.namesakes:
+            namesakes = self.namesakes[cookie]
             self.by_cookie[cookie] = namesakes.pop(0)
             self._waiting_namesakes -= 1
             if not namesakes:
-                del self._namesakes[cookie]
+                del self.namesakes[cookie]
         return request
 
     def _disconnect(self) -> Iterator[Violation]:
@@ -163,5 +170,5 @@ class RequestTable:
             )
 
 
-def _overlaps(place: InFlight | Request, area: tuple[int, int]) -> bool:
+def _overlaps(place: RequestFacts | Request, area: tuple[int, int]) -> bool:
     return place.offset < area[1] and place.offset + place.length > area[0]

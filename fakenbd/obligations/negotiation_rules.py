@@ -2,8 +2,8 @@
 
 A Negotiation follows the options of one connection and the replies that left, and writes what the
 client was shown into the ShownState. An option is judged when it comes; what depends on the replies
-to those before it is judged only where these have left. Options are answered in order, so the
-reply to one gives up those before it.
+to those before it is judged only where these have left. Options are answered in order: the reply
+to one means that those before it will never be answered.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from fakenbd.obligations.option_rules import (
     export_name,
     option_name,
 )
+from fakenbd.obligations.server_option_rules import OptionProgress
 from fakenbd.obligations.shown import Phase, Selection, ShownState
 from fakenbd.protocol.constants import ClientFlag, HandshakeFlag, Info, Option, Reply
 from fakenbd.protocol.encode import honest
@@ -65,11 +66,14 @@ class Negotiation:
     """The handshake of one connection.
 
     `unanswered` are the options that wait for their final reply, in order; `last` is the option
-    that came last since the connection, or TLS on it, began.
+    that came last since the connection, or TLS on it, began. `current` is the one whose turn came
+    last, answered or not, and `progress` what came of it, for the server's rules.
     """
 
     shown: ShownState
     unanswered: deque[UnansweredOption] = attrs.Factory(deque)
+    current: OptionRequest | None = None
+    progress: OptionProgress = attrs.Factory(OptionProgress)
     last: int | None = None
     shutdown_sent: bool = False
     abort_acked: bool = False
@@ -161,7 +165,11 @@ class Negotiation:
     def _turn(self) -> None:
         """The next reply will be to the first of the unanswered options."""
         self._gathered, self._unreadable = {}, False
-        if self.unanswered and self.unanswered[0].request.option in (Option.INFO, Option.GO):
+        if not self.unanswered:
+            return
+        self.current = self.unanswered[0].request
+        self.progress.begin(self.current)
+        if self.current.option in (Option.INFO, Option.GO):
             self.shown.forget_export()
 
     def _style(self, option: int, name: str) -> Iterator[Violation]:
@@ -238,20 +246,17 @@ class Negotiation:
 
     # --- replies -------------------------------------------------------------------------------
 
-    def paired(self, option: int) -> UnansweredOption | None:
-        """Which option a reply that names `option` answers, None where none is unanswered.
+    def skip_to(self, option: int) -> list[UnansweredOption]:
+        """A reply to `option` left: give up the options before it, which are returned.
 
-        Those before it are given up: they will not be answered any more. Where none of that number
-        is unanswered it is the first, whatever the reply says.
+        None where no such option is unanswered: then the reply can only be to the first.
         """
-        for index, unanswered in enumerate(self.unanswered):
-            if unanswered.request.option == option:
-                for _ in range(index):
-                    self.unanswered.popleft()
-                if index:
-                    self._turn()
-                return unanswered
-        return self.unanswered[0] if self.unanswered else None
+        numbers = [unanswered.request.option for unanswered in self.unanswered]
+        count = numbers.index(option) if option in numbers else 0
+        skipped = [self.unanswered.popleft() for _ in range(count)]
+        if skipped:
+            self._turn()
+        return skipped
 
     def replied(self, reply: OptionReply) -> Iterator[Violation]:
         """A reply to the first of the unanswered options left."""

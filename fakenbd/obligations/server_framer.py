@@ -12,6 +12,7 @@ from typing import ClassVar, Final, NamedTuple, TypeAlias
 import attrs
 
 from fakenbd.errors import ProtocolError
+from fakenbd.obligations.server_end_rules import EndPart
 from fakenbd.obligations.shown import Phase, ShownState
 from fakenbd.obligations.stream import Framer, counted
 from fakenbd.protocol import layout
@@ -98,6 +99,16 @@ class ServerFramer(Framer[ServerEvent]):
     greeted: bool = False
     _stage: Callable[[], Iterable[ServerEvent]] = attrs.field(init=False)
     _last: ServerMessage | None = None
+
+    @property
+    def part(self) -> EndPart:
+        """What of a message has come, should the stream end here."""
+        if self.skip:
+            return "read-data" if isinstance(self._last, SimpleReply) else "body"
+        if not self.head:
+            return ""
+        bodies = (self._option_reply, self._export_name, self._data, self._chunk)
+        return "body" if self._stage in bodies else "header"
 
     def _begin(self) -> None:
         self.begin = self.offset

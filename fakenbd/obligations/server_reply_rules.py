@@ -39,7 +39,7 @@ from fakenbd.protocol.messages import (
 )
 from fakenbd.protocol.negotiated import NegotiatedState
 
-__all__ = ["judge_reply"]
+__all__ = ["is_plain", "judge_reply"]
 
 _NOTHING: Final[Sequence[Breach]] = ()
 _ERROR: Final = 1 << 15
@@ -69,13 +69,13 @@ def judge_reply(
     `request` is the one in flight with the reply's cookie, None if there is none; `progress` is
     that request's, or that of the last one with this cookie, or a new one.
     """
-    if request is not None and not progress.begun and _is_plain(request, reply, state):
+    if request is not None and not progress.begun and is_plain(request, reply, state):
         progress.begun = progress.done = True
         return _NOTHING
     return tuple(_judge(request, reply, progress, state))
 
 
-def _is_plain(request: RequestFacts, reply: SimpleReply | Chunk, state: NegotiatedState) -> bool:
+def is_plain(request: RequestFacts, reply: SimpleReply | Chunk, state: NegotiatedState) -> bool:
     """Whether the reply is all of a success that breaks no rule; says no where that takes work."""
     if isinstance(reply, Chunk):
         body = reply.body

@@ -25,7 +25,6 @@ class Phase(Enum):
     ABORTED = "NBD_OPT_ABORT was sent"
     TRANSMISSION = "transmission"
     DISCONNECTING = "NBD_CMD_DISC was sent"
-    CLOSED = "a stream has ended"
 
 
 class Selection(Enum):
