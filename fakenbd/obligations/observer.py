@@ -84,6 +84,9 @@ _OUTDATED: Final = frozenset(("SSLv3", "TLSv1", "TLSv1.1"))
 _COMMAND_BYTE: Final = {False: -21, True: -25}
 """Where the low byte of the last command stands in a row of headers, extended or not."""
 
+_MESSAGE_PHASES: Final = (Phase.OPTIONS, Phase.TRANSMISSION, Phase.ABORTED)
+"""Where an option or a request is taken for what it is."""
+
 # Plain integers: members of an enumeration take ten times as long to hash.
 _READ: Final = int(Command.READ)
 _WRITE: Final = int(Command.WRITE)
@@ -144,6 +147,7 @@ class Observer:
                 each.request.option == Option.EXPORT_NAME for each in negotiation.unanswered
             ),
         )
+        self._server.greeted = hunting
         if self.siblings is not None:
             self.siblings.join(self)
 
@@ -210,13 +214,14 @@ class Observer:
                 self._last_command = message.command
                 self.in_flight[cookie] = RequestFacts(message.command, 0, offset, length)
                 return _NOTHING
-        elif isinstance(message, ClientFlags | Raw):
+        phase = self._shown.phase
+        if phase not in _MESSAGE_PHASES or isinstance(message, Raw):
             return self.client_sent(encode(message), at)
         if framer.lost:
             framer.offset += size
             return _NOTHING
         framer.take(size)
-        phase, early = self._shown.phase, bool(self._negotiation.unanswered)
+        early = bool(self._negotiation.unanswered)
         return tuple(self._from_client(FromClient(message, framer.begin, phase, early)))
 
     def plain_batch(self, headers: Buffer, count: int, at: float, received: int, sent: int) -> None:

@@ -10,8 +10,8 @@ import struct
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from fakenbd.obligations.shown import Selection, ShownState
 from fakenbd.obligations.finding import Violation
+from fakenbd.obligations.shown import Selection, ShownState
 from fakenbd.protocol.constants import (
     MAXIMUM_PAYLOAD,
     Command,
