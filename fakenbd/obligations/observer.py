@@ -208,6 +208,7 @@ class Observer:
                 and offset + length <= limits.end
                 and not (offset | length) & limits.mask
                 and cookie not in self.in_flight
+                and len(self.in_flight) < MOST_IN_FLIGHT
                 and message.extended == self._shown.extended
             ):
                 framer.offset += size
