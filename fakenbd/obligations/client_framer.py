@@ -12,6 +12,7 @@ from typing import ClassVar, Final, NamedTuple, TypeAlias
 import attrs
 
 from fakenbd.obligations.framing import looks_like_tls
+from fakenbd.obligations.negotiation_rules import Negotiation
 from fakenbd.obligations.shown import Phase, ShownState
 from fakenbd.obligations.stream import Framer
 from fakenbd.protocol import layout
@@ -91,12 +92,12 @@ ClientEvent: TypeAlias = FromClient | PayloadEnded | SkippedFlags | Misframed | 
 
 @attrs.define(eq=False)
 class ClientFramer(Framer[ClientEvent]):
-    """`is_early()` tells whether an option is without its final reply."""
+    """Cuts the client's stream."""
 
     MAGICS: ClassVar[tuple[bytes, ...]] = (_OPTION_MAGIC, *_REQUEST_MAGICS)
 
     shown: ShownState = attrs.field(kw_only=True)
-    is_early: Callable[[], bool] = attrs.field(kw_only=True)
+    negotiation: Negotiation = attrs.field(kw_only=True)
     _phase: Phase = Phase.GREETING
     _early: bool = False
     _flags_due: bool = False
@@ -118,7 +119,7 @@ class ClientFramer(Framer[ClientEvent]):
 
     def _begin(self) -> None:
         self.begin = self.offset
-        self._phase, self._early = self.shown.phase, self.is_early()
+        self._phase, self._early = self.shown.phase, bool(self.negotiation.unanswered)
         self._flags_due = self._phase is Phase.GREETING and not self.hunted
         self._stage, self.want = self._magic, _U32
         if self._phase is Phase.DISCONNECTING:

@@ -9,7 +9,9 @@ from typing import Literal, NamedTuple, TypeAlias
 
 import attrs
 
-__all__ = ["Finding", "Level", "Side", "Violation", "level_of"]
+from fakenbd.obligations.breach import Breach
+
+__all__ = ["Finding", "Judged", "Level", "Side", "Violation", "level_of"]
 
 Level: TypeAlias = Literal["MUST", "SHOULD", "advisory"]
 Side: TypeAlias = Literal["client", "server"]
@@ -49,3 +51,7 @@ class Violation(NamedTuple):
     rule: str
     sentence: str
     level: Level | None = None
+
+
+Judged: TypeAlias = tuple[Violation | Breach, int | None]
+"""What a message broke, and where it begins in its side's stream."""

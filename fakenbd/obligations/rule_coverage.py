@@ -106,7 +106,7 @@ OBSERVABLE: Final[dict[str, str]] = {
 }
 
 COVERED: Final[dict[str, str]] = {
-    "C-90": "counted in Watch.counts; no single request is to blame",
+    "C-90": "counted in Observer.counts; no single request is to blame",
     "C-91": "shows as C-88, C-89 or C-92 at their full level",
 }
 

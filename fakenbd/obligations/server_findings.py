@@ -1,38 +1,51 @@
 """Where every message of the server's passes with the request it answers, to be judged.
 
-The rules stand in the server_…_rules; here is what they are judged against: progress by option and
-by cookie. The last complete reply is remembered, so that a second one can be told from a stray one.
+Its rules stand in the server_…_rules; here is what they are judged against, and what a message
+then changes: what the client was shown, and what is unanswered. That may bring to light what the
+client broke. The last complete reply is remembered, so that a second one can be told from a stray
+one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final, Literal, TypeAlias
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
 
 import attrs
 
 from fakenbd.obligations.breach import Breach
-from fakenbd.obligations.negotiation_rules import Negotiation, UnansweredOption
+from fakenbd.obligations.finding import Judged
+from fakenbd.obligations.framing import out_of_place
+from fakenbd.obligations.in_flight import facts_of
+from fakenbd.obligations.negotiation_rules import UnansweredOption
 from fakenbd.obligations.option_rules import option_name
 from fakenbd.obligations.reply_progress import ReplyProgress, RequestFacts
-from fakenbd.obligations.server_end_rules import EndPart, EndStage, judge_end
+from fakenbd.obligations.server_end_rules import EndStage, judge_end
+from fakenbd.obligations.server_framer import (
+    FromServer,
+    MissedReply,
+    ServerEvent,
+    ServerFramer,
+    Unreadable,
+)
 from fakenbd.obligations.server_greeting_rules import judge_export_name_reply, judge_greeting
 from fakenbd.obligations.server_option_rules import judge_option_reply
 from fakenbd.obligations.server_reply_rules import judge_reply
-from fakenbd.obligations.shown import Phase, ShownState
+from fakenbd.obligations.shown import Phase
+from fakenbd.obligations.stream import End
+from fakenbd.obligations.view import ConnectionView
+from fakenbd.protocol.constants import Option
 from fakenbd.protocol.messages import (
     Chunk,
     ExportNameReply,
     Greeting,
     OldstyleGreeting,
     OptionReply,
+    ServerMessage,
     SimpleReply,
 )
 
-__all__ = ["End", "ServerFindings"]
-
-End: TypeAlias = Literal["EOF", "RST", "TLS close"]
-"""How a stream ended."""
+__all__ = ["ServerFindings"]
 
 _STAGES: Final[dict[Phase, EndStage]] = {
     Phase.GREETING: "client-flags",
@@ -42,72 +55,124 @@ _STAGES: Final[dict[Phase, EndStage]] = {
     Phase.TRANSMISSION: "transmission",
     Phase.DISCONNECTING: "disc",
 }
+_COMPLETE: Final = ReplyProgress(begun=True, done=True)
 
 
 @attrs.define(eq=False)
 class ServerFindings:
-    """What one server broke, message by message.
+    """What one server broke, message by message."""
 
-    `progress` is that of the requests of which some, but not all of the reply has left;
-    `last_progress` that of the last reply that was complete.
-    """
+    view: ConnectionView
+    _last_cookie: int | None = None
+    _last_progress: ReplyProgress = _COMPLETE
 
-    shown: ShownState
-    negotiation: Negotiation
-    progress: dict[int, ReplyProgress] = attrs.Factory(dict)
-    last_cookie: int | None = None
-    last_progress: ReplyProgress = attrs.Factory(ReplyProgress)
+    def judge(self, event: ServerEvent, framer: ServerFramer) -> Iterator[Judged]:
+        """What a message breaks; then it counts."""
+        if isinstance(event, FromServer):
+            yield from self._message(event.message, event.offset)
+        elif isinstance(event, Unreadable):
+            yield Breach(event.rule, event.sentence), event.offset
+            if framer.lost:
+                self.view.lose_replies()
+        elif isinstance(event, MissedReply):
+            self.view.lose_certainty()
 
-    def greeting(self, message: Greeting | OldstyleGreeting) -> Sequence[Breach]:
-        """The greeting."""
-        return tuple(judge_greeting(message))
+    def completed(self, cookie: int) -> None:
+        """A reply that breaks nothing left at once."""
+        self._last_cookie, self._last_progress = cookie, _COMPLETE
 
-    def option_reply(
-        self, reply: OptionReply, skipped: Sequence[UnansweredOption]
-    ) -> Sequence[Breach]:
-        """A reply to an option, before it takes effect; `skipped` will get none any more."""
-        unanswered = [
-            Breach("S-29", f"{option_name(each.request.option)} got no final reply")  # S-29
-            for each in skipped
-        ]
-        negotiation = self.negotiation
-        found = judge_option_reply(negotiation.current, reply, negotiation.progress, self.shown)
-        return (*unanswered, *found)
+    def ended(self, how: End, framer: ServerFramer) -> Iterator[Breach]:
+        """What the server breaks by ending its stream, where the client gave it no cause."""
+        view = self.view
+        stage = _STAGES.get(view.shown.phase) if framer.greeted else "greeting"
+        if stage is not None:
+            yield from judge_end(
+                stage,
+                how,
+                view.shown,
+                part=framer.part,
+                option=view.negotiation.current,
+                progress=view.negotiation.progress,
+                in_flight=len(view.requests),
+            )
 
-    def export_name_reply(self, reply: ExportNameReply) -> Sequence[Breach]:
-        """The bare reply to NBD_OPT_EXPORT_NAME."""
-        return tuple(judge_export_name_reply(reply, self.shown))
+    def _message(self, message: ServerMessage, offset: int) -> Iterator[Judged]:
+        if isinstance(message, SimpleReply | Chunk):
+            yield from self._reply(message, offset)
+            return
+        if isinstance(message, OptionReply):
+            yield from self._option_reply(message, offset)
+        elif isinstance(message, ExportNameReply):
+            yield from self._export_name_reply(message, offset)
+        elif isinstance(message, Greeting | OldstyleGreeting):
+            yield from _at(offset, judge_greeting(message))
+            self.view.negotiation.greeted(message)
+        self.view.refresh()
 
-    def reply(self, request: RequestFacts | None, reply: SimpleReply | Chunk) -> Sequence[Breach]:
-        """A simple reply or a chunk; `request` is the one in flight with its cookie, if any."""
-        cookie = reply.cookie
+    # --- handshake -----------------------------------------------------------------------------
+
+    def _option_reply(self, reply: OptionReply, offset: int) -> Iterator[Judged]:
+        view, negotiation = self.view, self.view.negotiation
+        yield from _at(offset, _unanswered(negotiation.skip_to(reply.option)))
+        found = judge_option_reply(negotiation.current, reply, negotiation.progress, view.shown)
+        yield from _at(offset, found)
+        if not negotiation.unanswered:
+            return
+        at = negotiation.unanswered[0].offset
+        for violation in negotiation.replied(reply):
+            yield violation, at
+        if view.shown.phase is Phase.TLS_HANDSHAKE:
+            # These came behind NBD_OPT_STARTTLS, in clear.
+            while negotiation.unanswered:
+                request, at = negotiation.unanswered.popleft()
+                name = option_name(request.option)
+                for violation in out_of_place(name, Phase.OPTIONS, Phase.TLS_HANDSHAKE, view.shown):
+                    yield violation, at
+
+    def _export_name_reply(self, reply: ExportNameReply, offset: int) -> Iterator[Judged]:
+        negotiation = self.view.negotiation
+        yield from _at(offset, _unanswered(negotiation.skip_to(Option.EXPORT_NAME)))
+        yield from _at(offset, judge_export_name_reply(reply, self.view.shown))
+        if negotiation.unanswered:
+            negotiation.export_name_replied(reply)
+
+    # --- transmission --------------------------------------------------------------------------
+
+    def _reply(self, reply: SimpleReply | Chunk, offset: int) -> Iterator[Judged]:
+        view, cookie = self.view, reply.cookie
+        request = view.requests.by_cookie.get(cookie)
+        early = None
+        if request is None and view.receiving is not None and view.receiving.cookie == cookie:
+            # Answered before its payload has come.
+            early, request = view.receiving, facts_of(view.receiving)
+        yield from _at(offset, self._judged(request, reply))
+        if view.requests.replied(reply):
+            view.refresh()
+        if early is not None and cookie not in view.progress:
+            view.receiving = None
+
+    def _judged(self, request: RequestFacts | None, reply: SimpleReply | Chunk) -> Sequence[Breach]:
+        cookie, kept = reply.cookie, self.view.progress
         if request is not None:
-            progress = self.progress.get(cookie)
+            progress = kept.get(cookie)
             if progress is None:
-                progress = self.progress[cookie] = ReplyProgress()
-        elif cookie == self.last_cookie:
-            progress = self.last_progress
+                progress = kept[cookie] = ReplyProgress()
+        elif cookie == self._last_cookie:
+            progress = self._last_progress
         else:
             progress = ReplyProgress()
-        found = judge_reply(request, reply, progress, self.shown)
+        found = judge_reply(request, reply, progress, self.view.shown)
         if request is not None and progress.done:
-            del self.progress[cookie]
-            self.last_cookie, self.last_progress = cookie, progress
+            del kept[cookie]
+            self._last_cookie, self._last_progress = cookie, progress
         return found
 
-    def ended(self, how: End, part: EndPart, greeted: bool, in_flight: int) -> Sequence[Breach]:
-        """The server ended its stream, though the client had given it no cause."""
-        stage = _STAGES.get(self.shown.phase) if greeted else "greeting"
-        if stage is None:
-            return ()
-        negotiation = self.negotiation
-        found = judge_end(
-            stage,
-            how,
-            self.shown,
-            part=part,
-            option=negotiation.current,
-            progress=negotiation.progress,
-            in_flight=in_flight,
-        )
-        return tuple(found)
+
+def _at(offset: int, breaches: Iterable[Breach]) -> Iterator[Judged]:
+    for breach in breaches:
+        yield breach, offset
+
+
+def _unanswered(skipped: Iterable[UnansweredOption]) -> Iterator[Breach]:
+    for request, _ in skipped:
+        yield Breach("S-29", f"{option_name(request.option)} got no final reply")  # S-29

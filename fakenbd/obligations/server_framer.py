@@ -12,6 +12,8 @@ from typing import ClassVar, Final, NamedTuple, TypeAlias
 import attrs
 
 from fakenbd.errors import ProtocolError
+from fakenbd.obligations.negotiation_rules import Negotiation
+from fakenbd.obligations.reply_progress import RequestFacts
 from fakenbd.obligations.server_end_rules import EndPart
 from fakenbd.obligations.shown import Phase, ShownState
 from fakenbd.obligations.stream import Framer, counted
@@ -23,6 +25,8 @@ from fakenbd.protocol.constants import (
     SIMPLE_REPLY_MAGIC,
     STRUCTURED_REPLY_MAGIC,
     ChunkType,
+    Command,
+    Option,
     Reply,
     spec_name,
 )
@@ -83,9 +87,9 @@ ServerEvent: TypeAlias = FromServer | Unreadable | MissedReply
 
 @attrs.define(eq=False)
 class ServerFramer(Framer[ServerEvent]):
-    """`content_length(cookie)` says how much content a simple reply to that request carries.
+    """Cuts the server's stream; `in_flight` are the requests by cookie.
 
-    `export_name_due()` tells whether the client waits for the reply to NBD_OPT_EXPORT_NAME.
+    `greeted`: the greeting is over, whatever it was.
     """
 
     MAGICS: ClassVar[tuple[bytes, ...]] = (
@@ -94,8 +98,8 @@ class ServerFramer(Framer[ServerEvent]):
     )
 
     shown: ShownState = attrs.field(kw_only=True)
-    content_length: Callable[[int], int] = attrs.field(kw_only=True)
-    export_name_due: Callable[[], bool] = attrs.field(kw_only=True)
+    negotiation: Negotiation = attrs.field(kw_only=True)
+    in_flight: dict[int, RequestFacts] = attrs.field(kw_only=True)
     greeted: bool = False
     _stage: Callable[[], Iterable[ServerEvent]] = attrs.field(init=False)
     _last: ServerMessage | None = None
@@ -170,7 +174,7 @@ class ServerFramer(Framer[ServerEvent]):
         return layout.OLDSTYLE_GREETING.size + layout.RESERVED_ZEROES
 
     def _option_magic(self) -> Iterable[ServerEvent]:
-        if self.head != _OPTION_REPLY_MAGIC and self.export_name_due():
+        if self.head != _OPTION_REPLY_MAGIC and self._is_export_name_due():
             self._stage, self.want = self._export_name, layout.EXPORT_NAME_REPLY.size
             if not self.shown.no_zeroes:
                 self.want += layout.RESERVED_ZEROES
@@ -181,6 +185,10 @@ class ServerFramer(Framer[ServerEvent]):
             return self._unreadable(error)
         self._stage, self.want = self._option_header, layout.OPTION_REPLY.size
         return ()
+
+    def _is_export_name_due(self) -> bool:
+        unanswered = self.negotiation.unanswered
+        return any(each.request.option == Option.EXPORT_NAME for each in unanswered)
 
     def _export_name(self) -> Iterable[ServerEvent]:
         decoded = decode_export_name_reply(self.head, zeroes=not self.shown.no_zeroes)
@@ -228,7 +236,7 @@ class ServerFramer(Framer[ServerEvent]):
                 self.head,
                 extended=shown.extended,
                 structured=shown.structured,
-                data_length=self.content_length,
+                data_length=self._content_length,
                 limit=_LARGEST_CHUNK,
             )
         except ProtocolError as error:
@@ -256,11 +264,16 @@ class ServerFramer(Framer[ServerEvent]):
 
     def _simple_reply(self) -> Iterable[ServerEvent]:
         _, error, cookie = layout.SIMPLE_REPLY.unpack_from(self.head)
-        length = 0 if error else self.content_length(cookie)
+        length = 0 if error else self._content_length(cookie)
         if not length:
             return self._message(SimpleReply(cookie, error))
         self._last, self.skip = SimpleReply(cookie, 0, counted(length)), length
         return ()
+
+    def _content_length(self, cookie: int) -> int:
+        """How much content a simple reply to that request has, where it tells of no error."""
+        request = self.in_flight.get(cookie)
+        return request.length if request is not None and request.command == Command.READ else 0
 
     def _data(self) -> Iterable[ServerEvent]:
         request_offset = None
@@ -282,7 +295,7 @@ class ServerFramer(Framer[ServerEvent]):
             self.head,
             extended=magic == EXTENDED_REPLY_MAGIC,
             structured=True,
-            data_length=self.content_length,
+            data_length=self._content_length,
             limit=_LARGEST_CHUNK,
         )
         assert decoded is not None, "the chunk is whole"

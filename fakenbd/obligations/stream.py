@@ -13,16 +13,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from enum import Enum
-from typing import ClassVar, Final, Generic, TypeVar, cast
+from typing import ClassVar, Final, Generic, Literal, TypeAlias, TypeVar, cast
 
 import attrs
 
 from fakenbd.protocol.messages import Buffer
 
-__all__ = ["Counted", "Framer", "Gap", "Start", "counted"]
+__all__ = ["Counted", "End", "Framer", "Gap", "Start", "counted"]
 
 _LONGEST_MAGIC: Final = 8
 _Event = TypeVar("_Event")
+
+End: TypeAlias = Literal["EOF", "RST", "TLS close"]
+"""How a stream ended; "EOF" of a TLS connection: without close_notify."""
 
 
 class Start(Enum):

@@ -672,7 +672,7 @@ def test_a_batch_moves_offsets_and_the_last_command() -> None:
 @pytest.mark.parametrize("extended", [False, True])
 def test_the_last_command_of_a_batch_is_read_from_either_form(extended: bool) -> None:
     wire = opened()
-    wire.observer._shown.extended = extended
+    wire.observer._view.shown.extended = extended
     for request, found in ((read(), "C-70"), (write(0, 0), "C-100")):
         header = encode(attrs.evolve(request, extended=extended, payload=b""))
         wire.observer.plain_batch(header, 1, 0.0, len(header), 16)
@@ -708,9 +708,9 @@ def test_what_lies_inside_the_limits_breaks_nothing(options) -> None:
                 if inside:
                     plain += 1
                     request = Request(number, 9, offset, length, 0, b"")
-                    observer._plain = {}
+                    observer._view.limits = {}
                     observer.client_message(request, 28, 0)
-                    observer._refresh()
+                    observer._view.refresh()
                     observer.in_flight.clear()
     assert plain >= 4
     assert observer.counts == counts
