@@ -194,20 +194,24 @@ def _success(request: RequestFacts, state: NegotiatedState) -> Iterator[Breach]:
 
 
 def _error_number(request: RequestFacts, error: int, state: NegotiatedState) -> Iterator[Breach]:
-    """An error that this request must not get."""
+    """An error that nobody, or not this request, may get."""
     command, flags = request.command, request.flags
-    maximum = MAXIMUM_PAYLOAD if state.block_size is None else state.block_size.maximum
-    if error == Error.ENOTSUP:
-        if command == Command.WRITE_ZEROES and not flags & CommandFlag.FAST_ZERO:  # S-182
-            yield Breach("S-182", "NBD_CMD_WRITE_ZEROES without FAST_ZERO got NBD_ENOTSUP")
-    elif error != Error.EOVERFLOW or request.length > maximum:
-        return
-    elif command in (Command.TRIM, Command.WRITE_ZEROES):  # S-183
-        yield Breach(
-            "S-183", f"{spec_name(Command, command)} of {request.length} bytes got NBD_EOVERFLOW"
-        )
-    elif command == Command.READ and flags & CommandFlag.DF and request.length <= _DF_ALWAYS:
-        yield Breach("S-161", f"a READ of {request.length} with DF got NBD_EOVERFLOW")  # S-161
+    name = spec_name(Command, command)
+    if error not in _ERROR_NUMBERS:  # S-188
+        yield Breach("S-188", f"{name} got the error {error}, which NBD does not define")
+    elif error == Error.ENOTSUP:
+        offered = state.flags & TransmissionFlag.SEND_FAST_ZERO
+        if command == Command.WRITE_ZEROES and offered and not flags & CommandFlag.FAST_ZERO:
+            yield Breach("S-182", f"{name} without FAST_ZERO got NBD_ENOTSUP")  # S-182
+    elif error == Error.EOVERFLOW:
+        maximum = MAXIMUM_PAYLOAD if state.block_size is None else state.block_size.maximum
+        small = request.length <= maximum
+        if command in (Command.TRIM, Command.WRITE_ZEROES):
+            if small or flags & CommandFlag.FAST_ZERO:  # S-183
+                yield Breach("S-183", f"{name} of {request.length} bytes got NBD_EOVERFLOW")
+        elif command == Command.READ and flags & CommandFlag.DF and small:
+            if request.length <= _DF_ALWAYS:  # S-161
+                yield Breach("S-161", f"a READ of {request.length} with DF got NBD_EOVERFLOW")
 
 
 # --- chunks ------------------------------------------------------------------------------------
@@ -281,13 +285,12 @@ def _error(
     flaw = string_flaw(body.message)
     if flaw is not None:  # S-167
         yield Breach("S-167", f"the message of an error chunk {flaw}")
-    yield from _error_number(request, body.error, state)
     if not known:
         return
-    if request.command == Command.READ and (
-        progress.plain_error or (body.offset is None and progress.error_offsets)
-    ):  # S-168
-        yield Breach("S-168", "a READ got an error without an offset beside another error")
+    if body.error:
+        yield from _error_number(request, body.error, state)
+    if progress.plain_error or (body.offset is None and progress.error_offsets):  # S-168
+        yield Breach("S-168", "an error without an offset came beside another error")
     if body.offset is None:
         progress.plain_error = True
     else:
@@ -338,6 +341,7 @@ def _raw(
 
 # --- tables ------------------------------------------------------------------------------------
 
+_ERROR_NUMBERS: Final = frozenset(int(error) for error in Error)
 _KNOWN: Final = frozenset(int(kind) for kind in ChunkType)
 _LEAST: Final[dict[int, int]] = {ChunkType.ERROR: 6, ChunkType.ERROR_OFFSET: 14}
 _MISFITS: Final[dict[int, str]] = {
