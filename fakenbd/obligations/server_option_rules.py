@@ -16,7 +16,6 @@ import attrs
 from fakenbd.obligations.breach import Breach, string_flaw
 from fakenbd.obligations.server_greeting_rules import judge_transmission_flags
 from fakenbd.protocol.constants import (
-    OPTION_REPLY_MAGIC,
     Info,
     Option,
     Reply,
@@ -115,9 +114,6 @@ def _option_reply(
     progress: OptionProgress,
     state: NegotiatedState,
 ) -> Iterator[Breach]:
-    if reply.magic != OPTION_REPLY_MAGIC:  # S-20
-        yield Breach("S-20", f"an option reply begins with {reply.magic:#018x}")
-        return
     echoed = spec_name(Option, reply.option)
     if request is None:  # S-31
         yield Breach("S-31", f"a reply to {echoed} came before any option")

@@ -67,7 +67,9 @@ def judge_reply(
     """What breaks a rule in a simple reply or a chunk; `progress` then includes it.
 
     `request` is the one in flight with the reply's cookie, None if there is none; `progress` is
-    that request's, or that of the last one with this cookie, or a new one.
+    that request's, or that of the last one with this cookie, or a new one. A simple reply to READ
+    where chunks were negotiated (S-122) has no data that anybody could count on: it should come
+    here as soon as its header is there.
     """
     if request is not None and not progress.begun and _is_plain(request, reply, state):
         progress.begun = progress.done = True
@@ -209,9 +211,13 @@ def _error_number(request: RequestFacts, error: int, state: NegotiatedState) -> 
         if command in (Command.TRIM, Command.WRITE_ZEROES):
             if small or flags & CommandFlag.FAST_ZERO:  # S-183
                 yield Breach("S-183", f"{name} of {request.length} bytes got NBD_EOVERFLOW")
-        elif command == Command.READ and flags & CommandFlag.DF and small:
-            if request.length <= _DF_ALWAYS:  # S-161
-                yield Breach("S-161", f"a READ of {request.length} with DF got NBD_EOVERFLOW")
+        elif (
+            command == Command.READ
+            and flags & CommandFlag.DF
+            and small
+            and request.length <= _DF_ALWAYS
+        ):  # S-161
+            yield Breach("S-161", f"a READ of {request.length} with DF got NBD_EOVERFLOW")
 
 
 # --- chunks ------------------------------------------------------------------------------------
@@ -332,10 +338,11 @@ def _raw(
         else:
             yield Breach("S-140", f"a chunk has the unknown type {kind}")
         return
-    rule = _MISFITS.get(kind, "S-203")
-    least = _LEAST.get(kind)
-    if least is not None:
-        rule = "S-165" if size < least else "S-166"  # S-165, S-166
+    rule = _MISFITS.get(kind)
+    if rule is None:
+        rule = "S-165" if size < _LEAST[kind] else "S-166"  # S-165, S-166
+    elif kind == ChunkType.BLOCK_STATUS_EXT and size % 16 == 8:  # the count is wrong
+        rule = "S-216"
     yield Breach(rule, f"an {spec_name(ChunkType, kind)} chunk has {size} bytes that do not fit")
 
 
@@ -349,7 +356,7 @@ _MISFITS: Final[dict[int, str]] = {
     ChunkType.OFFSET_DATA: "S-150",
     ChunkType.OFFSET_HOLE: "S-151",
     ChunkType.BLOCK_STATUS: "S-203",
-    ChunkType.BLOCK_STATUS_EXT: "S-216",
+    ChunkType.BLOCK_STATUS_EXT: "S-203",
 }
 _BODIES: Final[dict[type, Callable[..., Iterator[Breach]]]] = {
     NoneChunk: _none,

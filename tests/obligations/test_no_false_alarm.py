@@ -6,18 +6,14 @@ from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
-import attrs
 import pytest
 
 from fakenbd.export import BlockSize, Export
-from fakenbd.faults import Faults
-from fakenbd.profile import Handshake
 from fakenbd.protocol.constants import Command, CommandFlag, Info, Option
 from fakenbd.protocol.encode import encode
 from fakenbd.protocol.messages import (
     ClientFlags,
     ClientMessage,
-    ExportName,
     InfoQuery,
     MetaContextQuery,
     OptionRequest,
