@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Final, Literal, TypeAlias
 
 from fakenbd.obligations.breach import Breach
-from fakenbd.obligations.server_option_rules import OptionProgress
+from fakenbd.obligations.option_progress import OptionProgress
 from fakenbd.protocol.constants import Option, spec_name
 from fakenbd.protocol.messages import OptionRequest
 from fakenbd.protocol.negotiated import NegotiatedState

@@ -9,10 +9,11 @@ import attrs
 
 from fakenbd.errors import ProtocolError
 from fakenbd.obligations.breach import Breach
+from fakenbd.obligations.option_progress import OptionProgress
 from fakenbd.obligations.reply_progress import ReplyProgress, RequestFacts
 from fakenbd.obligations.server_end_rules import EndPart, EndStage, judge_end
 from fakenbd.obligations.server_greeting_rules import judge_export_name_reply, judge_greeting
-from fakenbd.obligations.server_option_rules import OptionProgress, judge_option_reply
+from fakenbd.obligations.server_option_rules import judge_option_reply
 from fakenbd.obligations.server_reply_rules import judge_reply
 from fakenbd.protocol import layout
 from fakenbd.protocol.constants import SIMPLE_REPLY_MAGIC, Command, CommandFlag, Info, Option
@@ -202,7 +203,7 @@ class ServerJudge:
             part=self._part(),
             option=self.option,
             progress=self.progress,
-            in_flight=len(self.requests),
+            in_flight=sum(one.command != Command.DISC for one, _ in self.requests.values()),
         )
 
     @property

@@ -100,9 +100,7 @@ def requests(*, extended: bool) -> Iterator[Request]:
         yield Request(command, cookie, offset, length, flags, payload, extended)
 
 
-def spoken(
-    export: Export, messages: Iterator[ClientMessage], **settings: Any
-) -> tuple[Talk, ServerJudge]:
+def spoken(export: Export, messages: Iterator[ClientMessage], **settings: Any) -> ServerJudge:
     """A conversation in which every message is answered before the next one is sent."""
     talk, judge = Talk([export], **settings), ServerJudge()
     judge.server(bytes(talk.answers))
@@ -113,7 +111,7 @@ def spoken(
         judge.server(bytes(talk.answers))
         if talk.markers:
             break
-    return talk, judge
+    return judge
 
 
 def conversation(export: Export, form: tuple[int, ...], infos: tuple[int, ...]) -> Any:
@@ -132,7 +130,9 @@ def conversation(export: Export, form: tuple[int, ...], infos: tuple[int, ...]) 
 @pytest.mark.parametrize("name", EXPORTS)
 def test_a_correct_conversation_has_no_breach(name, infos, form):
     export = Export("disk", **EXPORTS[name])
-    talk, judge = spoken(export, conversation(export, FORMS[form], infos))
-    assert judge.transmission and not judge.broken and not judge.incoming
+    judge = spoken(export, conversation(export, FORMS[form], infos))
+    assert judge.transmission
+    assert not judge.broken
+    assert not judge.incoming
     assert judge.judged > 500
     assert not judge.breaches, judge.breaches[:10]
