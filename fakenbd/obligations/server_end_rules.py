@@ -81,8 +81,11 @@ def _options(
         yield Breach(
             "S-75", f"the server ended {'after' if answered else 'within'} its answer to {name}"
         )
-    elif option.option != Option.ABORT and not answered:  # S-32
-        yield Breach("S-32", f"the server ended without a final reply to {name}")
+    elif option.option != Option.ABORT and not answered:  # S-28, S-32
+        known = option.option == Option.LIST or (progress is not None and progress.count)
+        yield Breach(
+            "S-28" if known else "S-32", f"the server ended without a final reply to {name}"
+        )
 
 
 _PARTS: Final = {"header": ("S-133", "the header"), "body": ("S-135", "the body")}

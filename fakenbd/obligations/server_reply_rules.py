@@ -17,6 +17,7 @@ from fakenbd.obligations.breach import Breach, string_flaw
 from fakenbd.obligations.reply_progress import ReplyProgress, RequestFacts
 from fakenbd.obligations.server_read_rules import judge_content, judge_read_end
 from fakenbd.obligations.server_status_rules import judge_status, judge_status_end
+from fakenbd.protocol import layout
 from fakenbd.protocol.constants import (
     MAXIMUM_PAYLOAD,
     ChunkFlag,
@@ -39,7 +40,7 @@ from fakenbd.protocol.messages import (
 )
 from fakenbd.protocol.negotiated import NegotiatedState
 
-__all__ = ["judge_reply"]
+__all__ = ["judge_chunk_length", "judge_reply"]
 
 _NOTHING: Final[Sequence[Breach]] = ()
 _ERROR: Final = 1 << 15
@@ -106,6 +107,21 @@ def _is_plain(request: RequestFacts, reply: SimpleReply | Chunk, state: Negotiat
             and (state.size is None or request.offset + length <= state.size)
         )
     return request.command in _PLAIN and not state.flags & _READ_ONLY
+
+
+def judge_chunk_length(
+    request: RequestFacts, kind: int, length: int, state: NegotiatedState
+) -> Iterator[Breach]:
+    """What breaks a rule in the payload length that the header of a chunk announces.
+
+    For chunks whose payload is not there, or never comes; `judge_reply` judges the others.
+    """
+    if kind != ChunkType.OFFSET_DATA or request.command != Command.READ:
+        return
+    sizes = state.block_size
+    most = request.length if sizes is None else min(request.length, sizes.maximum)
+    if length > most + layout.U64.size:  # S-144
+        yield Breach("S-144", f"a data chunk announces {length} bytes of payload for {most} bytes")
 
 
 # --- which request, and which form -------------------------------------------------------------

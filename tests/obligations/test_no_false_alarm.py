@@ -28,10 +28,6 @@ MIB = 1 << 20
 BASE, DEPTH = "base:allocation", "qemu:allocation-depth"
 
 
-def contexts(*extents: str) -> dict[str, Any]:
-    return {BASE: list(extents), DEPTH: ["512KiB 1", "512KiB 2"]}
-
-
 EXPORTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "empty": {"size": 0},
@@ -48,7 +44,7 @@ EXPORTS: dict[str, dict[str, Any]] = {
     "small payload": {
         "size": MIB,
         "block_size": BlockSize(1, 512, 512),
-        "contexts": {BASE: [(4 * KIB, 0), (4 * KIB, 3)] * 128},
+        "contexts": {BASE: [(64 * KIB, 0), (64 * KIB, 3)] * 8},
     },
     "huge": {"size": 1 << 40, "contexts": {BASE: None}},
 }
