@@ -40,6 +40,7 @@ from fakenbd.protocol.messages import (
     OldstyleGreeting,
     OptionReply,
     OptionRequest,
+    Raw,
     Request,
     ServerMessage,
     SimpleReply,
@@ -70,6 +71,14 @@ class ServerJudge:
     @property
     def rules(self) -> list[str]:
         return [breach.rule for breach in self.breaches]
+
+    def show(self, message: ClientMessage | ServerMessage) -> None:
+        """One message of either side."""
+        if isinstance(message, ClientFlags | OptionRequest | Request):
+            self.client(message)
+        else:
+            assert not isinstance(message, Raw)
+            self.message(message)
 
     # --- the client ----------------------------------------------------------------------------
 
