@@ -84,7 +84,7 @@ JUDGED: Final[dict[str, str]] = {
     "S-130": "judge_reply: an error with data, of a message that was never bytes; else S-120",
     "S-132": "judge_reply: a simple reply without error to BLOCK_STATUS",
     "S-133": "judge_end: an end within the header of a reply",
-    "S-135": "judge_end: an end within the body of a chunk; between replies it may be a shutdown",
+    "S-135": "judge_end: an end with replies due; a SHOULD between them, as in a shutdown",
     "S-138": "judge_reply: a chunk after DONE, where content was missing",
     "S-139": "judge_reply: NONE without DONE, or with data",
     "S-140": "judge_reply: a chunk type without a meaning, no error",
@@ -155,6 +155,7 @@ SHOWN_AS: Final[dict[str, str]] = {
     "S-108": "S-121: no chunks are negotiated under TLS",
     "S-125": "S-124 while no request has the cookie; S-128 or S-152 at best while one has",
     "S-154": "S-152: a relative offset lies before the request, or cannot be told from a wrong one",
+    "S-222": "S-135: of several connections, each is judged for itself",
 }
 
 OWED: Final[dict[str, str]] = {
@@ -208,5 +209,4 @@ UNSEEN: Final[dict[str, str]] = {
     "S-189": "what the server took for a request",
     "S-212": "the content",
     "S-221": "the content, over two connections",
-    "S-222": "whether the server is shutting down",
 }

@@ -86,11 +86,12 @@ ENDS: list[tuple[dict[str, Any], str]] = [
     ({"stage": "options", **after(Option.GO)}, "S-75"),
     ({"stage": "options", **after(Option.INFO, final=True)}, "S-75"),
     ({"stage": "tls"}, "S-104"),
-    ({"stage": "transmission", "state": SECRET, "in_flight": 1}, "S-111"),
+    ({"stage": "transmission", "state": SECRET}, "S-111"),
     ({"stage": "transmission", "part": "header", "in_flight": 1}, "S-133"),
     ({"stage": "transmission", "part": "body", "in_flight": 1}, "S-135"),
     ({"stage": "transmission", "part": "body", "how": "RST", "in_flight": 1}, "S-135"),
     ({"stage": "disc", "part": "body", "in_flight": 1}, "S-135"),
+    ({"stage": "transmission", "in_flight": 3}, "S-135"),
     ({"stage": "disc", "in_flight": 1}, "S-190"),
 ]
 LEGAL_ENDS: list[dict[str, Any]] = [
@@ -99,7 +100,6 @@ LEGAL_ENDS: list[dict[str, Any]] = [
     {"stage": "options", **after(Option.ABORT, final=True)},
     {"stage": "options", **after(Option.STARTTLS, final=True)},
     {"stage": "transmission"},
-    {"stage": "transmission", "in_flight": 3},
     {"stage": "transmission", "part": "read-data", "in_flight": 1},
     {"stage": "transmission", "how": "TLS close", "state": SECRET},
     {"stage": "disc"},
@@ -120,6 +120,12 @@ def test_an_end_that_breaks_a_rule(end, rule):
 @pytest.mark.parametrize("end", LEGAL_ENDS, ids=lambda value: str(value)[:60])
 def test_an_end_that_breaks_none(end):
     assert found_at_the_end(**end) == []
+
+
+def test_a_server_may_be_shutting_down():
+    (between,) = judge_end("transmission", "EOF", NegotiatedState(), in_flight=1)
+    (within,) = judge_end("transmission", "EOF", NegotiatedState(), part="body", in_flight=1)
+    assert (between.level, within.level) == ("SHOULD", None)
 
 
 # --- TLS -----------------------------------------------------------------------------------------
