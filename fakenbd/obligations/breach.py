@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 import attrs
 
@@ -18,11 +18,13 @@ _LONGEST: Final = 4 * MAXIMUM_STRING
 class Breach:
     """The server broke `rule`, a row of the tables (S-...); `sentence` says how.
 
-    The level is the row's: `fakenbd.protocol.rules.rule(rule)`.
+    The level is the row's, `fakenbd.protocol.rules.rule(rule)`, unless `level` says that only a
+    milder one is certain.
     """
 
     rule: str
     sentence: str
+    level: Literal["SHOULD"] | None = None
 
 
 def string_flaw(text: str) -> str | None:

@@ -15,13 +15,13 @@ from typing import Final, NamedTuple
 import attrs
 
 from fakenbd.obligations.finding import Violation
+from fakenbd.obligations.option_progress import OptionProgress
 from fakenbd.obligations.option_rules import (
     asks_block_size,
     data_violations,
     export_name,
     option_name,
 )
-from fakenbd.obligations.server_option_rules import OptionProgress
 from fakenbd.obligations.shown import Phase, Selection, ShownState
 from fakenbd.protocol.constants import ClientFlag, HandshakeFlag, Info, Option, Reply
 from fakenbd.protocol.encode import honest

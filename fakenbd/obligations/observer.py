@@ -326,7 +326,8 @@ class Observer:
             elif self._view.certain:
                 if _sets_free(broken):
                     self._set_free()
-                finding = Finding(rule, "server", level_of(rule), broken.sentence, offset)
+                level = broken.level or level_of(rule)
+                finding = Finding(rule, "server", level, broken.sentence, offset)
             else:
                 continue
             self.counts[rule] += 1

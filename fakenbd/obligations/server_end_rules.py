@@ -2,8 +2,8 @@
 
 Nothing here is for an end that the client gave cause for: whoever calls has seen that the client
 broke no MUST before, and that it was the server who ended. A server may close between two replies,
-because it may be shutting down; it may not stop in the middle of a message, leave an option of the
-handshake without its reply, nor drop what it owes after NBD_CMD_DISC.
+because it may be shutting down, but then it should answer what is in flight. It may not stop in the
+middle of a message, leave an option without its reply, nor drop what it owes after NBD_CMD_DISC.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Final, Literal, TypeAlias
 
 from fakenbd.obligations.breach import Breach
-from fakenbd.obligations.server_option_rules import OptionProgress
+from fakenbd.obligations.option_progress import OptionProgress
 from fakenbd.protocol.constants import Option, spec_name
 from fakenbd.protocol.messages import OptionRequest
 from fakenbd.protocol.negotiated import NegotiatedState
@@ -61,6 +61,8 @@ def judge_end(
         yield Breach(rule, f"the server ended within {what} of a reply")
     elif stage == "disc" and in_flight:  # S-190
         yield Breach("S-190", f"the server ended after NBD_CMD_DISC with {in_flight} replies due")
+    elif in_flight and not part:  # S-135
+        yield Breach("S-135", f"the server ended with {in_flight} replies due", "SHOULD")
 
 
 def _options(
@@ -81,8 +83,11 @@ def _options(
         yield Breach(
             "S-75", f"the server ended {'after' if answered else 'within'} its answer to {name}"
         )
-    elif option.option != Option.ABORT and not answered:  # S-32
-        yield Breach("S-32", f"the server ended without a final reply to {name}")
+    elif option.option != Option.ABORT and not answered:  # S-28, S-32
+        known = option.option == Option.LIST or (progress is not None and progress.count)
+        yield Breach(
+            "S-28" if known else "S-32", f"the server ended without a final reply to {name}"
+        )
 
 
 _PARTS: Final = {"header": ("S-133", "the header"), "body": ("S-135", "the body")}

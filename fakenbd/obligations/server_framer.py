@@ -15,6 +15,8 @@ from fakenbd.errors import ProtocolError
 from fakenbd.obligations.negotiation_rules import Negotiation
 from fakenbd.obligations.reply_progress import RequestFacts
 from fakenbd.obligations.server_end_rules import EndPart
+from fakenbd.obligations.server_reply_rules import judge_chunk_length
+from fakenbd.obligations.server_tls_rules import judge_clear_bytes
 from fakenbd.obligations.shown import Phase, ShownState
 from fakenbd.obligations.stream import Framer, counted
 from fakenbd.protocol import layout
@@ -121,7 +123,7 @@ class ServerFramer(Framer[ServerEvent]):
         if not (self.greeted or self.hunted):
             self._stage, self.want = self._greeting, _U64
         elif phase is Phase.TLS_HANDSHAKE:
-            self._stage, self.want = self._plaintext, 1
+            self._stage, self.want = self._clear_bytes, 1
         elif self.hunted or phase in (Phase.TRANSMISSION, Phase.DISCONNECTING):
             self._stage, self.want = self._reply_magic, _U32
         else:
@@ -134,16 +136,20 @@ class ServerFramer(Framer[ServerEvent]):
         return self._give(FromServer(message, self.begin))
 
     def _unreadable(self, error: ProtocolError) -> Iterable[ServerEvent]:
-        event = Unreadable(error.rule or "S-120", str(error), self.begin)
+        return self._lose(error.rule or "S-120", str(error))
+
+    def _lose(self, rule: str, sentence: str) -> Iterable[ServerEvent]:
+        event = Unreadable(rule, sentence, self.begin)
         if self.hunted:
             self.hunt()
             return ()
         self.lose()
         return (event,)
 
-    def _plaintext(self) -> Iterable[ServerEvent]:
-        text = "the server sent bytes in clear after it accepted NBD_OPT_STARTTLS"
-        return self._unreadable(ProtocolError(text, rule="S-105"))  # S-105
+    def _clear_bytes(self) -> Iterable[ServerEvent]:
+        # TLS records are not shown, so nobody can tell whether the client began.
+        (breach,) = judge_clear_bytes(self.head, client_began=False)
+        return self._lose(breach.rule, breach.sentence)
 
     def _missed(self) -> Iterable[ServerEvent]:
         return (MissedReply(),)
@@ -287,7 +293,12 @@ class ServerFramer(Framer[ServerEvent]):
         body = Data(start, counted(length - _U64))
         self._last = Chunk(cookie, body, flags, None, None, request_offset)
         self.skip = length - _U64
-        return ()
+        request = self.in_flight.get(cookie)
+        if request is None or not self.trusted:
+            return ()
+        # Its end may never come.
+        found = judge_chunk_length(request, ChunkType.OFFSET_DATA, length, self.shown)
+        return [Unreadable(breach.rule, breach.sentence, self.begin) for breach in found]
 
     def _chunk(self) -> Iterable[ServerEvent]:
         (magic,) = layout.U32.unpack_from(self.head)

@@ -17,6 +17,7 @@ from fakenbd.obligations.breach import Breach, string_flaw
 from fakenbd.obligations.reply_progress import ReplyProgress, RequestFacts
 from fakenbd.obligations.server_read_rules import judge_content, judge_read_end
 from fakenbd.obligations.server_status_rules import judge_status, judge_status_end
+from fakenbd.protocol import layout
 from fakenbd.protocol.constants import (
     MAXIMUM_PAYLOAD,
     ChunkFlag,
@@ -39,7 +40,7 @@ from fakenbd.protocol.messages import (
 )
 from fakenbd.protocol.negotiated import NegotiatedState
 
-__all__ = ["is_plain", "judge_reply"]
+__all__ = ["is_plain", "judge_chunk_length", "judge_reply"]
 
 _NOTHING: Final[Sequence[Breach]] = ()
 _ERROR: Final = 1 << 15
@@ -67,7 +68,9 @@ def judge_reply(
     """What breaks a rule in a simple reply or a chunk; `progress` then includes it.
 
     `request` is the one in flight with the reply's cookie, None if there is none; `progress` is
-    that request's, or that of the last one with this cookie, or a new one.
+    that request's, or that of the last one with this cookie, or a new one. A simple reply to READ
+    where chunks were negotiated (S-122) has no data that anybody could count on: it should come
+    here as soon as its header is there.
     """
     if request is not None and not progress.begun and is_plain(request, reply, state):
         progress.begun = progress.done = True
@@ -104,6 +107,21 @@ def is_plain(request: RequestFacts, reply: SimpleReply | Chunk, state: Negotiate
             and (state.size is None or request.offset + length <= state.size)
         )
     return request.command in _PLAIN and not state.flags & _READ_ONLY
+
+
+def judge_chunk_length(
+    request: RequestFacts, kind: int, length: int, state: NegotiatedState
+) -> Iterator[Breach]:
+    """What breaks a rule in the payload length that the header of a chunk announces.
+
+    For chunks whose payload is not there, or never comes; `judge_reply` judges the others.
+    """
+    if kind != ChunkType.OFFSET_DATA or request.command != Command.READ:
+        return
+    sizes = state.block_size
+    most = request.length if sizes is None else min(request.length, sizes.maximum)
+    if length > most + layout.U64.size:  # S-144
+        yield Breach("S-144", f"a data chunk announces {length} bytes of payload for {most} bytes")
 
 
 # --- which request, and which form -------------------------------------------------------------
@@ -194,20 +212,28 @@ def _success(request: RequestFacts, state: NegotiatedState) -> Iterator[Breach]:
 
 
 def _error_number(request: RequestFacts, error: int, state: NegotiatedState) -> Iterator[Breach]:
-    """An error that this request must not get."""
+    """An error that nobody, or not this request, may get."""
     command, flags = request.command, request.flags
-    maximum = MAXIMUM_PAYLOAD if state.block_size is None else state.block_size.maximum
-    if error == Error.ENOTSUP:
-        if command == Command.WRITE_ZEROES and not flags & CommandFlag.FAST_ZERO:  # S-182
-            yield Breach("S-182", "NBD_CMD_WRITE_ZEROES without FAST_ZERO got NBD_ENOTSUP")
-    elif error != Error.EOVERFLOW or request.length > maximum:
-        return
-    elif command in (Command.TRIM, Command.WRITE_ZEROES):  # S-183
-        yield Breach(
-            "S-183", f"{spec_name(Command, command)} of {request.length} bytes got NBD_EOVERFLOW"
-        )
-    elif command == Command.READ and flags & CommandFlag.DF and request.length <= _DF_ALWAYS:
-        yield Breach("S-161", f"a READ of {request.length} with DF got NBD_EOVERFLOW")  # S-161
+    name = spec_name(Command, command)
+    if error not in _ERROR_NUMBERS:  # S-188
+        yield Breach("S-188", f"{name} got the error {error}, which NBD does not define")
+    elif error == Error.ENOTSUP:
+        offered = state.flags & TransmissionFlag.SEND_FAST_ZERO
+        if command == Command.WRITE_ZEROES and offered and not flags & CommandFlag.FAST_ZERO:
+            yield Breach("S-182", f"{name} without FAST_ZERO got NBD_ENOTSUP")  # S-182
+    elif error == Error.EOVERFLOW:
+        maximum = MAXIMUM_PAYLOAD if state.block_size is None else state.block_size.maximum
+        small = request.length <= maximum
+        if command in (Command.TRIM, Command.WRITE_ZEROES):
+            if small or flags & CommandFlag.FAST_ZERO:  # S-183
+                yield Breach("S-183", f"{name} of {request.length} bytes got NBD_EOVERFLOW")
+        elif (
+            command == Command.READ
+            and flags & CommandFlag.DF
+            and small
+            and request.length <= _DF_ALWAYS
+        ):  # S-161
+            yield Breach("S-161", f"a READ of {request.length} with DF got NBD_EOVERFLOW")
 
 
 # --- chunks ------------------------------------------------------------------------------------
@@ -281,13 +307,12 @@ def _error(
     flaw = string_flaw(body.message)
     if flaw is not None:  # S-167
         yield Breach("S-167", f"the message of an error chunk {flaw}")
-    yield from _error_number(request, body.error, state)
     if not known:
         return
-    if request.command == Command.READ and (
-        progress.plain_error or (body.offset is None and progress.error_offsets)
-    ):  # S-168
-        yield Breach("S-168", "a READ got an error without an offset beside another error")
+    if body.error:
+        yield from _error_number(request, body.error, state)
+    if progress.plain_error or (body.offset is None and progress.error_offsets):  # S-168
+        yield Breach("S-168", "an error without an offset came beside another error")
     if body.offset is None:
         progress.plain_error = True
     else:
@@ -329,15 +354,17 @@ def _raw(
         else:
             yield Breach("S-140", f"a chunk has the unknown type {kind}")
         return
-    rule = _MISFITS.get(kind, "S-203")
-    least = _LEAST.get(kind)
-    if least is not None:
-        rule = "S-165" if size < least else "S-166"  # S-165, S-166
+    rule = _MISFITS.get(kind)
+    if rule is None:
+        rule = "S-165" if size < _LEAST[kind] else "S-166"  # S-165, S-166
+    elif kind == ChunkType.BLOCK_STATUS_EXT and size % 16 == 8:  # the count is wrong
+        rule = "S-216"
     yield Breach(rule, f"an {spec_name(ChunkType, kind)} chunk has {size} bytes that do not fit")
 
 
 # --- tables ------------------------------------------------------------------------------------
 
+_ERROR_NUMBERS: Final = frozenset(int(error) for error in Error)
 _KNOWN: Final = frozenset(int(kind) for kind in ChunkType)
 _LEAST: Final[dict[int, int]] = {ChunkType.ERROR: 6, ChunkType.ERROR_OFFSET: 14}
 _MISFITS: Final[dict[int, str]] = {
@@ -345,7 +372,7 @@ _MISFITS: Final[dict[int, str]] = {
     ChunkType.OFFSET_DATA: "S-150",
     ChunkType.OFFSET_HOLE: "S-151",
     ChunkType.BLOCK_STATUS: "S-203",
-    ChunkType.BLOCK_STATUS_EXT: "S-216",
+    ChunkType.BLOCK_STATUS_EXT: "S-203",
 }
 _BODIES: Final[dict[type, Callable[..., Iterator[Breach]]]] = {
     NoneChunk: _none,

@@ -15,6 +15,7 @@ from fakenbd.protocol.text import quoted
 __all__ = ["judge_status", "judge_status_end"]
 
 _SECTOR: Final = 512
+"""What extents should be multiples of where no minimum block was shown."""
 _MOST_EXTENTS: Final = 1 << 20
 _UNSELECTED: Final = Breach("S-213", "NBD_CMD_BLOCK_STATUS succeeded without a selected context")
 
@@ -89,21 +90,22 @@ def _payload(count: int, state: NegotiatedState) -> Iterator[Breach]:
 def _lengths(request: RequestFacts, body: Status, state: NegotiatedState) -> Iterator[Breach]:
     """Each kind of flaw once; `position` is where the extent begins."""
     position, due, size = request.offset, request.offset + request.length, state.size
-    unit = _SECTOR if state.block_size is None else max(_SECTOR, state.block_size.minimum)
+    sizes = state.block_size
+    unit = _SECTOR if sizes is None or not sizes.minimum else sizes.minimum
+    largest = size if state.extended and size is not None else (1 << 63) - 1
     found: dict[str, str] = {}
     for length, _ in body.extents:
         if not length:  # S-204
             found.setdefault("S-204", f"an extent at {position} has the length 0")
-        elif request.length and position >= due:  # S-207
+        if request.length and position >= due:  # S-207
             found.setdefault("S-207", f"an extent begins at {position}, past the request's end")
-        if length >> 63:  # S-217
+        if length > largest:  # S-217
             found.setdefault("S-217", f"an extent at {position} has the length {length}")
         position += length
         if position % unit and position not in (due, size):  # S-209
             found.setdefault("S-209", f"an extent ends at {position}, no multiple of {unit}")
-    if size is not None and position > size:  # S-208, S-217
-        rule = "S-217" if state.extended else "S-208"
-        found.setdefault(rule, f"extents reach {position}, past the end of the export, {size}")
+    if size is not None and position > size:  # S-208
+        found["S-208"] = f"extents reach {position}, past the end of the export, {size}"
     if request.flags & CommandFlag.REQ_ONE and body.extents[0][0] > request.length > 0:  # S-206
         found["S-206"] = (
             f"a request for one extent of {request.length} bytes got {body.extents[0][0]}"

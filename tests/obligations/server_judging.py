@@ -9,11 +9,14 @@ import attrs
 
 from fakenbd.errors import ProtocolError
 from fakenbd.obligations.breach import Breach
+from fakenbd.obligations.option_progress import OptionProgress
 from fakenbd.obligations.reply_progress import ReplyProgress, RequestFacts
+from fakenbd.obligations.server_end_rules import EndPart, EndStage, judge_end
 from fakenbd.obligations.server_greeting_rules import judge_export_name_reply, judge_greeting
-from fakenbd.obligations.server_option_rules import OptionProgress, judge_option_reply
+from fakenbd.obligations.server_option_rules import judge_option_reply
 from fakenbd.obligations.server_reply_rules import judge_reply
-from fakenbd.protocol.constants import Command, CommandFlag, Info, Option
+from fakenbd.protocol import layout
+from fakenbd.protocol.constants import SIMPLE_REPLY_MAGIC, Command, CommandFlag, Info, Option
 from fakenbd.protocol.decode import (
     decode_export_name_reply,
     decode_greeting,
@@ -37,6 +40,7 @@ from fakenbd.protocol.messages import (
     OldstyleGreeting,
     OptionReply,
     OptionRequest,
+    Raw,
     Request,
     ServerMessage,
     SimpleReply,
@@ -67,6 +71,14 @@ class ServerJudge:
     @property
     def rules(self) -> list[str]:
         return [breach.rule for breach in self.breaches]
+
+    def show(self, message: ClientMessage | ServerMessage) -> None:
+        """One message of either side."""
+        if isinstance(message, ClientFlags | OptionRequest | Request):
+            self.client(message)
+        else:
+            assert not isinstance(message, Raw)
+            self.message(message)
 
     # --- the client ----------------------------------------------------------------------------
 
@@ -187,6 +199,43 @@ class ServerJudge:
             self.requests.pop(reply.cookie, None)
             self.replies[reply.cookie] = progress
 
+    # --- the end -------------------------------------------------------------------------------
+
+    def ended(self, how: Any = "EOF") -> None:
+        """The server ended the connection."""
+        if self.broken:
+            return
+        self.breaches += judge_end(
+            self.stage,
+            how,
+            self.state,
+            part=self._part(),
+            option=self.option,
+            progress=self.progress,
+            in_flight=sum(one.command != Command.DISC for one, _ in self.requests.values()),
+        )
+
+    @property
+    def stage(self) -> EndStage:
+        option = self.option
+        if self.transmission:
+            facts = (facts for facts, _ in self.requests.values())
+            return "disc" if any(one.command == Command.DISC for one in facts) else "transmission"
+        if self.decode is decode_greeting:
+            return "client-flags" if self.judged else "greeting"
+        if option is not None and option.option == Option.STARTTLS and self.progress.acked:
+            return "tls"
+        return "options"
+
+    def _part(self) -> EndPart:
+        size = len(self.incoming)
+        if not size or not self.transmission:
+            return "body" if size else ""
+        if self.incoming[:4] == layout.U32.pack(SIMPLE_REPLY_MAGIC):
+            return "read-data" if size >= layout.SIMPLE_REPLY.size else "header"
+        header = layout.EXTENDED_CHUNK if self.state.extended else layout.STRUCTURED_CHUNK
+        return "body" if size >= header.size else "header"
+
     # --- decoders ------------------------------------------------------------------------------
 
     def _decode_option_reply(self, view: memoryview) -> Any:
@@ -205,5 +254,7 @@ class ServerJudge:
         )
 
     def _data_length(self, cookie: int) -> int:
+        if self.state.structured:
+            return 0
         facts, _ = self.requests.get(cookie, (None, None))
         return facts.length if facts is not None and facts.command == Command.READ else 0

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from fakenbd.export import BlockSize, Export
+from fakenbd.profile import Handshake
 from fakenbd.protocol.constants import Command, CommandFlag, Info, Option
 from fakenbd.protocol.encode import encode
 from fakenbd.protocol.messages import (
     ClientFlags,
     ClientMessage,
+    ExportName,
     InfoQuery,
     MetaContextQuery,
     OptionRequest,
@@ -26,10 +28,6 @@ from tests.server.talk import Talk
 KIB = 1 << 10
 MIB = 1 << 20
 BASE, DEPTH = "base:allocation", "qemu:allocation-depth"
-
-
-def contexts(*extents: str) -> dict[str, Any]:
-    return {BASE: list(extents), DEPTH: ["512KiB 1", "512KiB 2"]}
 
 
 EXPORTS: dict[str, dict[str, Any]] = {
@@ -48,12 +46,15 @@ EXPORTS: dict[str, dict[str, Any]] = {
     "small payload": {
         "size": MIB,
         "block_size": BlockSize(1, 512, 512),
-        "contexts": {BASE: [(4 * KIB, 0), (4 * KIB, 3)] * 128},
+        "contexts": {BASE: [(64 * KIB, 0), (64 * KIB, 3)] * 8},
     },
     "huge": {"size": 1 << 40, "contexts": {BASE: None}},
 }
 
 FORMS = {"simple": (), "structured": (Option.STRUCTURED_REPLY,), "extended": (11,), "both": (11, 8)}
+
+NAME = OptionRequest(Option.EXPORT_NAME, ExportName("disk"))
+DISC = Request(Command.DISC, 9)
 
 NUMBERS = (*range(9), 99)
 FLAGS = (0, *CommandFlag, 1 | 4, 64)
@@ -88,9 +89,14 @@ def options(name: str, form: tuple[int, ...]) -> Iterator[OptionRequest]:
 
 
 def requests(*, extended: bool) -> Iterator[Request]:
-    """Every command with every flag on every range, right or wrong."""
-    for cookie, case in enumerate(product(NUMBERS, FLAGS, RANGES), 1):
-        command, flags, (offset, length) = case
+    """Every command on every range, and with every flag, right or wrong."""
+    cases = [
+        *product(NUMBERS, (0, CommandFlag.DF | CommandFlag.REQ_ONE), RANGES),
+        *product((Command.READ,), (CommandFlag.DF,), RANGES),
+        *product((Command.BLOCK_STATUS,), (CommandFlag.REQ_ONE,), RANGES),
+        *product(NUMBERS, FLAGS, RANGES[1:4]),
+    ]
+    for cookie, (command, flags, (offset, length)) in enumerate(cases, 1):
         if command == Command.DISC:
             continue
         if extended and command == Command.WRITE:
@@ -100,9 +106,7 @@ def requests(*, extended: bool) -> Iterator[Request]:
         yield Request(command, cookie, offset, length, flags, payload, extended)
 
 
-def spoken(
-    export: Export, messages: Iterator[ClientMessage], **settings: Any
-) -> tuple[Talk, ServerJudge]:
+def spoken(export: Export, messages: Iterator[ClientMessage], **settings: Any) -> ServerJudge:
     """A conversation in which every message is answered before the next one is sent."""
     talk, judge = Talk([export], **settings), ServerJudge()
     judge.server(bytes(talk.answers))
@@ -113,7 +117,7 @@ def spoken(
         judge.server(bytes(talk.answers))
         if talk.markers:
             break
-    return talk, judge
+    return judge
 
 
 def conversation(export: Export, form: tuple[int, ...], infos: tuple[int, ...]) -> Any:
@@ -127,12 +131,46 @@ def conversation(export: Export, form: tuple[int, ...], infos: tuple[int, ...]) 
     return messages()
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("infos", [(), (3,)], ids=["unasked", "asked"])
-@pytest.mark.parametrize("name", EXPORTS)
-def test_a_correct_conversation_has_no_breach(name, infos, form):
+CONVERSATIONS = [
+    *product(EXPORTS, ("simple", "structured", "extended"), [(Info.BLOCK_SIZE,)]),
+    # Without block sizes a maximum payload below 64 KiB is not compatible with DF.
+    *product(EXPORTS.keys() - {"small payload"}, ("structured",), [()]),
+    ("contexts", "both", ()),
+]
+
+
+@pytest.mark.parametrize(("name", "form", "infos"), sorted(CONVERSATIONS))
+def test_a_correct_conversation_has_no_breach(name, form, infos):
     export = Export("disk", **EXPORTS[name])
-    talk, judge = spoken(export, conversation(export, FORMS[form], infos))
-    assert judge.transmission and not judge.broken and not judge.incoming
-    assert judge.judged > 500
+    judge = spoken(export, conversation(export, FORMS[form], infos))
+    assert judge.transmission
+    assert not judge.broken
+    assert not judge.incoming
+    assert judge.judged > 400
     assert not judge.breaches, judge.breaches[:10]
+
+
+@pytest.mark.parametrize("no_zeroes", [False, True])
+@pytest.mark.parametrize("flags", [0, 1, 2, 3])
+@pytest.mark.parametrize("style", ["fixed", "newstyle"])
+def test_an_export_name_reply_has_no_breach(style, flags, no_zeroes):
+    messages = iter([ClientFlags(flags), NAME, *requests(extended=False)])
+    speaks = Handshake(style, no_zeroes=no_zeroes)
+    judge = spoken(Export("disk"), messages, speaks=speaks)
+    offered = (style == "fixed") | no_zeroes << 1
+    assert judge.transmission == (not flags & ~offered)
+    assert not judge.breaches, judge.breaches[:10]
+
+
+def test_an_oldstyle_conversation_has_no_breach():
+    speaks = Handshake("oldstyle")
+    judge = spoken(Export("disk"), requests(extended=False), speaks=speaks)
+    assert judge.judged > 400
+    assert not judge.breaches, judge.breaches[:10]
+
+
+def test_leaving_has_no_breach():
+    for messages in ([ClientFlags(3), OptionRequest(Option.ABORT)], [ClientFlags(3), NAME, DISC]):
+        judge = spoken(Export("disk"), iter(messages))
+        judge.ended()
+        assert not judge.breaches

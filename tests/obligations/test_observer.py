@@ -446,7 +446,7 @@ def test_what_the_server_ends_is_not_the_clients_fault() -> None:
 def test_a_server_that_ends_where_nobody_gave_it_cause() -> None:
     wire = greeted()
     wire.client(LIST)
-    assert wire.server_left() == ["S-32"]
+    assert wire.server_left() == ["S-28"]
     assert wire.observer.broken
 
 
