@@ -107,7 +107,8 @@ class ClientFindings:
 
     def _misframed(self, event: Misframed) -> Iterator[Violation]:
         yield from misframed(event.head, self.view.last_command, self.view.shown)
-        self.view.limits = {}
+        # Nobody can tell what the server makes of it, and answers.
+        self.view.lose_certainty()
 
     def _option(self, request: OptionRequest, event: FromClient) -> Iterator[Violation]:
         view = self.view

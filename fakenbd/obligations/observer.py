@@ -252,7 +252,7 @@ class Observer:
             begin = framer.begin if framer.part else None
             ended = self._server_findings.ended(how, framer)
             found = self._report((each, begin) for each in ended)
-            if self._view.shown.phase not in _ENDING:
+            if self._view.shown.phase not in _ENDING and not framer.is_export_name_due():
                 # It may be shutting down, which its client cannot know.
                 self._set_free()
         if self.siblings is not None:

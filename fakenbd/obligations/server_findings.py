@@ -9,7 +9,7 @@ one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
+from typing import Final, TypeGuard
 
 import attrs
 
@@ -32,15 +32,16 @@ from fakenbd.obligations.server_greeting_rules import judge_export_name_reply, j
 from fakenbd.obligations.server_option_rules import judge_option_reply
 from fakenbd.obligations.server_reply_rules import judge_reply
 from fakenbd.obligations.shown import Phase
-from fakenbd.obligations.stream import End
+from fakenbd.obligations.stream import Counted, End
 from fakenbd.obligations.view import ConnectionView
-from fakenbd.protocol.constants import Option
+from fakenbd.protocol.constants import ChunkFlag, Option
 from fakenbd.protocol.messages import (
     Chunk,
     ExportNameReply,
     Greeting,
     OldstyleGreeting,
     OptionReply,
+    RawBody,
     ServerMessage,
     SimpleReply,
 )
@@ -113,7 +114,10 @@ class ServerFindings:
 
     def _option_reply(self, reply: OptionReply, offset: int) -> Iterator[Judged]:
         view, negotiation = self.view, self.view.negotiation
-        yield from _at(offset, _unanswered(negotiation.skip_to(reply.option)))
+        skipped = negotiation.skip_to(reply.option)
+        if reply.option != Option.ABORT:
+            # Nobody waits for what came before an ABORT.
+            yield from _at(offset, _unanswered(skipped))
         found = judge_option_reply(negotiation.current, reply, negotiation.progress, view.shown)
         yield from _at(offset, found)
         if not negotiation.unanswered:
@@ -161,7 +165,12 @@ class ServerFindings:
             progress = self._last_progress
         else:
             progress = ReplyProgress()
-        found = judge_reply(request, reply, progress, self.view.shown)
+        if request is not None and _is_unread(reply):
+            progress.begun = progress.blind = True
+            progress.done = bool(reply.flags & ChunkFlag.DONE)
+            found: Sequence[Breach] = ()
+        else:
+            found = judge_reply(request, reply, progress, self.view.shown)
         if request is not None and progress.done:
             del kept[cookie]
             self._last_cookie, self._last_progress = cookie, progress
@@ -171,6 +180,15 @@ class ServerFindings:
 def _at(offset: int, breaches: Iterable[Breach]) -> Iterator[Judged]:
     for breach in breaches:
         yield breach, offset
+
+
+def _is_unread(reply: SimpleReply | Chunk) -> TypeGuard[Chunk]:
+    """Whether the body was too long to be kept."""
+    return (
+        isinstance(reply, Chunk)
+        and isinstance(reply.body, RawBody)
+        and isinstance(reply.body.data, Counted)
+    )
 
 
 def _unanswered(skipped: Iterable[UnansweredOption]) -> Iterator[Breach]:

@@ -180,7 +180,7 @@ class ServerFramer(Framer[ServerEvent]):
         return layout.OLDSTYLE_GREETING.size + layout.RESERVED_ZEROES
 
     def _option_magic(self) -> Iterable[ServerEvent]:
-        if self.head != _OPTION_REPLY_MAGIC and self._is_export_name_due():
+        if self.head != _OPTION_REPLY_MAGIC and self.is_export_name_due():
             self._stage, self.want = self._export_name, layout.EXPORT_NAME_REPLY.size
             if not self.shown.no_zeroes:
                 self.want += layout.RESERVED_ZEROES
@@ -192,7 +192,8 @@ class ServerFramer(Framer[ServerEvent]):
         self._stage, self.want = self._option_header, layout.OPTION_REPLY.size
         return ()
 
-    def _is_export_name_due(self) -> bool:
+    def is_export_name_due(self) -> bool:
+        """Whether the client waits for the reply to NBD_OPT_EXPORT_NAME, which may be the end."""
         unanswered = self.negotiation.unanswered
         return any(each.request.option == Option.EXPORT_NAME for each in unanswered)
 
