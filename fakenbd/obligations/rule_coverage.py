@@ -1,7 +1,7 @@
 """Which of the client's rules are checked, and where: every C-row stands in exactly one table.
 
-OBSERVABLE rows are reported by a Watch under their own id. COVERED rows are seen too, but have no
-violation of their own. BAIT rows can be broken only by a client that was offered the occasion: a
+OBSERVABLE rows are reported by the Observer under their own id; the module that judges one names it.
+COVERED rows are seen too, but have no finding of their own. BAIT rows can be broken only by a client that was offered the occasion: a
 profile lays the bait, and its expectation or an outside look judges what came of it. UNOBSERVABLE
 rows leave no trace that a server, or whoever runs one, could read.
 """
@@ -17,7 +17,7 @@ OBSERVABLE: Final[dict[str, str]] = {
     "C-02": "NO_ZEROES in the client flags, not offered",
     "C-03": "FIXED_NEWSTYLE in the client flags, not offered",
     "C-04": "FIXED_NEWSTYLE offered and not taken, but fixed newstyle spoken",
-    "C-06": "an option, or an end in mid-field, where the client flags are due",
+    "C-06": "an option, a request, TLS, or an end in mid-field, where the client flags are due",
     "C-07": "an option that begins with anything but IHAVEOPT",
     "C-08": "option data whose inner lengths do not add up",
     "C-09": "an option other than EXPORT_NAME, and ABORT, without fixed newstyle offered",
@@ -50,7 +50,7 @@ OBSERVABLE: Final[dict[str, str]] = {
     "C-46": "EXPORT_NAME after EXTENDED_HEADERS",
     "C-50": "STARTTLS without fixed newstyle on both sides",
     "C-51": "STARTTLS under TLS",
-    "C-52": "bytes that are not TLS after STARTTLS was agreed",
+    "C-52": "bytes that are not TLS after STARTTLS was accepted, or an option behind it",
     "C-54": "STARTTLS after other options, none of which was told that TLS is needed",
     "C-55": "STARTTLS after an option that TLS makes void",
     "C-56": "SET_META_CONTEXT, BLOCK_STATUS or DF relying on what was agreed before TLS",
@@ -87,7 +87,7 @@ OBSERVABLE: Final[dict[str, str]] = {
     "C-98": "WRITE_ZEROES of length 0",
     "C-99": "BLOCK_STATUS of length 0",
     "C-100": "an end in mid-payload, or no request where a WRITE's payload has ended",
-    "C-102": "commands of one client over several connections without CAN_MULTI_CONN",
+    "C-102": "commands of one labelled client over several connections without CAN_MULTI_CONN",
     "C-104": "WRITE, TRIM or WRITE_ZEROES to a read-only export",
     "C-105": "PAYLOAD_LEN with compact headers",
     "C-106": "PAYLOAD_LEN missing on an extended WRITE, or where no payload can be",
@@ -100,7 +100,7 @@ OBSERVABLE: Final[dict[str, str]] = {
     "C-128": "an end without DISC",
     "C-129": "DISC with an offset or a length",
     "C-130": "bytes after DISC",
-    "C-131": "DISC with requests unanswered",
+    "C-131": "DISC with requests unanswered (advisory: it may be a polite end of a long wait)",
     "C-132": "an end without ABORT",
     "C-133": "anything after ABORT",
 }

@@ -19,11 +19,11 @@ class Phase(Enum):
     """How far a connection is, as its client must see it."""
 
     GREETING = "the client flags have not come"
-    OPTIONS = "option haggling"
+    OPTIONS = "options are negotiated"
     TLS_HANDSHAKE = "NBD_OPT_STARTTLS was accepted"
     TLS_FAILED = "the TLS handshake has failed"
     ABORTED = "NBD_OPT_ABORT was sent"
-    TRANSMISSION = "transmission"
+    TRANSMISSION = "the handshake is over"
     DISCONNECTING = "NBD_CMD_DISC was sent"
 
 

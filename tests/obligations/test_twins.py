@@ -114,3 +114,17 @@ def test_what_is_found_does_not_depend_on_where_they_are_cut(recording: Recordin
             return at(*cuts[index : index + 1], data=sent.data)
 
         assert replayed(recording, cut) == found, index
+
+
+@pytest.mark.endurance
+@pytest.mark.parametrize("recording", EACH)
+def test_what_is_found_does_not_depend_on_where_content_is_cut(recording: Recording) -> None:
+    found = replayed(recording)
+    longest = max(len(step.data) for _, step in recording.steps if isinstance(step, Sent))
+    # Every byte of what is long for a header, then some of each block.
+    for place in (*range(1, min(longest, 5000)), *range(5000, longest, 509)):
+
+        def cut(sent: Sent, place: int = place) -> Sequence[Buffer]:
+            return at(*(each for each in (place,) if each < len(sent.data)), data=sent.data)
+
+        assert replayed(recording, cut) == found, place

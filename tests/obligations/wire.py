@@ -7,13 +7,15 @@ from collections.abc import Hashable
 import attrs
 
 from fakenbd.obligations import Finding, Gap, Observer, Siblings, Start
-from fakenbd.protocol.constants import Option, TransmissionFlag
+from fakenbd.protocol.constants import Command, Option, TransmissionFlag
 from fakenbd.protocol.encode import encode
 from fakenbd.protocol.messages import (
     Ack,
     Chunk,
+    ClientFlags,
     ClientMessage,
     Data,
+    ErrorReply,
     Greeting,
     InfoBlockSize,
     InfoExport,
@@ -24,9 +26,21 @@ from fakenbd.protocol.messages import (
     ServerMessage,
     SimpleReply,
 )
-from tests.obligations.stage import HELLO, STRUCTURED, go, read, set_contexts
+from tests.obligations.stage import HELLO, STRUCTURED, command, go, read, set_contexts
 
-__all__ = ["BLOCKS", "FLAGS", "SIZE", "Wire", "answer", "opened"]
+__all__ = [
+    "BLOCKS",
+    "BLOCK_STATUS",
+    "EXPORT",
+    "FLAGS",
+    "SIMPLE_EXPORT",
+    "SIZE",
+    "Wire",
+    "answer",
+    "greeted",
+    "opened",
+    "refusal",
+]
 
 SIZE = 1 << 20
 FLAGS = int(sum(TransmissionFlag)) & ~int(
@@ -36,6 +50,10 @@ FLAGS = int(sum(TransmissionFlag)) & ~int(
 )
 
 BLOCKS = InfoBlockSize(1, 4096, 1 << 25)
+
+EXPORT = InfoExport(SIZE, FLAGS)
+SIMPLE_EXPORT = InfoExport(SIZE, FLAGS & ~TransmissionFlag.SEND_DF)
+BLOCK_STATUS = command(Command.BLOCK_STATUS, 0, 4096, cookie=5)
 
 
 @attrs.define(eq=False)
@@ -92,6 +110,19 @@ def answer(request: Request, *, structured: bool = True) -> Chunk | SimpleReply:
     if not structured:
         return SimpleReply(request.cookie, 0, content)
     return Chunk(request.cookie, Data(request.offset, content), 1)
+
+
+def refusal(option: int, kind: int) -> OptionReply:
+    return OptionReply(option, ErrorReply("no"), kind)
+
+
+def greeted(hello: ClientFlags | None = HELLO) -> Wire:
+    """A connection with its greeting and client flags."""
+    wire = Wire()
+    wire.server(Greeting())
+    if hello is not None:
+        wire.client(hello)
+    return wire
 
 
 def opened(
