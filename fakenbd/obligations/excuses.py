@@ -3,7 +3,8 @@
 Once the server broke a MUST on a connection, its client may leave as it likes, and may have lost
 track of where they stand. What it sends must be well-formed all the same, and never in clear once
 TLS was agreed. While the server owes something, leaving is no breach either, however long the
-client waited: nobody else can tell haste from patience.
+client waited: nobody else can tell haste from patience. What excuses leaving one connection excuses
+leaving the client's others.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ class Void(Enum):
 
     NEVER = "it always holds"
     AFTER_BREACH = "after the server broke a MUST on the connection"
-    LEAVING = "then, and for an end of the client's stream, while the server owes something"
+    LEAVING = (
+        "then, and for an end of the client's stream, while the server owes the client something"
+    )
 
 
 def _rows(void: Void, *numbers: int) -> dict[str, Void]:

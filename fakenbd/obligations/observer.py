@@ -61,7 +61,7 @@ _ENDING: Final = (Phase.ABORTED, Phase.DISCONNECTING, Phase.TLS_FAILED)
 """Where the server has to end the connection."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Observer:
     """Judges one connection by what each side really sent; every call returns what it found.
 
@@ -194,6 +194,8 @@ class Observer:
             return _NOTHING
         self._client_ended = True
         if self.siblings is not None:
+            if self.owes:
+                self.siblings.excuse_others(self)
             self.siblings.leave(self)
         self._view.limits = {}
         if self._server_ended or self._client.lost or not self._view.certain:
@@ -299,16 +301,17 @@ class Observer:
         """The client may leave as it likes, and from its other connections, too."""
         self.broken = True
         if self.siblings is not None:
-            self.siblings.breached(self)
+            self.siblings.excuse_others(self)
 
     def _is_void(self, rule: str, leaving: bool) -> bool:
         void = VOID[rule]
         if void is Void.NEVER:
             return False
-        if self.broken or not leaving:
+        if self.broken or not leaving or void is not Void.LEAVING:
             return self.broken
-        excused = self._excused or self._excused_until == self._client.offset
-        return excused or (void is Void.LEAVING and self.owes)
+        if self._excused or self._excused_until == self._client.offset or self.owes:
+            return True
+        return self.siblings is not None and self.siblings.is_owed_elsewhere(self)
 
     # --- findings ------------------------------------------------------------------------------
 

@@ -1,9 +1,10 @@
 """Which of the client's rules are checked, and where: every C-row stands in exactly one table.
 
-OBSERVABLE rows are reported by the Observer under their own id; the module that judges one names it.
-COVERED rows are seen too, but have no finding of their own. BAIT rows can be broken only by a client that was offered the occasion: a
-profile lays the bait, and its expectation or an outside look judges what came of it. UNOBSERVABLE
-rows leave no trace that a server, or whoever runs one, could read.
+OBSERVABLE rows are reported by the Observer under their own id, and the module that judges one
+names it. COVERED rows are seen too, but have no finding of their own. BAIT rows can be broken only
+by a client that was offered the occasion: a profile lays the bait, and its expectation or an
+outside look judges what came of it. UNOBSERVABLE rows leave no trace that a server, or whoever runs
+one, could read.
 """
 
 from __future__ import annotations

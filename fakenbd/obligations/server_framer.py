@@ -155,8 +155,10 @@ class ServerFramer(Framer[ServerEvent]):
         return (MissedReply(),)
 
     def _ended(self) -> Iterable[ServerEvent]:
-        assert self._last is not None, "bulk data belong to a message"
-        return self._message(self._last)
+        if self._last is not None:
+            return self._message(self._last)
+        self._clear()
+        return ()
 
     # --- handshake -----------------------------------------------------------------------------
 
@@ -274,6 +276,11 @@ class ServerFramer(Framer[ServerEvent]):
         length = 0 if error else self._content_length(cookie)
         if not length:
             return self._message(SimpleReply(cookie, error))
+        if self.shown.chunks:
+            # It is a breach as it stands (S-122), and its content may never come.
+            found = self._message(SimpleReply(cookie))
+            self._last, self.skip = None, length
+            return found
         self._last, self.skip = SimpleReply(cookie, 0, counted(length)), length
         return ()
 

@@ -1,8 +1,9 @@
 """Which connections belong to one client, for rules and excuses that concern more than one.
 
 Those are commands over several connections (C-102), and giving up: a client may leave all of its
-connections once the server broke a MUST on one of them. Who is one client is told by the owner, as
-a label; it is never guessed.
+connections once the server broke a MUST on one of them, or owes something on one of them. Who is
+one client is told by the owner, as a label; it is never guessed. Connections without a label may
+all be of one client: that excuses, and blames nobody.
 """
 
 from __future__ import annotations
@@ -20,8 +21,12 @@ class Member(Protocol):
 
     client: Hashable | None
 
+    @property
+    def owes(self) -> bool:
+        """Whether the server owes something there."""
+
     def excuse(self) -> None:
-        """The server broke a MUST on another connection of what may be the same client."""
+        """The client may give up another connection of what may be the same client."""
 
 
 @attrs.define(eq=False)
@@ -43,16 +48,25 @@ class Siblings:
             if not members:
                 del self._commanding[key]
 
-    def breached(self, member: Member) -> None:
-        """The server broke a MUST on this connection: excuse the others of the same label.
+    def excuse_others(self, member: Member) -> None:
+        """The client may give up this connection, and so the others that may be the same client's.
 
-        A connection without a label excuses those without one.
+        Without effect once it has ended.
         """
-        if member not in self._members:
-            return
-        for other in tuple(self._members):
-            if other is not member and other.client == member.client:
+        if member in self._members:
+            for other in self._others(member):
                 other.excuse()
+
+    def is_owed_elsewhere(self, member: Member) -> bool:
+        """Whether the server owes something on another connection of what may be one client."""
+        return any(other.owes for other in self._others(member))
+
+    def _others(self, member: Member) -> list[Member]:
+        return [
+            other
+            for other in self._members
+            if other is not member and other.client == member.client
+        ]
 
     def command(self, member: Member, export: str) -> int:
         """The connection sends commands; returns how many of its client's now do, to that export.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from fakenbd.protocol.constants import (
     Error,
     Option,
@@ -63,6 +65,15 @@ def test_a_reply_nobody_asked_for() -> None:
     assert wire.server(Chunk(99, NoneChunk(), 1)) == ["S-123"]
     assert wire.found[-1].side == "server"
     assert wire.client_left() == []
+
+
+@pytest.mark.parametrize("content", [b"", bytes(4096)], ids=["without", "with"])
+def test_a_simple_reply_to_read_is_a_breach_before_its_content_comes(content: bytes) -> None:
+    wire = opened()
+    wire.client(read(cookie=7))
+    assert wire.server(SimpleReply(7, 0, content)) == ["S-122"]
+    assert wire.observer.broken
+    assert wire.observer.server_at_boundary == bool(content)
 
 
 def test_a_second_reply_is_told_from_a_stray_one() -> None:

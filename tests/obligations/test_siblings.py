@@ -74,3 +74,28 @@ def test_who_nobody_can_tell_apart_is_not_said_to_be_one_client(label, found) ->
     opened(label, siblings, flags=flags)
     second = opened(label, siblings, flags=flags, commanded=False)
     assert second.client(read()) == found
+
+
+@pytest.mark.parametrize("label", ["A", None])
+@pytest.mark.parametrize("first", ["owed", "idle"])
+def test_a_client_that_waits_no_longer_gives_up_all_its_connections(label, first) -> None:
+    siblings = Siblings()
+    owed, idle = opened(label, siblings), opened(label, siblings)
+    owed.client(read(cookie=4))
+    for wire in (owed, idle) if first == "owed" else (idle, owed):
+        assert wire.client_left() == []
+
+
+def test_what_another_client_is_owed_excuses_nobody() -> None:
+    siblings = Siblings()
+    owed, idle = opened("A", siblings), opened("B", siblings)
+    owed.client(read(cookie=4))
+    assert idle.client_left() == ["C-128"]
+
+
+def test_what_was_owed_and_then_came_excuses_nobody() -> None:
+    siblings = Siblings()
+    owed, idle = opened("A", siblings), opened("A", siblings)
+    owed.client(read(cookie=4))
+    owed.server(answer(read(cookie=4)))
+    assert idle.client_left() == ["C-128"]
