@@ -9,7 +9,7 @@ middle of a message, leave an option without its reply, nor drop what it owes af
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from fakenbd.obligations.breach import Breach
 from fakenbd.obligations.option_progress import OptionProgress
@@ -57,8 +57,9 @@ def judge_end(
     elif stage == "tls":  # S-104
         yield Breach("S-104", "the server ended where its TLS handshake was due")
     elif part in ("header", "body"):
-        rule, what = _PARTS[part]  # S-133, S-135
-        yield Breach(rule, f"the server ended within {what} of a reply")
+        if part == "header":  # S-133
+            yield Breach("S-133", "the server ended within the header of a reply")
+        yield Breach("S-135", f"the server ended within the {part} of a reply")  # S-135
     elif stage == "disc" and in_flight:  # S-190
         yield Breach("S-190", f"the server ended after NBD_CMD_DISC with {in_flight} replies due")
     elif in_flight and not part:  # S-135
@@ -88,6 +89,3 @@ def _options(
         yield Breach(
             "S-28" if known else "S-32", f"the server ended without a final reply to {name}"
         )
-
-
-_PARTS: Final = {"header": ("S-133", "the header"), "body": ("S-135", "the body")}

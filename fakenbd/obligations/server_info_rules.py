@@ -47,7 +47,6 @@ def judge_option_data(
 def _server(
     request: OptionRequest, body: Server, progress: OptionProgress, state: NegotiatedState
 ) -> Iterator[Breach]:
-    progress.names += 1
     for what, text in (("name", body.name), ("description", body.description)):
         flaw = string_flaw(text)
         if flaw is not None:  # S-42

@@ -14,12 +14,7 @@ from typing import Final
 from fakenbd.obligations.breach import Breach, string_flaw
 from fakenbd.obligations.option_progress import OptionProgress
 from fakenbd.obligations.server_info_rules import judge_option_data
-from fakenbd.protocol.constants import (
-    Info,
-    Option,
-    Reply,
-    spec_name,
-)
+from fakenbd.protocol.constants import Info, Option, Reply, spec_name
 from fakenbd.protocol.messages import (
     Ack,
     ErrorReply,
@@ -32,13 +27,9 @@ from fakenbd.protocol.messages import (
 )
 from fakenbd.protocol.negotiated import NegotiatedState
 
-__all__ = [
-    "judge_option_reply",
-]
+__all__ = ["judge_option_reply"]
 
 _ERROR: Final = 1 << 31
-
-# --- option replies ----------------------------------------------------------------------------
 
 
 def judge_option_reply(
@@ -128,7 +119,7 @@ def _error(
         yield from _tls_required(option, progress, state)
     elif option == Option.STARTTLS and kind in _NO_TLS and not state.tls:
         progress.tls_refused = True
-        if progress.tls_forced:  # S-109
+        if progress.tls_required:  # S-109
             yield Breach("S-109", f"NBD_OPT_STARTTLS got {error} after TLS was said to be required")
     if option not in (Option.INFO, Option.GO):
         return
@@ -152,6 +143,7 @@ def _tls_required(
         return
     if progress.tls_refused:  # S-109
         yield Breach("S-109", f"{name} got NBD_REP_ERR_TLS_REQD after NBD_OPT_STARTTLS was refused")
+    progress.tls_required = True
     if option not in (Option.INFO, Option.GO):
         progress.tls_forced = True
 

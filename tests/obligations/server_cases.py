@@ -332,6 +332,7 @@ MODES = [
         [STARTTLS, error(5, Reply.ERR_POLICY)],
         [STARTTLS, error(5, Reply.ERR_SHUTDOWN)],
     ),
+    handshake("S-109", [GO, error(7, REQUIRED)], [STARTTLS, error(5)], [STARTTLS, ack(5)]),
     Case(("S-110",), (*TLS, STARTTLS), [ack(5)], [error(5, Reply.ERR_INVALID)]),
 ]
 

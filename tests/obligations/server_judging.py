@@ -14,7 +14,7 @@ from fakenbd.obligations.reply_progress import ReplyProgress, RequestFacts
 from fakenbd.obligations.server_end_rules import EndPart, EndStage, judge_end
 from fakenbd.obligations.server_greeting_rules import judge_export_name_reply, judge_greeting
 from fakenbd.obligations.server_option_rules import judge_option_reply
-from fakenbd.obligations.server_reply_rules import judge_reply
+from fakenbd.obligations.server_reply_rules import judge_chunk_length, judge_reply
 from fakenbd.protocol import layout
 from fakenbd.protocol.constants import SIMPLE_REPLY_MAGIC, Command, CommandFlag, Info, Option
 from fakenbd.protocol.decode import (
@@ -125,6 +125,7 @@ class ServerJudge:
                 self.breaches.append(Breach(error.rule, str(error)))
                 return
             if decoded is None:
+                self._announced()
                 return
             message, length = decoded
             del self.incoming[:length]
@@ -235,6 +236,16 @@ class ServerJudge:
             return "read-data" if size >= layout.SIMPLE_REPLY.size else "header"
         header = layout.EXTENDED_CHUNK if self.state.extended else layout.STRUCTURED_CHUNK
         return "body" if size >= header.size else "header"
+
+    def _announced(self) -> None:
+        """A chunk of which the header came, and not all of its payload."""
+        if self._part() != "body" or not self.transmission:
+            return
+        header = layout.EXTENDED_CHUNK if self.state.extended else layout.STRUCTURED_CHUNK
+        _, _, kind, cookie, *_, length = header.unpack_from(self.incoming)
+        facts, _ = self.requests.get(cookie, (None, None))
+        if facts is not None:
+            self.breaches += judge_chunk_length(facts, kind, length, self.state)
 
     # --- decoders ------------------------------------------------------------------------------
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import product
 from typing import Any
 
+import attrs
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fakenbd.export import BlockSize, Export
+from fakenbd.obligations import server_coverage
 from fakenbd.profile import Handshake
 from fakenbd.protocol.constants import Command, CommandFlag, Info, Option
 from fakenbd.protocol.encode import encode
@@ -106,18 +110,31 @@ def requests(*, extended: bool) -> Iterator[Request]:
         yield Request(command, cookie, offset, length, flags, payload, extended)
 
 
-def spoken(export: Export, messages: Iterator[ClientMessage], **settings: Any) -> ServerJudge:
+def exchanges(
+    export: Export, messages: Iterable[ClientMessage], **settings: Any
+) -> Iterator[tuple[ClientMessage | None, bytes]]:
     """A conversation in which every message is answered before the next one is sent."""
-    talk, judge = Talk([export], **settings), ServerJudge()
-    judge.server(bytes(talk.answers))
+    talk = Talk([export], **settings)
+    yield None, bytes(talk.answers)
     for message in messages:
         talk.answers.clear()
-        judge.client(message)
         talk.say(encode(message))
-        judge.server(bytes(talk.answers))
+        yield message, bytes(talk.answers)
         if talk.markers:
-            break
+            return
+
+
+def judged(conversation: Iterable[tuple[ClientMessage | None, bytes]]) -> ServerJudge:
+    judge = ServerJudge()
+    for message, answer in conversation:
+        if message is not None:
+            judge.client(message)
+        judge.server(answer)
     return judge
+
+
+def spoken(export: Export, messages: Iterable[ClientMessage], **settings: Any) -> ServerJudge:
+    return judged(exchanges(export, messages, **settings))
 
 
 def conversation(export: Export, form: tuple[int, ...], infos: tuple[int, ...]) -> Any:
@@ -154,7 +171,7 @@ def test_a_correct_conversation_has_no_breach(name, form, infos):
 @pytest.mark.parametrize("flags", [0, 1, 2, 3])
 @pytest.mark.parametrize("style", ["fixed", "newstyle"])
 def test_an_export_name_reply_has_no_breach(style, flags, no_zeroes):
-    messages = iter([ClientFlags(flags), NAME, *requests(extended=False)])
+    messages = [ClientFlags(flags), NAME, *requests(extended=False)]
     speaks = Handshake(style, no_zeroes=no_zeroes)
     judge = spoken(Export("disk"), messages, speaks=speaks)
     offered = (style == "fixed") | no_zeroes << 1
@@ -171,6 +188,44 @@ def test_an_oldstyle_conversation_has_no_breach():
 
 def test_leaving_has_no_breach():
     for messages in ([ClientFlags(3), OptionRequest(Option.ABORT)], [ClientFlags(3), NAME, DISC]):
-        judge = spoken(Export("disk"), iter(messages))
+        judge = spoken(Export("disk"), messages)
         judge.ended()
         assert not judge.breaches
+
+
+# --- damaged bytes -------------------------------------------------------------------------------
+
+
+def short_conversation(form: tuple[int, ...]) -> Iterator[ClientMessage]:
+    yield ClientFlags(3)
+    yield from options("disk", form)
+    yield OptionRequest(Option.GO, InfoQuery("disk", (3,)))
+    for cookie in range(1, 10):
+        yield Request(Command.READ, cookie, 512 * cookie, 64, extended=11 in form)
+        status = Request(Command.BLOCK_STATUS, 50 + cookie, 512 * cookie, 4096)
+        yield attrs.evolve(status, extended=11 in form)
+
+
+RECORDED = {
+    name: list(exchanges(Export("disk", **EXPORTS["contexts"]), short_conversation(form)))
+    for name, form in FORMS.items()
+}
+KNOWN = {"", *server_coverage.JUDGED, *server_coverage.DECODED}
+
+
+@given(
+    form=st.sampled_from(sorted(FORMS)),
+    damages=st.lists(st.tuples(st.floats(0, 1), st.integers(1, 255)), min_size=1, max_size=8),
+)
+def test_damaged_bytes_break_known_rules_or_none(form, damages):
+    conversation = RECORDED[form]
+    data = bytearray(b"".join(answer for _, answer in conversation))
+    for where, mask in damages:
+        data[int(where * (len(data) - 1))] ^= mask
+    damaged, start = [], 0
+    for message, answer in conversation:
+        damaged.append((message, bytes(data[start : start + len(answer)])))
+        start += len(answer)
+    judge = judged(damaged)
+    judge.ended()
+    assert {breach.rule for breach in judge.breaches} <= KNOWN
