@@ -5,6 +5,7 @@ from __future__ import annotations
 import attrs
 import pytest
 
+from fakenbd.obligations import Observer
 from fakenbd.protocol.constants import (
     Command,
     TransmissionFlag,
@@ -13,6 +14,7 @@ from fakenbd.protocol.encode import encode
 from fakenbd.protocol.messages import (
     InfoBlockSize,
     Request,
+    SimpleReply,
 )
 from tests.obligations.stage import (
     DISC,
@@ -91,3 +93,38 @@ def test_what_lies_inside_the_limits_breaks_nothing(options) -> None:
                     observer.in_flight.clear()
     assert plain >= 4
     assert observer.counts == counts
+
+
+@pytest.mark.parametrize("structured", [True, False])
+def test_a_batch_leaves_what_its_messages_would_have_left(structured: bool) -> None:
+    requests = [read(0, 4096, cookie=1), write(4096, 4096, cookie=2), read(8192, 8192, cookie=3)]
+    replies = [
+        answer(requests[0], structured=structured),
+        SimpleReply(2),
+        answer(requests[2], structured=structured),
+    ]
+    sizes = [len(encode(each)) for each in (*requests, *replies)]
+    batch, single = opened(structured=structured), opened(structured=structured)
+    headers = b"".join(encode(attrs.evolve(request, payload=b"")) for request in requests)
+    batch.observer.plain_batch(headers, 3, 0.0, sum(sizes[:3]), sum(sizes[3:]))
+    single.client(*requests)
+    single.server(*replies)
+    for wire in (batch, single):
+        assert wire.found == []
+    assert state(batch.observer) == state(single.observer)
+    for wire in (batch, single):
+        wire.client(bytes(40))
+    assert batch.found == single.found != []
+
+
+def state(observer: Observer) -> tuple[object, ...]:
+    return (
+        observer.client_offset,
+        observer.server_offset,
+        observer.counts,
+        observer.in_flight,
+        observer.owes,
+        observer.limits(Command.READ),
+        observer.limits(Command.WRITE),
+        observer.server_at_boundary,
+    )

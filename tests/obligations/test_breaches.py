@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
+from fakenbd.obligations import Finding
 from fakenbd.protocol.constants import (
     Error,
     Option,
@@ -147,6 +150,22 @@ def test_a_must_is_reported_each_time_and_a_should_once() -> None:
         ["NBD_CMD_READ has the command flags 0x40, which NBD lacks (C-74, MUST)"],
     ]
     assert wire.observer.counts == {"C-74": 2, "C-95": 2}
+
+
+def test_a_must_broken_a_thousand_times_is_counted_and_not_kept() -> None:
+    wire = opened()
+    before = findings_alive()
+    found = wire.client(*(read(SIZE, 512, cookie=cookie) for cookie in range(1000)))
+    assert found == ["C-88"] * 1000
+    assert findings_alive() == before + 1000
+    wire.found.clear()
+    assert findings_alive() == before
+    assert wire.observer.counts["C-88"] == 1000
+
+
+def findings_alive() -> int:
+    gc.collect()
+    return sum(isinstance(each, Finding) for each in gc.get_objects())
 
 
 def test_requests_off_the_preferred_block_are_counted_only() -> None:

@@ -121,3 +121,20 @@ def test_disc_with_requests_unanswered_is_advisory() -> None:
     assert [str(finding) for finding in wire.found] == [
         "NBD_CMD_DISC came with requests unanswered: 1 (C-131, advisory)"
     ]
+
+
+@pytest.mark.parametrize("seconds", [0.3, 30.0])
+def test_how_long_a_reply_takes_is_not_judged(seconds: float) -> None:
+    wire = opened()
+    observer, request = wire.observer, read(cookie=2)
+    observer.client_message(request, 28, 0.0)
+    observer.server_message(answer(request), 20 + 8 + request.length, seconds)
+    assert not observer.owes
+    assert [finding.rule for finding in observer.client_closed("EOF", seconds)] == ["C-128"]
+
+
+@pytest.mark.parametrize("seconds", [0.3, 30.0])
+def test_how_long_a_client_waits_is_not_judged(seconds: float) -> None:
+    wire = opened()
+    wire.observer.client_message(read(cookie=2), 28, 0.0)
+    assert wire.observer.client_closed("EOF", seconds) == ()
