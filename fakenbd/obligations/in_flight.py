@@ -74,10 +74,10 @@ class RequestTable:
 
     def judge(self, request: Request) -> Iterator[Violation]:
         """A request came; it is not in flight before `add`."""
-        name = spec_name(Command, request.command)
         if request.cookie in self.by_cookie:  # C-72
+            name, cookie = _name(request), request.cookie
             yield Violation(
-                "C-72", f"{name} has the cookie {request.cookie:#x} of a request still in flight"
+                "C-72", f"{name} has the cookie {cookie:#x} of a request still in flight"
             )
         if request.command == Command.DISC:
             yield from self._disconnect()
@@ -88,11 +88,14 @@ class RequestTable:
             if (
                 request.cookie in self._shutdown_cookies or self._since_shutdown > _ON_THEIR_WAY
             ):  # C-127
-                yield Violation("C-127", f"{name} came after NBD_ESHUTDOWN, not NBD_CMD_DISC")
+                yield Violation(
+                    "C-127", f"{_name(request)} came after NBD_ESHUTDOWN, not NBD_CMD_DISC"
+                )
         if request.command == Command.RESIZE:
             yield from self._resize(request)
         elif self.resizing is not None and _overlaps(request, self.resizing):  # C-111
-            yield Violation("C-111", f"{name} came for an area that NBD_CMD_RESIZE is changing")
+            sentence = f"{_name(request)} came for an area that NBD_CMD_RESIZE is changing"
+            yield Violation("C-111", sentence)
         self.commanded = True
 
     def add(self, request: Request) -> None:
@@ -168,6 +171,10 @@ class RequestTable:
                 "C-111",
                 f"NBD_CMD_RESIZE came with requests in flight in the area it changes: {busy}",
             )
+
+
+def _name(request: Request) -> str:
+    return spec_name(Command, request.command)
 
 
 def _overlaps(place: RequestFacts | Request, area: tuple[int, int]) -> bool:

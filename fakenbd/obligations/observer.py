@@ -86,6 +86,7 @@ class Observer:
     """The client broke a MUST: the server may leave."""
     _excused: bool = attrs.field(init=False, default=False)
     _excused_until: int = attrs.field(init=False, default=-1)
+    _reading_stopped: bool = attrs.field(init=False, default=False)
     _client_ended: bool = attrs.field(init=False, default=False)
     _server_ended: bool = attrs.field(init=False, default=False)
 
@@ -122,9 +123,14 @@ class Observer:
 
     @property
     def owes(self) -> bool:
-        """Whether the greeting, its half of TLS, a final option reply or a reply has not left."""
+        """Whether the server owes the client something.
+
+        That is the greeting, its half of the TLS handshake, a final option reply, a reply, or the
+        rest of one, that has not left; or that it reads at all.
+        """
         return bool(
             not self._server.greeted
+            or self._reading_stopped
             or self._view.shown.phase is Phase.TLS_HANDSHAKE
             or self._view.negotiation.unanswered
             or self.in_flight
@@ -188,8 +194,12 @@ class Observer:
         self._server.offset += sent
         self._view.last_command = headers[_COMMAND_BYTE[self._view.shown.extended]]
 
+    def stopped_reading(self, at: float) -> None:
+        """The server reads no more of the client's stream, which therefore ends anywhere."""
+        self._reading_stopped = True
+
     def client_closed(self, how: End, at: float) -> Sequence[Finding]:
-        """The client's stream has ended. Bytes of it that nobody read: show them as a Gap first."""
+        """The client's stream has ended. Where bytes of it were not read: `stopped_reading` first."""
         if self._client_ended:
             return _NOTHING
         self._client_ended = True
@@ -280,8 +290,9 @@ class Observer:
         found: list[Finding] = []
         first = bytes(head[:8])
         if first:
-            at = self._client.offset
-            found += self._report((each, at) for each in misframed(first, None, self._view.shown))
+            begin = self._client.offset
+            broken = misframed(first, None, self._view.shown)
+            found += self._report((each, begin) for each in broken)
         if by == "server" and (not first or looks_like_tls(first)):
             self._set_free()
         self._view.shown.phase = Phase.TLS_FAILED

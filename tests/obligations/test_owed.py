@@ -138,3 +138,11 @@ def test_how_long_a_client_waits_is_not_judged(seconds: float) -> None:
     wire = opened()
     wire.observer.client_message(read(cookie=2), 28, 0.0)
     assert wire.observer.client_closed("EOF", seconds) == ()
+
+
+@pytest.mark.parametrize("count", [0, 20, 1000])
+def test_a_client_may_leave_anywhere_when_nobody_reads_what_it_sends(count: int) -> None:
+    wire = opened()
+    wire.client(write(cookie=3), count=count)
+    wire.observer.stopped_reading(0.0)
+    assert wire.client_left("RST") == []
