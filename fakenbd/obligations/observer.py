@@ -199,7 +199,7 @@ class Observer:
         self._reading_stopped = True
 
     def client_closed(self, how: End, at: float) -> Sequence[Finding]:
-        """The client's stream has ended. Where bytes of it were not read: `stopped_reading` first."""
+        """The client's stream has ended; `stopped_reading` first, where bytes were not read."""
         if self._client_ended:
             return _NOTHING
         self._client_ended = True
