@@ -28,9 +28,10 @@ from fakenbd.protocol.messages import (
     Request,
     SimpleReply,
 )
-from tests.journal.command_twins import COMMAND_TWINS
-from tests.journal.handshake_twins import HANDSHAKE_TWINS
-from tests.journal.stage import (
+from tests.journal.truth import Truth, played
+from tests.obligations.command_twins import COMMAND_TWINS
+from tests.obligations.handshake_twins import HANDSHAKE_TWINS
+from tests.obligations.stage import (
     ABORT,
     DISC,
     EXTENDED,
@@ -55,8 +56,8 @@ from tests.journal.stage import (
     set_contexts,
     write,
 )
-from tests.journal.traffic_twins import TRAFFIC_TWINS
-from tests.journal.truth import Truth, played
+from tests.obligations.traffic_twins import TRAFFIC_TWINS
+from tests.obligations.watch_differences import LEVELS, SENTENCES
 
 SETTING = Setting()
 SETTING_BLOCKS = InfoBlockSize(1, 4096, 1 << 25)
@@ -72,8 +73,9 @@ def test_a_rude_client_breaks_its_rule_and_no_other(twins: Twins) -> None:
     found = played(twins.setting, twins.rude)
     assert sorted(violation.rule for violation in found) == sorted((twins.rule, *twins.also))
     (violation,) = (each for each in found if each.rule == twins.rule)
-    assert violation.level == (twins.level or weight(twins.rule))
-    assert violation.sentence == twins.sentence
+    sentence = twins.sentence
+    assert violation.level == LEVELS.get(sentence, twins.level or weight(twins.rule))
+    assert violation.sentence == SENTENCES.get(sentence, sentence)
 
 
 @pytest.mark.parametrize("twins", TWINS, ids=_name)

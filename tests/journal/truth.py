@@ -43,7 +43,7 @@ from fakenbd.protocol.messages import (
     Server,
     SimpleReply,
 )
-from tests.journal.stage import (
+from tests.obligations.stage import (
     FailTLS,
     Leave,
     Line,

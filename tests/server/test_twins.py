@@ -23,9 +23,9 @@ from fakenbd.protocol.encode import encode
 from fakenbd.protocol.messages import OptionReply
 from fakenbd.server.conversation import Conversation
 from fakenbd.server.service import Service
-from tests.journal.command_twins import COMMAND_TWINS
-from tests.journal.handshake_twins import HANDSHAKE_TWINS
-from tests.journal.stage import (
+from tests.obligations.command_twins import COMMAND_TWINS
+from tests.obligations.handshake_twins import HANDSHAKE_TWINS
+from tests.obligations.stage import (
     FailTLS,
     Leave,
     Line,
@@ -37,7 +37,8 @@ from tests.journal.stage import (
     Together,
     Twins,
 )
-from tests.journal.traffic_twins import TRAFFIC_TWINS
+from tests.obligations.traffic_twins import TRAFFIC_TWINS
+from tests.obligations.watch_differences import LEVELS, SENTENCES
 
 TWINS = HANDSHAKE_TWINS + COMMAND_TWINS + TRAFFIC_TWINS
 STYLES = {1: "fixed", 2: "newstyle", 3: "fixed"}
@@ -170,8 +171,9 @@ def test_a_rude_client_breaks_its_rule_and_no_other(twins: Twins) -> None:
     found = played(twins, twins.rude)
     assert sorted(entry.rule for entry in found) == sorted((twins.rule, *twins.also))
     (violation,) = (entry for entry in found if entry.rule == twins.rule)
-    assert violation.level == (twins.level or weight(twins.rule))
-    assert violation.sentence == twins.sentence
+    sentence = twins.sentence
+    assert violation.level == LEVELS.get(sentence, twins.level or weight(twins.rule))
+    assert violation.sentence == SENTENCES.get(sentence, sentence)
 
 
 @pytest.mark.parametrize("twins", TWINS, ids=_name)

@@ -6,7 +6,7 @@ import attrs
 
 from fakenbd.protocol.constants import Command, CommandFlag, TransmissionFlag
 from fakenbd.protocol.messages import Raw, Request
-from tests.journal.stage import (
+from tests.obligations.stage import (
     LEAVE,
     STARTTLS,
     STRUCTURED,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fakenbd.protocol.constants import Info, Option
 from fakenbd.protocol.messages import ClientFlags, OptionRequest
-from tests.journal.stage import (
+from tests.obligations.stage import (
     ABORT,
     DISC,
     EXTENDED,
@@ -195,7 +195,9 @@ HANDSHAKE_TWINS = (
         haggling(info(infos=(Info.NAME, Info.BLOCK_SIZE))),
         "NBD_OPT_INFO asks more than once for NBD_INFO_NAME",
     ),
-    Twins("C-29", session(LIST), session(read()), "an option came after NBD_OPT_GO had succeeded"),
+    Twins(
+        "C-29", session(LIST), session(read()), "NBD_OPT_LIST came after NBD_OPT_GO had succeeded"
+    ),
     Twins(
         "C-30",
         session(opening=(export_name(),)),
@@ -368,7 +370,7 @@ HANDSHAKE_TWINS = (
         "C-110",
         haggling(command(0, 0, 512)),
         session(read()),
-        "a request came before the handshake was complete",
+        "NBD_CMD_READ came before the handshake was complete",
     ),
     Twins(
         "C-132",
