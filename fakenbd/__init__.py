@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fakenbd.later import later
+from fakenbd.lazy import lazy_getattr
 
 if TYPE_CHECKING:
     from fakenbd.client import Client, ResilientClient
@@ -75,7 +75,7 @@ __all__ = [
 ]
 
 
-__getattr__ = later(__name__, _HOMES)
+__getattr__ = lazy_getattr(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

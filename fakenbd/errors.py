@@ -7,11 +7,11 @@ FakenbdError
 ├── ServeError               the server cannot start here (address, path, file); mend the set-up
 ├── ExpectationError         the journal does not hold what a test expected (an AssertionError too)
 └── ClientError              the reference client could not do what it was asked
-    ├── RefusedError         the server said no to an option; ask for something else
+    ├── OptionRefusedError   the server said no to an option; ask for something else
     ├── CommandError         the server answered a command with an error number
     ├── NoncomplianceError   a breach that a tolerant client would have noted and survived
-    ├── LostError            the connection is gone; reconnecting may help
-    │   └── DeadlineError    … because nothing came in time
+    ├── ConnectionLostError  the connection is gone; reconnecting may help
+    │   └── DeadlineExceededError  … because nothing came in time
     ├── ShutdownError        the server said that it is shutting down; come back later
     ├── SessionChangedError  the server came back as something else; do not reuse what you knew
     └── TLSError             TLS was required or refused, or the peer could not be trusted
@@ -25,14 +25,14 @@ from typing import Any
 __all__ = [
     "ClientError",
     "CommandError",
-    "DeadlineError",
+    "ConnectionLostError",
+    "DeadlineExceededError",
     "ExpectationError",
     "FakenbdError",
-    "LostError",
     "NoncomplianceError",
+    "OptionRefusedError",
     "ProfileError",
     "ProtocolError",
-    "RefusedError",
     "ServeError",
     "SessionChangedError",
     "ShutdownError",
@@ -95,7 +95,7 @@ class ClientError(FakenbdError):
     """The reference client could not do what it was asked."""
 
 
-class RefusedError(ClientError):
+class OptionRefusedError(ClientError):
     """The server refused an option. `reply` is the NBD_REP_ERR_… number, `text` what it said."""
 
     def __init__(self, message: str, *, reply: int = 0, text: str = "") -> None:
@@ -129,11 +129,11 @@ class NoncomplianceError(ClientError):
         self.rule = rule
 
 
-class LostError(ClientError):
+class ConnectionLostError(ClientError):
     """The connection ended before the answer was complete."""
 
 
-class DeadlineError(LostError):
+class DeadlineExceededError(ConnectionLostError):
     """Nothing came in time; the connection was given up."""
 
 

@@ -14,12 +14,12 @@ import fakenbd
 ARGUMENTS = {
     "ProtocolError": (("bad magic",), {"rule": "S-121"}),
     "ProfileError": (("disk.toml", ("no size", "no name")), {}),
-    "RefusedError": (("no such export",), {"reply": 0x80000006, "text": "unknown"}),
+    "OptionRefusedError": (("no such export",), {"reply": 0x80000006, "text": "unknown"}),
     "CommandError": (("no space",), {"error": 28, "number": 122, "offset": 4096}),
     "NoncomplianceError": (("odd extent",), {"rule": "S-209"}),
     "SessionChangedError": ((("it shrank", "it is read-only now"),), {}),
     "TableError": ((("no kind", "no name"),), {}),
-    "HandshakeError": (("client", "closed", "no hello", b"\x16\x03"), {}),
+    "TLSHandshakeError": (("client", "closed", "no hello", b"\x16\x03"), {}),
 }
 """Arguments of the classes that take more than a message."""
 

@@ -10,7 +10,7 @@ from typing import get_args
 import pytest
 
 from fakenbd.check.adapters import bundled
-from fakenbd.check.known import read_known
+from fakenbd.check.known_failures import read_known_failures
 from fakenbd.check.placeholders import PLACEHOLDERS
 from fakenbd.check.verdicts import Cause, VerdictName
 from fakenbd.cli import app
@@ -40,8 +40,8 @@ def test_the_client_and_the_known_failures_can_be_read(tmp_path: Path) -> None:
     named = dict(re.findall(r"<!-- (client|known) -->\n```toml\n(.*?)```\n", README, re.DOTALL))
     for name, text in named.items():
         (tmp_path / f"{name}.toml").write_text(text, encoding="utf-8")
-    assert bundled(str(tmp_path / "client.toml")).deed("read").check == "file"
-    (known,) = read_known(tmp_path / "known.toml")
+    assert bundled(str(tmp_path / "client.toml")).command_for("read").check == "file"
+    (known,) = read_known_failures(tmp_path / "known.toml")
     assert known.cause == "hang"
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fakenbd.later import later
+from fakenbd.lazy import lazy_getattr
 
 if TYPE_CHECKING:
     from fakenbd.check.options import CheckOptions
@@ -15,4 +15,4 @@ if TYPE_CHECKING:
 
 __all__ = ["CheckOptions", "run_check"]
 
-__getattr__ = later(__name__, {"CheckOptions": "options", "run_check": "run"})
+__getattr__ = lazy_getattr(__name__, {"CheckOptions": "options", "run_check": "run"})

@@ -28,16 +28,16 @@ import attrs
 from fakenbd.check.placeholders import unknown_placeholders
 from fakenbd.check.toml_file import read_toml
 from fakenbd.errors import ProfileError
-from fakenbd.faults.values import TableError, text, unknown
+from fakenbd.faults.readers import TableError, text, unknown
 from fakenbd.profile.profile import OPERATIONS
-from fakenbd.profile.reading import Reader, list_of, read_table, word
+from fakenbd.profile.table_reader import Reader, list_of, read_table, word
 
 __all__ = [
     "BUNDLED",
     "CHECKS",
     "Adapter",
     "Check",
-    "Deed",
+    "OperationCommand",
     "bundled",
     "one_command",
 ]
@@ -45,7 +45,7 @@ __all__ = [
 Check: TypeAlias = Literal["status", "file", "qemu-map", "nbdinfo-map", "input", "zeros", "trim"]
 
 CHECKS: Final[Mapping[Check, str]] = {
-    "status": "the exit status says it all",
+    "status": "the exit status is all that is judged",
     "file": "{output} holds the export's bytes from {offset} on",
     "qemu-map": "the standard output is the map, as qemu-img writes it in JSON",
     "nbdinfo-map": "the standard output is the map, as nbdinfo writes it in JSON",
@@ -61,7 +61,7 @@ _EITHER_WILL_DO: Final = {"read": "copy", "copy": "read"}
 
 
 @attrs.frozen
-class Deed:
+class OperationCommand:
     """How a client performs one operation, or why it cannot."""
 
     command: tuple[str, ...] = ()
@@ -71,7 +71,7 @@ class Deed:
     probe: tuple[str, ...] = ()
     cannot: str = ""
 
-    def beside(self, path: Path) -> Deed:
+    def beside(self, path: Path) -> OperationCommand:
         """The same, its words taken for files of the folder that `path` is in, where they are."""
         folder = path.parent
         return attrs.evolve(
@@ -95,14 +95,14 @@ class Adapter:
     summary: str = ""
     transport: Literal["unix", "tcp"] = "unix"
     built_in: bool = False
-    operations: Mapping[str, Deed] = attrs.field(factory=dict)
+    operations: Mapping[str, OperationCommand] = attrs.field(factory=dict)
 
-    def deed(self, operation: str) -> Deed:
+    def command_for(self, operation: str) -> OperationCommand:
         """How it performs an operation."""
         for name in (operation, _EITHER_WILL_DO.get(operation, operation)):
             if name in self.operations:
                 return self.operations[name]
-        return Deed(cannot=f"{self.name} has no command for it")
+        return OperationCommand(cannot=f"{self.name} has no command for it")
 
 
 # --- where adapters come from ------------------------------------------------------------------
@@ -148,17 +148,20 @@ def one_command(argv: Sequence[str]) -> Adapter:
     name = Path(argv[0]).name
     argv = _at_hand(argv, Path.cwd())
     if "{input}" in words:
-        operations = {"write": Deed(tuple(argv), "input")}
+        operations = {"write": OperationCommand(tuple(argv), "input")}
     elif "{output}" in words:
-        operations = {"read": Deed(tuple(argv), "file")}
+        operations = {"read": OperationCommand(tuple(argv), "file")}
     else:
-        operations = {operation: Deed(tuple(argv)) for operation in OPERATIONS}
+        operations = {operation: OperationCommand(tuple(argv)) for operation in OPERATIONS}
     return Adapter(name, transport="tcp", operations=operations)
 
 
 def _read(path: Path) -> Adapter:
     adapter = read_toml(path, partial(_adapter, path.stem))
-    operations = {name: deed.beside(path) for name, deed in adapter.operations.items()}
+    operations = {
+        name: operation_command.beside(path)
+        for name, operation_command in adapter.operations.items()
+    }
     return attrs.evolve(adapter, operations=operations)
 
 
@@ -186,7 +189,7 @@ def _command(value: Any) -> tuple[str, ...]:
     return argv
 
 
-_DEED: Final[Mapping[str, Reader]] = {
+_OPERATION_COMMAND: Final[Mapping[str, Reader]] = {
     "command": _command,
     "check": word(*CHECKS),
     "large": _command,
@@ -196,15 +199,15 @@ _DEED: Final[Mapping[str, Reader]] = {
 }
 
 
-def _deed(value: Any) -> Deed:
-    given = read_table(value, _DEED)
+def _read_operation_command(value: Any) -> OperationCommand:
+    given = read_table(value, _OPERATION_COMMAND)
     if ("command" in given) == ("cannot" in given):
         raise TableError([": expected either a command, or what it cannot do"])
-    return Deed(**given)
+    return OperationCommand(**given)
 
 
-def _operations(value: Any) -> dict[str, Deed]:
-    return read_table(value, dict.fromkeys(OPERATIONS, _deed))
+def _operations(value: Any) -> dict[str, OperationCommand]:
+    return read_table(value, dict.fromkeys(OPERATIONS, _read_operation_command))
 
 
 def _built_in(value: Any) -> bool:

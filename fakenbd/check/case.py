@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import attrs
 
-from fakenbd.check import foreign, reference
+from fakenbd.check import external, reference
 from fakenbd.check.adapters import Adapter
 from fakenbd.check.operation_result import OperationResult
 from fakenbd.check.process import Limits
@@ -47,7 +47,8 @@ def matches(case: str, patterns: Iterable[str]) -> bool:
 def run_case(profile: Profile, adapter: Adapter, *, seed: int, limits: Limits) -> CaseResult:
     """Run one profile against a client."""
     operations = tuple(
-        _perform(profile, adapter, operation, seed, limits) for operation in profile.expect.exercise
+        _perform(profile, adapter, operation, seed, limits)
+        for operation in profile.expect.operations
     )
     verdict = judge(profile.expect, operations)
     return CaseResult(profile.id, adapter.name, seed, profile, verdict, operations)
@@ -62,15 +63,15 @@ def _perform(
     try:
         if adapter.built_in:
             return reference.perform(profile, operation, options)
-        return foreign.perform(profile, adapter, operation, options, limits)
+        return external.perform(profile, adapter, operation, options, limits)
     except ServeError as error:
-        return OperationResult(operation, trouble=str(error))
+        return OperationResult(operation, harness_error=str(error))
 
 
 def plain(operations: Sequence[Operation]) -> Profile:
     """A profile without faults, for the operations that a client is tested in."""
     return Profile(
         PLAIN,
-        summary="An honest server",
+        summary="A correct server",
         expect=Expect("succeeds", None, tuple(operations)),
     )

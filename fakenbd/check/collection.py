@@ -21,11 +21,11 @@ import pytest
 
 from fakenbd.check.adapters import Adapter, bundled, one_command
 from fakenbd.check.case import PLAIN, CaseResult, matches, plain, run_case
+from fakenbd.check.case_json import case_json
 from fakenbd.check.console import failure, headline, status
-from fakenbd.check.known import Known, read_known, stale, weigh
+from fakenbd.check.known_failures import KnownFailure, apply, read_known_failures, stale
 from fakenbd.check.options import CheckOptions
 from fakenbd.check.process import Limits
-from fakenbd.check.record import record
 from fakenbd.check.verdicts import Verdict
 from fakenbd.errors import ProfileError
 from fakenbd.profile import Profile, find_all, library
@@ -45,7 +45,7 @@ class FailureError(Exception):
     """The client failed the case."""
 
 
-class TroubleError(Exception):
+class HarnessError(Exception):
     """The case could not be run; that is not the client's fault."""
 
 
@@ -55,7 +55,7 @@ class Setup:
 
     options: CheckOptions
     adapter: Adapter
-    known: tuple[Known, ...]
+    known: tuple[KnownFailure, ...]
 
     @classmethod
     def of(cls, options: CheckOptions) -> Setup:
@@ -64,7 +64,11 @@ class Setup:
             adapter = one_command(options.command)
         else:
             adapter = bundled(options.client or "reference")
-        return cls(options, adapter, read_known(options.known) if options.known else ())
+        return cls(
+            options,
+            adapter,
+            read_known_failures(options.known_failures) if options.known_failures else (),
+        )
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -94,7 +98,7 @@ class ProfileFile(pytest.File):
 
     def collect(self) -> Iterator[pytest.Item]:
         for profile in find_all(str(self.path)):
-            if profile.expect.exercise and self.setup_.wants(profile.id):
+            if profile.expect.operations and self.setup_.wants(profile.id):
                 client = self.setup_.adapter.name
                 case: Case = Case.from_parent(
                     self, name=profile.id, nodeid=f"{client}::{profile.id}"
@@ -114,15 +118,15 @@ class Case(pytest.Item):
     profile: Profile
     setup_: Setup
     verdict: Verdict | None = None
-    record: dict[str, Any] | None = None
+    case_json: dict[str, Any] | None = None
 
     def setup(self) -> None:
         setup = self.setup_
         result = setup.run(self.profile)
-        self.verdict = weigh(result.verdict, setup.known, result.id, setup.adapter.name)
-        self.record = record(result, self.verdict, setup.words)
+        self.verdict = apply(result.verdict, setup.known, result.id, setup.adapter.name)
+        self.case_json = case_json(result, self.verdict, setup.words)
         if self.verdict.name == "error":
-            raise TroubleError(self.verdict.reason)
+            raise HarnessError(self.verdict.reason)
 
     def runtest(self) -> None:
         assert self.verdict is not None, "the case has been run"
@@ -134,8 +138,8 @@ class Case(pytest.Item):
             raise FailureError(self.verdict.reason)
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
-        if isinstance(excinfo.value, FailureError | TroubleError) and self.record is not None:
-            return failure(self.record)
+        if isinstance(excinfo.value, FailureError | HarnessError) and self.case_json is not None:
+            return failure(self.case_json)
         return super().repr_failure(excinfo, style)
 
     def reportinfo(self) -> tuple[Path, None, str]:
@@ -155,7 +159,7 @@ class Cases:
 
     setup: Setup
     results: dict[str, dict[str, Any]] = attrs.field(factory=dict)
-    trouble: str = ""
+    harness_error: str = ""
     interrupted: bool = False
     config: pytest.Config = attrs.field(init=False)
 
@@ -193,18 +197,18 @@ class Cases:
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, Any, Any]:
         if self._is_worker or session.config.option.collectonly or self._is_idle(session):
             return (yield)
-        self._check_plainly("first")
+        self._check_without_faults("first")
         done = yield
-        self._check_plainly("last")
+        self._check_without_faults("last")
         return done
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, Any, Any]:
         report = yield
-        if isinstance(item, Case) and item.record is not None:
-            told_at = "setup" if item.record["verdict"] == "error" else "call"
-            if report.when == told_at:
-                report.fakenbd = item.record
+        if isinstance(item, Case) and item.case_json is not None:
+            phase = "setup" if item.case_json["verdict"] == "error" else "call"
+            if report.when == phase:
+                report.fakenbd = item.case_json
         return report
 
     @pytest.hookimpl
@@ -223,7 +227,7 @@ class Cases:
         if self._is_worker:
             return
         cases = self.results.values()
-        if self.trouble or any(case["verdict"] == "error" for case in cases):
+        if self.harness_error or any(case["verdict"] == "error" for case in cases):
             session.exitstatus = _HARNESS
         elif session.exitstatus == pytest.ExitCode.OK:
             if self._stale():
@@ -275,7 +279,7 @@ class Cases:
             return []
         return stale(self.setup.known, [*self.results, *library()], self.setup.adapter.name)
 
-    def _check_plainly(self, when: str) -> None:
+    def _check_without_faults(self, when: str) -> None:
         result = self.setup.run(plain(_operations(self.setup.adapter)))
         verdict = result.verdict
         name = f"{self.setup.adapter.name}::{PLAIN} ({when})"
@@ -285,21 +289,21 @@ class Cases:
         if verdict.cause == "violation":
             self._say(f"{name} works, but {verdict.reason} ({verdict.rule})")
             return
-        self.trouble = (
-            f"{self.setup.adapter.name} fails on an honest server, so the client or the set-up is "
+        self.harness_error = (
+            f"{self.setup.adapter.name} fails on a correct server, so the client or the set-up is "
             f"broken, not the cases: {verdict}, {verdict.operation or 'all'}: {verdict.reason}"
         )
-        raise pytest.exit.Exception(self.trouble, returncode=_HARNESS)
+        raise pytest.exit.Exception(self.harness_error, returncode=_HARNESS)
 
 
 def _operations(adapter: Adapter) -> tuple[Operation, ...]:
     """The operations that a client can perform, each of its commands once."""
     # Without faults there is no reason to connect again.
-    honest = [operation for operation in OPERATIONS if operation != "reconnect"]
+    usual = [operation for operation in OPERATIONS if operation != "reconnect"]
     if adapter.built_in:
-        return tuple(honest)
+        return tuple(usual)
     first: dict[tuple[str, ...], Operation] = {}
-    for operation in honest:
+    for operation in usual:
         if operation in adapter.operations:
             first.setdefault(adapter.operations[operation].command, operation)
     return tuple(first.values())

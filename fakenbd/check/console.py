@@ -3,7 +3,7 @@
 requirement  what the rules say
 expected     what a good client makes of it
 actual       what this one made of it
-transcript   what was said, before and after the strike
+transcript   what was said, before and after the firing
 reproduce    the one command that does it again
 """
 
@@ -13,13 +13,13 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from fakenbd.protocol.text import visible
+from fakenbd.protocol.text import escaped
 
 __all__ = ["failure", "headline", "status"]
 
 _WIDTH: Final = 100
 _LABEL: Final = 14
-_SAID: Final = 12
+_OUTPUT_LIMIT: Final = 12
 
 _STATUS: Final[dict[str, tuple[str, str, str]]] = {
     "pass": ("passed", ".", "PASS"),
@@ -43,7 +43,7 @@ def status(case: Mapping[str, Any]) -> tuple[str, str, tuple[str, dict[str, bool
 
 def headline(case: Mapping[str, Any]) -> str:
     """The case and what became of it, in one line."""
-    return visible(f"{case['id']}: {_actual(case)}", limit=1000)
+    return escaped(f"{case['id']}: {_actual(case)}", limit=1000)
 
 
 def failure(case: Mapping[str, Any]) -> str:
@@ -67,8 +67,8 @@ def _lines(case: Mapping[str, Any]) -> Iterator[str]:
         if operation["command"]:
             yield from _paragraph("command", operation["command"])
         yield from _block("transcript", operation["transcript"].splitlines())
-        said = (operation["errors"] or operation["output"]).splitlines()
-        yield from _block("it said", said[-_SAID:])
+        output = (operation["errors"] or operation["output"]).splitlines()
+        yield from _block("client output", output[-_OUTPUT_LIMIT:])
     yield from _paragraph("reproduce", case["reproduce"])
 
 
@@ -90,10 +90,10 @@ def _decisive(case: Mapping[str, Any]) -> Mapping[str, Any] | None:
 def _paragraph(label: str, words: str) -> Iterator[str]:
     # Commands must stay whole, to be copied; and paths, which a break would ruin.
     wrapped = textwrap.wrap(
-        visible(words, limit=4000), _WIDTH - _LABEL, break_long_words=False, break_on_hyphens=False
+        escaped(words, limit=4000), _WIDTH - _LABEL, break_long_words=False, break_on_hyphens=False
     )
     if label in ("reproduce", "command"):
-        wrapped = [visible(words, limit=4000)]
+        wrapped = [escaped(words, limit=4000)]
     for index, line in enumerate(wrapped):
         yield f"{label if not index else '':<{_LABEL}}{line}"
 
@@ -101,4 +101,4 @@ def _paragraph(label: str, words: str) -> Iterator[str]:
 def _block(label: str, lines: list[str]) -> Iterator[str]:
     if lines:
         yield label
-        yield from (f"  {visible(line, limit=400)}" for line in lines)
+        yield from (f"  {escaped(line, limit=400)}" for line in lines)

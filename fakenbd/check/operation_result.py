@@ -60,9 +60,9 @@ class OperationResult:
     `status` is the exit status, or `signal` what killed it; `stopped` why we did, in the words of
     `stop_reason`. `output` and `errors` are what it wrote. `wrong` says how the result differs from
     what it must be, `crash` how it broke down where no signal tells. `incapable` says why the
-    client cannot do this at all, `trouble` what went wrong on our side. `exception` is what the
-    reference client failed with. `transcript` shows the conversation around the first fault that
-    fired, or the first breach.
+    client cannot do this at all, `harness_error` what went wrong on our side. `exception` is what
+    the reference client failed with. `transcript` shows the conversation around the first fault
+    that fired, or the first breach.
     """
 
     operation: str = ""
@@ -75,7 +75,7 @@ class OperationResult:
     wrong: str = ""
     crash: str = ""
     incapable: str = ""
-    trouble: str = ""
+    harness_error: str = ""
     exception: FakenbdError | None = None
     command: tuple[str, ...] = ()
     seconds: float = 0.0
@@ -84,7 +84,7 @@ class OperationResult:
 
     @property
     def succeeded(self) -> bool:
-        """Whether it claims success."""
+        """Whether it reported success."""
         return self.status == 0 and not self.stopped
 
     @property

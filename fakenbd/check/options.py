@@ -53,17 +53,19 @@ class CheckOptions:
     ] = None
     select: Annotated[
         tuple[str, ...],
-        Parameter(help="Only cases whose id is like this (may be repeated).", metavar="PATTERN"),
+        Parameter(
+            help="Run only cases whose id matches PATTERN (may be repeated).", metavar="PATTERN"
+        ),
     ] = ()
     skip: Annotated[
         tuple[str, ...],
-        Parameter(help="Not the cases whose id is like this (may be repeated).", metavar="PATTERN"),
+        Parameter(help="Skip cases whose id matches PATTERN (may be repeated).", metavar="PATTERN"),
     ] = ()
     jobs: Annotated[
         str,
         Parameter(
             name=["--jobs", "-n"],
-            help="Run so many cases at once (needs pytest-xdist).",
+            help="Number of cases to run in parallel (needs pytest-xdist).",
             metavar="N|auto",
             validator=_processes,
         ),
@@ -71,7 +73,7 @@ class CheckOptions:
     timeout: Annotated[
         float,
         Parameter(
-            help="A client that runs longer hangs.",
+            help="Time limit per operation; reported as a hang.",
             metavar="SECONDS",
             show_default=True,
             validator=Number(gt=0),
@@ -80,15 +82,13 @@ class CheckOptions:
     memory: Annotated[
         int,
         Parameter(
-            help="A client that uses more is bloated.",
+            help="Memory limit per client.",
             metavar="MIB",
             show_default=True,
             validator=Number(gte=1),
         ),
     ] = 1024
-    seed: Annotated[int | None, Parameter(help="The seed of everything random.", metavar="N")] = (
-        None
-    )
+    seed: Annotated[int | None, Parameter(help="Random seed.", metavar="N")] = None
     junit: Annotated[
         Path | None, Parameter(help="Write JUnit XML to this file.", metavar="FILE")
     ] = None
@@ -100,7 +100,7 @@ class CheckOptions:
         str,
         Parameter(help="Only the I-th of N parts of the cases.", metavar="I/N", validator=_part),
     ] = ""
-    known: Annotated[
+    known_failures: Annotated[
         Path | None,
         Parameter(help="Known failures, a .toml file with a reason for each.", metavar="FILE"),
     ] = None
@@ -108,7 +108,7 @@ class CheckOptions:
         bool, Parameter(name=["--exit-first", "-x"], help="Stop at the first failure.")
     ] = False
     last_failed: Annotated[
-        bool, Parameter(name=["--last-failed", "--lf"], help="Only what failed last time.")
+        bool, Parameter(name=["--last-failed", "--lf"], help="Run only what failed last time.")
     ] = False
     quiet: Annotated[
         bool, Parameter(name=["--quiet", "-q"], help="Only failures and the summary.")

@@ -12,7 +12,7 @@ from typing import Final
 
 import attrs
 
-from fakenbd.faults.values import unknown
+from fakenbd.faults.readers import unknown
 from fakenbd.protocol.uri import Uri
 from fakenbd.server import Server
 from fakenbd.server.tls import Security

@@ -16,13 +16,13 @@ from typing import Any
 import attrs
 import trio
 
-from fakenbd.check.conduct import conduct
-from fakenbd.check.exercise import exercise
-from fakenbd.check.findings import Facts
 from fakenbd.check.operation_result import OperationResult
-from fakenbd.check.witness import Witness
+from fakenbd.check.oracle import GroundTruth
+from fakenbd.check.storm_guard import StormGuard
+from fakenbd.check.wire_summary import wire_summary
+from fakenbd.check.workload import run_workload
 from fakenbd.client import TLS, Target
-from fakenbd.errors import LostError
+from fakenbd.errors import ConnectionLostError
 from fakenbd.profile import Profile
 from fakenbd.profile.profile import Operation
 from fakenbd.server import Server, open_server
@@ -47,28 +47,28 @@ async def _perform(
     profile: Profile, operation: Operation, options: Mapping[str, Any]
 ) -> OperationResult:
     async with open_server(profile, endpoints=[], **options) as server:
-        result = await _exercised(server, profile, operation)
+        result = await _run_workload(server, profile, operation)
         # The client's last messages may be on their way still.
         await trio.testing.wait_all_tasks_blocked()
-    return conduct(result, server, profile)
+    return wire_summary(result, server, profile)
 
 
-async def _exercised(server: Server, profile: Profile, operation: Operation) -> OperationResult:
+async def _run_workload(server: Server, profile: Profile, operation: Operation) -> OperationResult:
     async def connect() -> Target:
         try:
             return server.connect()
         except ConnectionRefusedError as error:
-            raise LostError(f"cannot connect: {error}") from error
+            raise ConnectionLostError(f"cannot connect: {error}") from error
 
     with trio.CancelScope() as scope:
-        witness = Witness(server.export.size, scope.cancel)
-        server.journal.attach(witness)
+        storm_guard = StormGuard(server.export.size, scope.cancel)
+        server.journal.attach(storm_guard)
         try:
-            facts = Facts.of(profile, server.export)
-            return await exercise(operation, connect, facts, tls=_tls(server, profile))
+            ground_truth = GroundTruth.of(profile, server.export)
+            return await run_workload(operation, connect, ground_truth, tls=_tls(server, profile))
         except Exception as error:
             return OperationResult(operation, status=None, crash=_crash(error))
-    return OperationResult(operation, status=None, stopped="storm", stop_reason=witness.storm)
+    return OperationResult(operation, status=None, stopped="storm", stop_reason=storm_guard.storm)
 
 
 def _tls(server: Server, profile: Profile) -> TLS | None:

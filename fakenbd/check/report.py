@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fakenbd import __version__
-from fakenbd.check.record import VERSION
+from fakenbd.check.case_json import VERSION
 from fakenbd.errors import FakenbdError
 
 __all__ = ["merge", "write"]
@@ -129,10 +129,10 @@ def _lines(transcript: str) -> list[tuple[str, str]]:
 
 def _kind(line: str) -> str:
     marked = "marked " if line.startswith("▸") else ""
-    for sign, kind in (("⚡", "strike"), ("✗", "breach"), ("!!", "breach")):
+    for sign, kind in (("⚡", "firing"), ("✗", "breach"), ("!!", "breach")):
         if f" {sign} " in line:
             return marked + kind
-    for sign, kind in ((" C> ", "heard"), (" <S ", "said")):
+    for sign, kind in ((" C> ", "received"), (" <S ", "sent")):
         if sign in line:
             return marked + kind
     return marked + "note"

@@ -24,7 +24,7 @@ from fakenbd.profile import find_all, library_folder
 
 __all__ = ["run_check"]
 
-_IN_WORKERS: Final = "fakenbd.check.hooks"
+_IN_WORKERS: Final = "fakenbd.check.plugin"
 _AUTOLOAD: Final = "PYTEST_DISABLE_PLUGIN_AUTOLOAD"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fakenbd.errors import ProfileError
-from fakenbd.profile.reading import outermost
+from fakenbd.profile.table_reader import outermost
 
 __all__ = ["read_toml"]
 

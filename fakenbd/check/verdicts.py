@@ -32,10 +32,10 @@ Cause: TypeAlias = Literal[
     "false-failure",
     "violation",
     "storm",
-    "bloat",
+    "resource-limit",
 ]
 _GRAVITY: Final[tuple[Cause, ...]] = (
-    *("crash", "bloat", "storm", "hang"),
+    *("crash", "resource-limit", "storm", "hang"),
     *("wrong-data", "false-success", "false-failure", "violation"),
 )
 
@@ -93,9 +93,9 @@ class Verdict:
 def judge(expect: Expect, results: Sequence[OperationResult]) -> Verdict:
     """The verdict on one case, from what was expected and how each operation went."""
     for each in results:
-        trouble = each.trouble or "; ".join(each.wire.failures)
-        if trouble:
-            return Verdict("error", trouble, operation=each.operation)
+        harness_error = each.harness_error or "; ".join(each.wire.failures)
+        if harness_error:
+            return Verdict("error", harness_error, operation=each.operation)
     able = [each for each in results if not each.incapable]
     if not able:
         return Verdict("not-exercised", _incapable(results))
@@ -135,15 +135,17 @@ def _ends(each: OperationResult) -> Iterator[Finding]:
     if crash:
         yield Finding("crash", crash, operation=each.operation)
     if each.signal == signals.SIGXFSZ and not each.stopped:
-        yield Finding("bloat", "it wrote a file larger than the limit", operation=each.operation)
+        yield Finding(
+            "resource-limit", "it wrote a file larger than the limit", operation=each.operation
+        )
     elif each.stopped == "memory":
-        yield Finding("bloat", each.stop_reason, operation=each.operation)
+        yield Finding("resource-limit", each.stop_reason, operation=each.operation)
     elif each.stopped == "storm":
         yield Finding("storm", each.stop_reason, operation=each.operation)
     elif each.stopped == "time":
         connections = each.wire.connections
         if connections > MANY_CONNECTIONS:
-            sentence = f"{each.stop_reason}, and was on its connection number {connections}"
+            sentence = f"{each.stop_reason}, and had made connection number {connections}"
             yield Finding("storm", sentence, operation=each.operation)
         else:
             yield Finding("hang", each.stop_reason, operation=each.operation)
@@ -163,7 +165,7 @@ def _crash(each: OperationResult) -> str:
         return f"it was killed by {_signal_name(each.signal)}"
     if each.status is not None and each.status - _SHELL in _FATAL:
         name = _signal_name(each.status - _SHELL)
-        return f"exit status {each.status} says that a program of its own was killed by {name}"
+        return f"exit status {each.status} means that a program it ran was killed by {name}"
     return ""
 
 
@@ -202,7 +204,7 @@ def _outcome(expect: Expect, able: Sequence[OperationResult]) -> Iterator[Findin
     elif expect.outcome == "fails" and len(ended) == len(able):
         met = [each for each in ended if each.wire.reached]
         if met and all(each.succeeded for each in met):
-            sentence = "it claims success, where nobody can have succeeded"
+            sentence = "it reported success although the operation cannot have succeeded"
             yield Finding("false-success", sentence, operation=met[0].operation)
 
 
@@ -212,7 +214,10 @@ def _warnings(expect: Expect, each: OperationResult) -> Iterator[tuple[str, str]
             yield breach.sentence, breach.rule
     if expect.session == "continues" and each.wire.quit:
         connection = each.wire.quit[0]
-        yield (f"it dropped connection {connection} and came back, where it could have gone on", "")
+        yield (
+            f"it dropped connection {connection} and came back, although it could have continued",
+            "",
+        )
 
 
 def _incapable(results: Sequence[OperationResult]) -> str:
@@ -231,4 +236,4 @@ def _praise(expect: Expect, able: Sequence[OperationResult]) -> str:
     failed = [each.operation for each in able if not each.succeeded]
     if not failed:
         return "it succeeded, and the result is right"
-    return f"it failed as it may ({' and '.join(failed)})"
+    return f"it failed, as allowed ({' and '.join(failed)})"

@@ -42,9 +42,7 @@ app = App(
     help_epilogue="What a verb takes, with examples: fakenbd VERB --help",
     **_LOOKS,
 )
-profiles = App(
-    name="profiles", help="Look at the library of profiles.", sort_key=len(VERBS), **_LOOKS
-)
+profiles = App(name="profiles", help="Browse the profile library.", sort_key=len(VERBS), **_LOOKS)
 
 
 def _add(parent: App, verbs: Mapping[str, Verb], name: str) -> None:

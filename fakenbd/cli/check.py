@@ -1,4 +1,6 @@
-"""`fakenbd check` and `fakenbd report`: any client against every profile, and the results."""
+"""`fakenbd check` and `fakenbd merge-reports`: any client against every profile, and the
+results.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from cyclopts import Parameter
 from fakenbd.check import CheckOptions, run_check
 from fakenbd.errors import ProfileError
 
-__all__ = ["check", "report"]
+__all__ = ["check", "merge_reports"]
 
 
 def check(
@@ -36,7 +38,7 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(words)
 
 
-def report(
+def merge_reports(
     *folders: Annotated[Path, Parameter(help="Folders that check --report has written.")],
     output: Annotated[
         Path, Parameter(name=["--output", "-o"], help="Where to write.", metavar="FOLDER")
@@ -46,6 +48,6 @@ def report(
     from fakenbd.check.report import merge
 
     if not folders:
-        raise ProfileError("report", ["expected the folders of at least one report"])
+        raise ProfileError("merge-reports", ["expected the folders of at least one report"])
     merge(folders, output)
     return 0

@@ -15,10 +15,18 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from fakenbd.cli.client_options import ClientOptions
-from fakenbd.client import Commands, Offer, Run, copy, list_offers, map_export, qemu_json
+from fakenbd.client import (
+    BlockDevice,
+    ExportInfo,
+    Run,
+    copy,
+    list_export_infos,
+    map_export,
+    qemu_json,
+)
 from fakenbd.errors import ClientError, ProtocolError
 from fakenbd.protocol.constants import State, TransmissionFlag, flag_names
-from fakenbd.protocol.text import visible
+from fakenbd.protocol.text import escaped
 from fakenbd.protocol.uri import Uri
 
 __all__ = ["copy_disk", "info", "list_all", "show_map"]
@@ -76,7 +84,7 @@ def _allocation(flags: int) -> str:
 
 
 def info(uri: _Target, /, *, json: _Json = False, options: ClientOptions | None = None) -> int:
-    """Show what a server says of an export."""
+    """Show export information."""
     facts = trio.run(_facts, uri, options or ClientOptions())
     if json:
         print(json_format.dumps(facts, indent=1, ensure_ascii=False))
@@ -99,21 +107,21 @@ async def _facts(uri: str, options: ClientOptions) -> dict[str, Any]:
         }
 
 
-def _advertised(offer: Offer | Commands) -> dict[str, Any]:
+def _advertised(export_info: ExportInfo | BlockDevice) -> dict[str, Any]:
     """What a server says of an export beyond name and size."""
-    sizes = offer.block_size
+    sizes = export_info.block_size
     return {
-        "flags": flag_names(TransmissionFlag, offer.flags).split("|"),
+        "flags": flag_names(TransmissionFlag, export_info.flags).split("|"),
         "minimum block": sizes and sizes.minimum,
         "preferred block": sizes and sizes.preferred,
         "maximum payload": sizes and sizes.maximum,
-        "name": offer.canonical_name,
-        "description": offer.description,
+        "name": export_info.canonical_name,
+        "description": export_info.description,
     }
 
 
 def list_all(uri: _Target, /, *, json: _Json = False, options: ClientOptions | None = None) -> int:
-    """List the exports of a server, and what it says of each."""
+    """List the exports of a server, with the information on each."""
     found = trio.run(_listed, uri, options or ClientOptions())
     if json:
         print(json_format.dumps(found, indent=1, ensure_ascii=False))
@@ -130,23 +138,23 @@ async def _listed(uri: str, options: ClientOptions) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     settings = {**options.settings(target), "tls": options.security(target)}
     with options.noting() as notes:
-        ask = partial(list_offers, target, notes=notes, **settings)
+        ask = partial(list_export_infos, target, notes=notes, **settings)
         policy = options.policy
         offers = await (ask() if policy is None else policy.persist(ask))
-    for listed, offer in offers:
-        if isinstance(offer, str):
-            found.append({"export": listed.name, "refused": offer})
+    for listed, export_info in offers:
+        if isinstance(export_info, str):
+            found.append({"export": listed.name, "refused": export_info})
             continue
-        facts = {**_advertised(offer), "contexts": list(offer.contexts)}
+        facts = {**_advertised(export_info), "contexts": list(export_info.contexts)}
         facts["description"] = facts["description"] or listed.description or None
-        found.append({"export": listed.name, "size": offer.size, **facts})
+        found.append({"export": listed.name, "size": export_info.size, **facts})
     return found
 
 
 def _show(facts: Mapping[str, Any]) -> None:
     width = max(map(len, facts)) + 1
     for name, value in facts.items():
-        print(f"{name + ':':<{width}}  {visible(_shown(value))}")
+        print(f"{name + ':':<{width}}  {escaped(_shown(value))}")
 
 
 def _shown(value: Any) -> str:
@@ -222,7 +230,7 @@ def _progress(title: str) -> Iterator[Callable[[int, int], None] | None]:
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
     with Progress(
-        TextColumn(visible(title)),
+        TextColumn(escaped(title)),
         BarColumn(),
         DownloadColumn(binary_units=True),
         TransferSpeedColumn(),

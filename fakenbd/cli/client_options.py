@@ -13,8 +13,8 @@ import attrs
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from fakenbd.client import TLS, Client, Commands, Noncompliance, Policy, ResilientClient
-from fakenbd.protocol.text import visible
+from fakenbd.client import TLS, BlockDevice, Client, Noncompliance, ResilientClient, RetryPolicy
+from fakenbd.protocol.text import escaped
 from fakenbd.protocol.uri import Uri
 
 __all__ = ["ClientOptions"]
@@ -46,7 +46,7 @@ class ClientOptions:
         ),
     ] = 0
     strict: Annotated[
-        bool, Parameter(help="Fail at the first breach instead of coping with it.")
+        bool, Parameter(help="Fail at the first violation by the server instead of tolerating it.")
     ] = False
     tls: Annotated[
         Literal["off", "allow", "require"] | None,
@@ -79,9 +79,9 @@ class ClientOptions:
     tls_no_verify: Annotated[bool, Parameter(help="Accept any certificate.")] = False
 
     @property
-    def policy(self) -> Policy | None:
+    def policy(self) -> RetryPolicy | None:
         """How often to try again; None for never."""
-        return Policy(attempts=self.retry + 1) if self.retry else None
+        return RetryPolicy(attempts=self.retry + 1) if self.retry else None
 
     def security(self, uri: Uri) -> TLS:
         """The TLS settings of the URI, overridden by the options."""
@@ -105,7 +105,7 @@ class ClientOptions:
         """Keyword arguments for what connects to `uris`, but for `tls`; warns of odd parameters."""
         for uri in uris:
             for name, _ in uri.unknown:  # C-154
-                print(f"fakenbd: the URI's parameter {visible(name)} is not known", file=sys.stderr)
+                print(f"fakenbd: the URI's parameter {escaped(name)} is not known", file=sys.stderr)
         return {
             "tolerance": "strict" if self.strict else "tolerant",
             "timeout": self.timeout,
@@ -114,7 +114,7 @@ class ClientOptions:
     @asynccontextmanager
     async def connect(
         self, target: str, contexts: Sequence[str] = ("base:allocation",)
-    ) -> AsyncIterator[Commands]:
+    ) -> AsyncIterator[BlockDevice]:
         """A client of `target`; tolerated breaches are printed on standard error at the end."""
         uri = Uri.parse(target)
         settings = {**self.settings(uri), "tls": self.security(uri), "contexts": contexts}
@@ -151,4 +151,4 @@ def _print_notes(notes: Sequence[Noncompliance]) -> None:
         seen[str(note)] = seen.get(str(note), 0) + 1
     for text, count in seen.items():
         often = f" ({count} times)" if count > 1 else ""
-        print(f"fakenbd: noted: {visible(text)}{often}", file=sys.stderr)
+        print(f"fakenbd: noted: {escaped(text)}{often}", file=sys.stderr)

@@ -36,7 +36,9 @@ class ServerOptions:
 
     tcp: Annotated[
         str | None,
-        Parameter(help="Listen there; port 0, the default, means any.", metavar="HOST:PORT"),
+        Parameter(
+            help="Address to listen on (default: loopback, any free port).", metavar="HOST:PORT"
+        ),
     ] = None
     unix: Annotated[
         str | None,
@@ -51,9 +53,7 @@ class ServerOptions:
     ] = None
     seed: Annotated[
         int | None,
-        Parameter(
-            help="The seed of everything random; the same seed, the same bytes.", metavar="N"
-        ),
+        Parameter(help="Random seed.", metavar="N"),
     ] = None
     tls: Annotated[
         Literal["off", "optional", "required"] | None,
@@ -83,15 +83,17 @@ class ServerOptions:
     ] = None
     journal: Annotated[
         Path | None,
-        Parameter(help="Write everything both sides say to this JSONL file.", metavar="FILE"),
+        Parameter(help="Write the journal of all messages to this JSONL file.", metavar="FILE"),
     ] = None
     pcap: Annotated[
         Path | None,
-        Parameter(help="Write it as a capture for Wireshark (pcapng).", metavar="FILE"),
+        Parameter(
+            help="Write the connections as a capture for Wireshark (pcapng).", metavar="FILE"
+        ),
     ] = None
-    payloads: Annotated[bool, Parameter(help="Keep the data read and written in the journal.")] = (
-        False
-    )
+    journal_data: Annotated[
+        bool, Parameter(help="Keep the data read and written in the journal.")
+    ] = False
     journal_limit: Annotated[
         int,
         Parameter(
@@ -142,7 +144,7 @@ class ServerOptions:
             ),
             "journal": {
                 "limit": self.journal_limit,
-                "payloads": "whole" if self.payloads else "digest",
+                "payloads": "whole" if self.journal_data else "digest",
             },
         }
         if endpoint is not None:
@@ -157,7 +159,7 @@ class ServerOptions:
     def recording(self, server: Server) -> Iterator[None]:
         """Write the journal and the capture as long as the block lasts, and tell what fails."""
         journal = server.journal
-        journal.alarm = _tell
+        journal.alarm = _report
         began = time() - (journal.clock() - journal.began)
         detach: list[Callable[[], None]] = []
         try:
@@ -179,7 +181,7 @@ class ServerOptions:
                 each()
 
 
-def _tell(sentence: str) -> None:
+def _report(sentence: str) -> None:
     # Where nobody reads what goes wrong, the service goes on all the same.
     with suppress(OSError):
         print(f"fakenbd: {sentence}", file=sys.stderr, flush=True)

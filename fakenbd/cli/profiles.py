@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json as json_format
 import sys
-import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,9 +13,9 @@ from fakenbd.errors import ProfileError
 from fakenbd.profile import find, find_all, library, select
 
 if TYPE_CHECKING:
-    from fakenbd.faults.manual import Page
+    pass
 
-__all__ = ["kinds", "list_profiles", "show", "validate"]
+__all__ = ["list_profiles", "show", "validate"]
 
 _USAGE = 2
 _NOTHING_SELECTED = 5
@@ -80,39 +79,3 @@ def validate(*files: Annotated[Path, Parameter(help="Profiles to check.")]) -> i
     good = len(names) - bad
     print(f"{good} of {len(names)} valid" if bad else f"{good} valid")
     return 1 if bad else 0
-
-
-def kinds(*names: Annotated[str, Parameter(help="Tell all about these.")]) -> int:
-    """List the kinds of faults: what stands behind `do` in a profile."""
-    from fakenbd.faults import KINDS
-    from fakenbd.faults.manual import page
-    from fakenbd.faults.values import unknown
-
-    for name in names:
-        if name not in KINDS:
-            print(f"fakenbd: {unknown('kind', name, KINDS)}", file=sys.stderr)
-            return _USAGE
-    if names:
-        print("\n\n\n".join(_told(page(name)) for name in names))
-        return 0
-    width = max(map(len, KINDS))
-    for name in KINDS:
-        print(f"{name:<{width}}  {page(name).summary}")
-    return 0
-
-
-def _told(page: Page) -> str:
-    """A kind as a page of text."""
-    *others, last = page.events
-    events = f"{', '.join(others)} and {last}" if others else last
-    lines = [f"{page.slug} ({page.family}) strikes at {events}"]
-    for paragraph in page.paragraphs:
-        lines += ["", textwrap.fill(paragraph, _WIDTH)]
-    lines += ["", f"  {page.example}"]
-    if page.parameters:
-        lines.append("")
-    width = max((len(each.name) for each in page.parameters), default=0)
-    lines += [
-        f"  {each.name:<{width}}  {each.meaning} ({each.default})" for each in page.parameters
-    ]
-    return "\n".join(lines)

@@ -38,7 +38,7 @@ def run(
     ],
     options: ServerOptions | None = None,
 ) -> int:
-    """Serve a profile to one client, and exit as it does."""
+    """Run a command against a profile and return its exit status."""
     options = options or ServerOptions()
     if options.exit_with_parent:
         die_with_parent()
@@ -63,9 +63,9 @@ async def _run(profile: Profile, command: tuple[str, ...], options: ServerOption
 
 
 async def _client(command: list[str], values: Mapping[str, str]) -> int:
-    told = os.environ | environment(values)
+    fields = os.environ | environment(values)
     try:
-        process = await trio.lowlevel.open_process(command, env=told)
+        process = await trio.lowlevel.open_process(command, env=fields)
     except OSError as error:
         raise ServeError(f"cannot run {command[0]}: {error.strerror}") from error
     async with trio.open_nursery() as nursery:

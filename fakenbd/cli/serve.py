@@ -30,7 +30,7 @@ __all__ = ["serve"]
 
 def serve(
     profile: Annotated[
-        str | None, Parameter(help="The profile; without one an honest export of 1 MiB.")
+        str | None, Parameter(help="The profile; without one, an export of 1 MiB without faults.")
     ] = None,
     /,
     *,

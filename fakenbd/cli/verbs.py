@@ -40,9 +40,10 @@ VERBS: Final = {
         "fakenbd.cli.serve:serve",
         "Serve a profile until SIGINT or SIGTERM.",
         "[PROFILE] [OPTIONS]",
-        "One line of JSON says where, as soon as it listens. A profile is an id of the library, or "
-        "the path of a .toml or .py file; without one, an honest export of 1 MiB is served. A "
-        "socket from systemd (LISTEN_FDS) is used in place of --tcp and --unix.",
+        "Prints one line of JSON with the address once it is listening. A profile is an id of the "
+        "library, or the path of a .toml or .py file; without one, an export of 1 MiB without "
+        "faults is served. "
+        "A socket from systemd (LISTEN_FDS) is used in place of --tcp and --unix.",
         (
             "fakenbd serve quirks/qemu-odd-tail",
             "fakenbd serve --all --unix /run/user/1000/fake.sock",
@@ -51,11 +52,11 @@ VERBS: Final = {
     ),
     "run": Verb(
         "fakenbd.cli.run:run",
-        "Serve a profile to one client, and exit as it does.",
+        "Run a command against a profile and return its exit status.",
         "PROFILE [OPTIONS] -- COMMAND [ARGUMENT...]",
         "Replaced in the command's words, and set in its environment as FAKENBD_URI and so on: "
         "{uri} {host} {port} {socket} {export} {size} {sha256} {ca} {certificates} {psk} {profile} "
-        "{seed}. What the client did wrong, and faults that never struck, are told at the end.",
+        "{seed}. Violations by the client and unfired faults are reported at the end.",
         (
             "fakenbd run quirks/qemu-odd-tail -- qemu-img map --output=json '{uri}'",
             "fakenbd run reads/out-of-order --unix - -- ./my-client '{socket}'",
@@ -78,21 +79,21 @@ VERBS: Final = {
             "fakenbd check --last-failed --exit-first",
         ),
     ),
-    "report": Verb(
-        "fakenbd.cli.check:report",
+    "merge-reports": Verb(
+        "fakenbd.cli.check:merge_reports",
         "Merge the reports of several runs into one.",
         "FOLDER... --output FOLDER",
-        examples=("fakenbd report report-1/ report-2/ --output report/",),
+        examples=("fakenbd merge-reports report-1/ report-2/ --output report/",),
     ),
     "info": Verb(
         "fakenbd.cli.client:info",
-        "Show what a server says of an export.",
+        "Show export information.",
         "URI [OPTIONS]",
         examples=(f"fakenbd info {_URI}", "fakenbd info --json 'nbd+unix:///?socket=nbd.sock'"),
     ),
     "list": Verb(
         "fakenbd.cli.client:list_all",
-        "List the exports of a server, and what it says of each.",
+        "List the exports of a server, with the information on each.",
         "URI [OPTIONS]",
         examples=("fakenbd list nbd://localhost",),
     ),
@@ -110,14 +111,20 @@ VERBS: Final = {
         "SOURCE DESTINATION [OPTIONS]",
         examples=(f"fakenbd copy {_URI} disk.img", f"fakenbd copy disk.img {_URI} --verify"),
     ),
-    "explain": Verb(
-        "fakenbd.cli.explain:explain",
-        "Show what both sides said, what each fault changed, and what the client owed.",
+    "journal": Verb(
+        "fakenbd.cli.journal:show_journal",
+        "Show a recorded journal: messages, fired faults, and violations.",
         "FILE [OPTIONS]",
         examples=(
             "fakenbd run reads/out-of-order --journal talk.jsonl -- ./my-client '{uri}'",
-            "fakenbd explain talk.jsonl",
+            "fakenbd journal talk.jsonl",
         ),
+    ),
+    "faults": Verb(
+        "fakenbd.cli.faults:faults",
+        "List the kinds of faults, or document some: what `do` takes in a profile.",
+        "[KIND...]",
+        examples=("fakenbd faults", "fakenbd faults cut delay"),
     ),
 }
 
@@ -140,11 +147,5 @@ PROFILE_VERBS: Final = {
         "Check profile files; every mistake is listed. Without files, the whole library.",
         "[FILE...]",
         examples=("fakenbd profiles validate my-profile.toml",),
-    ),
-    "kinds": Verb(
-        "fakenbd.cli.profiles:kinds",
-        "List the kinds of faults: what stands behind `do` in a profile.",
-        "[KIND...]",
-        examples=("fakenbd profiles kinds", "fakenbd profiles kinds cut delay"),
     ),
 }

@@ -19,9 +19,9 @@ import trio
 from fakenbd.client.negotiation import Negotiation
 from fakenbd.client.option import Handshake, Receive, Send
 from fakenbd.client.transport import broken
-from fakenbd.errors import DeadlineError, LostError, ProtocolError, TLSError
+from fakenbd.errors import ConnectionLostError, DeadlineExceededError, ProtocolError, TLSError
 
-__all__ = ["Channel", "Deadlines", "Upgrader"]
+__all__ = ["Channel", "Timeouts", "Upgrader"]
 
 CHUNK: Final = 1 << 16
 
@@ -31,7 +31,7 @@ Upgrader = Callable[[trio.abc.Stream], Awaitable[trio.abc.Stream]]
 
 
 @attrs.frozen
-class Deadlines:
+class Timeouts:
     """Seconds that each wait may take; there is no wait without one.
 
     `option` is for all replies to one option and for the TLS handshake; `reply` from a request to
@@ -47,16 +47,16 @@ class Deadlines:
     close: float = 5.0
 
     @classmethod
-    def of(cls, seconds: float) -> Deadlines:
+    def of(cls, seconds: float) -> Timeouts:
         """The same for each wait, but never more than the default for closing."""
         return cls(seconds, seconds, seconds, seconds, seconds, min(seconds, cls().close))
 
     @classmethod
-    def given(cls, timeout: float | Deadlines | None) -> Deadlines:
+    def given(cls, timeout: float | Timeouts | None) -> Timeouts:
         """Deadlines as callers give them: none, one number for each wait, or each by its name."""
         if timeout is None:
             return cls()
-        return timeout if isinstance(timeout, Deadlines) else cls.of(timeout)
+        return timeout if isinstance(timeout, Timeouts) else cls.of(timeout)
 
 
 @attrs.define(eq=False)
@@ -64,13 +64,14 @@ class Channel:
     """The stream under a negotiation, and the bytes that came and are not used yet."""
 
     stream: trio.abc.Stream
-    deadlines: Deadlines = Deadlines()
+    deadlines: Timeouts = Timeouts()
     upgrader: Upgrader | None = None
     incoming: bytearray = attrs.field(factory=bytearray, init=False)
     _mid_message: bool = attrs.field(default=False, init=False)
 
     async def perform(self, handshake: Handshake[_T], *, seconds: float | None = None) -> _T:
-        """Perform all steps. Raises what the negotiation raises, LostError and DeadlineError.
+        """Perform all steps. Raises what the negotiation raises, ConnectionLostError and
+        DeadlineExceededError.
 
         `seconds` are for what comes before the first Send (default: the greeting's) and, if given,
         for each step.
@@ -90,7 +91,7 @@ class Channel:
                     elif isinstance(step, Receive):
                         try:
                             message = await self._receive(step, awaiting)
-                        except (LostError, ProtocolError) as error:
+                        except (ConnectionLostError, ProtocolError) as error:
                             step = handshake.throw(error)
                         else:
                             step = handshake.send(message)
@@ -102,16 +103,16 @@ class Channel:
             except StopIteration as end:
                 result: _T = end.value
                 return result
-        raise DeadlineError(f"no {awaiting} came within {allowed:g} s")
+        raise DeadlineExceededError(f"no {awaiting} came within {allowed:g} s")
 
     async def leave(self, negotiation: Negotiation, error: BaseException | None = None) -> None:
         """End a session before it is in use, after `error` or because it is not needed any more."""
-        given_up = isinstance(error, (DeadlineError, trio.Cancelled))
-        lost = isinstance(error, (LostError, ProtocolError)) and not given_up
+        given_up = isinstance(error, (DeadlineExceededError, trio.Cancelled))
+        lost = isinstance(error, (ConnectionLostError, ProtocolError)) and not given_up
         intact = not (lost or self._mid_message)
         with trio.move_on_after(self.deadlines.close, shield=True) as scope:
-            if intact and negotiation.haggling:
-                with contextlib.suppress(LostError):
+            if intact and negotiation.negotiating:
+                with contextlib.suppress(ConnectionLostError):
                     # The reply would come behind the one that was not worth waiting for.
                     abort = negotiation.abort(awaited=not given_up)
                     await self.perform(abort, seconds=self.deadlines.close)
@@ -145,11 +146,13 @@ class Channel:
                     # Such as: it wants a certificate of the client's.
                     raise TLSError(f"the server ended TLS: {cause.reason or cause}") from error
                 reason = broken(error)
-                raise LostError(
+                raise ConnectionLostError(
                     f"the connection broke while the {awaiting} was due: {reason}"
                 ) from error
             if not data:
-                raise LostError(f"the server closed the connection while the {awaiting} was due")
+                raise ConnectionLostError(
+                    f"the server closed the connection while the {awaiting} was due"
+                )
             self.incoming += data
 
     async def _upgrade(self) -> None:

@@ -19,9 +19,9 @@ from typing import Final
 import attrs
 import trio
 
+from fakenbd.client.block_device import BlockDevice
 from fakenbd.client.blocks import Blocks, cut, pieces
-from fakenbd.client.channel import Deadlines
-from fakenbd.client.commands import Commands
+from fakenbd.client.channel import Timeouts
 from fakenbd.client.connection import Connection
 from fakenbd.client.noncompliance import Noncompliance, Tolerance
 from fakenbd.client.pending import Pending
@@ -52,7 +52,7 @@ READ: Final = int(Command.READ)
 
 
 @attrs.define(eq=False, repr=False)
-class Client(Commands):
+class Client(BlockDevice):
     """One connection to one export. `Client.connect` makes one."""
 
     _connection: Connection
@@ -77,7 +77,7 @@ class Client(Commands):
         export: str | None = None,
         contexts: Sequence[str] = ("base:allocation",),
         tolerance: Tolerance = "tolerant",
-        timeout: float | Deadlines | None = None,
+        timeout: float | Timeouts | None = None,
         tls: TLS | None = None,
         structured: bool = True,
         extended: bool = True,
@@ -85,17 +85,17 @@ class Client(Commands):
     ) -> AsyncIterator[Client]:
         """Connect to a URI, or talk over a stream, as long as the block lasts.
 
-        `export` and `tls` override what the URI says. `timeout` is for each wait in seconds, or
-        the deadlines of each kind. One TRIM, WRITE_ZEROES or CACHE covers at most `effect` bytes,
-        a multiple of the server's blocks. Raises UriError, LostError, ProtocolError, RefusedError,
-        ShutdownError, TLSError. The last message is DISC (see `connection`).
+        `export` and `tls` override what the URI says. `timeout` is for each wait in seconds, or the
+        deadlines of each kind. One TRIM, WRITE_ZEROES or CACHE covers at most `effect` bytes, a
+        multiple of the server's blocks. Raises UriError, ConnectionLostError, ProtocolError,
+        OptionRefusedError, ShutdownError, TLSError. The last message is DISC (see `connection`).
         """
         settings = Settings(
             target,
             export,
             tuple(contexts),
             tolerance,
-            Deadlines.given(timeout),
+            Timeouts.given(timeout),
             tls,
             structured,
             extended,
@@ -270,13 +270,13 @@ class Client(Commands):
         self._check_offered(TransmissionFlag.SEND_FLUSH, Command.FLUSH)
         await self._connection.submit(Command.FLUSH, 0, 0).wait()
 
-    def take_turns_with(self, other: Client) -> None:
+    def share_edge_lock(self, other: Client) -> None:
         """Change parts of blocks one at a time, together with a client of the same export."""
         self._edges = other._edges
 
     # --- block status --------------------------------------------------------------------------
 
-    async def statuses(
+    async def block_status_once(
         self, offset: int, length: int, *, req_one: bool = False
     ) -> Mapping[str, Sequence[tuple[int, int]]]:
         self._check_range(offset, length)

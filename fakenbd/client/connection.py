@@ -21,16 +21,16 @@ import attrs
 import outcome
 import trio
 
-from fakenbd.client.channel import Deadlines
+from fakenbd.client.channel import Timeouts
 from fakenbd.client.noncompliance import Notes
-from fakenbd.client.pending import Bell, Pending
+from fakenbd.client.pending import Pending, Wakeup
 from fakenbd.client.reassembly import Reply, asked
 from fakenbd.client.receiver import Receiver
 from fakenbd.client.transport import Transport
 from fakenbd.errors import (
-    DeadlineError,
+    ConnectionLostError,
+    DeadlineExceededError,
     FakenbdError,
-    LostError,
     ProtocolError,
     ShutdownError,
 )
@@ -59,7 +59,7 @@ class Connection:
 
     transport: Transport
     negotiated: NegotiatedState
-    deadlines: Deadlines
+    deadlines: Timeouts
     notes: Notes
     leftover: bytes = b""
     failure: FakenbdError | None = attrs.field(default=None, init=False)
@@ -69,8 +69,8 @@ class Connection:
     _in_flight: dict[int, Pending] = attrs.field(factory=dict, init=False)
     _payload_in_flight: int = attrs.field(default=0, init=False)
     _outgoing: list[Buffer] = attrs.field(factory=list, init=False)
-    _sender: Bell = attrs.field(factory=Bell, init=False)
-    _watcher: Bell = attrs.field(factory=Bell, init=False)
+    _sender: Wakeup = attrs.field(factory=Wakeup, init=False)
+    _watcher: Wakeup = attrs.field(factory=Wakeup, init=False)
     _sending: bool = attrs.field(default=False, init=False)
     _may_disconnect: bool = attrs.field(default=True, init=False)
     _idle: trio.Event | None = attrs.field(default=None, init=False)
@@ -102,9 +102,9 @@ class Connection:
         if payload is not None:
             self._outgoing.append(payload)
         if self._sender.sleeper is not None:
-            self._sender.ring()
+            self._sender.wake()
         if self._watcher.sleeper is not None:
-            self._watcher.ring()
+            self._watcher.wake()
         return pending
 
     def _header(self, command: int, cookie: int, offset: int, length: int, flags: int) -> bytes:
@@ -134,12 +134,12 @@ class Connection:
                     nursery.start_soon(self._guarded, self._send)
                     nursery.start_soon(self._guarded, self._watch)
         finally:
-            self._fail(LostError("the connection was closed"))
+            self._fail(ConnectionLostError("the connection was closed"))
             with trio.move_on_after(self.deadlines.close, shield=True):
                 if self._may_disconnect and not (self._sending or receiver.mid_message):
                     # C-129: no range; C-130: nothing follows.
                     disconnect = self._header(Command.DISC, self._cookie + 1, 0, 0, 0)
-                    with suppress(LostError):
+                    with suppress(ConnectionLostError):
                         await self.transport.send([disconnect], stall=self.deadlines.close)
                 await self.transport.aclose()
             self.ended.set()
@@ -150,7 +150,7 @@ class Connection:
             if self._in_flight:
                 self._idle = trio.Event()
                 await self._idle.wait()
-        self._fail(LostError("the connection was closed"))
+        self._fail(ConnectionLostError("the connection was closed"))
         with trio.CancelScope(shield=True):
             await self.ended.wait()
 
@@ -158,9 +158,9 @@ class Connection:
         """Run one of the tasks; what it meets on the wire ends the connection, not the program."""
         try:
             await task(*arguments)
-        except (ProtocolError, LostError) as error:
+        except (ProtocolError, ConnectionLostError) as error:
             # After a missed deadline the server is still there.
-            self._may_disconnect = self._may_disconnect and isinstance(error, DeadlineError)
+            self._may_disconnect = self._may_disconnect and isinstance(error, DeadlineExceededError)
             self._fail(error)
 
     def _fail(self, error: FakenbdError) -> None:
@@ -195,7 +195,7 @@ class Connection:
                 await trio.sleep_until(oldest.deadline)
                 continue
             request = asked(oldest.command, oldest.offset, oldest.length)
-            raise DeadlineError(
+            raise DeadlineExceededError(
                 f"no whole reply to {request} came within {self.deadlines.reply:g} s"
             )
 

@@ -17,12 +17,12 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import attrs
 import trio
 
+from fakenbd.client.block_device import BlockDevice
 from fakenbd.client.blocks import pieces
-from fakenbd.client.commands import Commands
-from fakenbd.client.file import FileEnd
+from fakenbd.client.file import FileEndpoint
 from fakenbd.client.noncompliance import Noncompliance
 from fakenbd.client.pool import Pool
-from fakenbd.client.resilient import Policy, ResilientClient
+from fakenbd.client.resilient import ResilientClient, RetryPolicy
 from fakenbd.client.tls import TLS
 from fakenbd.errors import ClientError
 from fakenbd.protocol.constants import State, TransmissionFlag
@@ -56,10 +56,10 @@ class _Piece(NamedTuple):
 
 
 @attrs.define(eq=False)
-class ExportEnd:
+class ExportEndpoint:
     """An export as one end of a copy."""
 
-    client: Commands
+    client: BlockDevice
 
     @property
     def size(self) -> int:
@@ -89,7 +89,7 @@ class ExportEnd:
             await self.client.flush()
 
 
-_End: TypeAlias = ExportEnd | FileEnd
+_End: TypeAlias = ExportEndpoint | FileEndpoint
 
 
 async def copy(
@@ -100,7 +100,7 @@ async def copy(
     in_flight: int = 4,
     sparse: bool = True,
     connections: int = 4,
-    policy: Policy | None = None,
+    policy: RetryPolicy | None = None,
     progress: Progress | None = None,
     tls: TLS | Callable[[Uri], TLS] | None = None,
     notes: list[Noncompliance] | None = None,
@@ -117,9 +117,9 @@ async def copy(
         raise ValueError(f"in_flight must be at least 1, not {in_flight}")
     kept = notes if notes is not None else []
 
-    async def connect(uri: Uri) -> Commands:
+    async def connect(uri: Uri) -> BlockDevice:
         settings = {**options, "tls": tls(uri) if callable(tls) else tls}
-        client: Commands
+        client: BlockDevice
         if policy is not None:
             resilient = ResilientClient.connect(uri, policy=policy, **settings)
             client = await stack.enter_async_context(resilient)
@@ -148,16 +148,18 @@ async def copy(
 
 async def _end(
     stack: AsyncExitStack,
-    connect: Callable[[Uri], Awaitable[Commands]],
+    connect: Callable[[Uri], Awaitable[BlockDevice]],
     place: Place,
     size: int | None,
 ) -> _End:
     """One end of the copy; `size` is what the destination must hold, None for the source."""
     if isinstance(place, Uri) or "://" in str(place):
-        return ExportEnd(await connect(place if isinstance(place, Uri) else Uri.parse(str(place))))
+        return ExportEndpoint(
+            await connect(place if isinstance(place, Uri) else Uri.parse(str(place)))
+        )
     if size is None:
-        return stack.enter_context(FileEnd.opened(str(place)))
-    return stack.enter_context(FileEnd.created(str(place), size))
+        return stack.enter_context(FileEndpoint.opened(str(place)))
+    return stack.enter_context(FileEndpoint.created(str(place), size))
 
 
 @attrs.define(eq=False)

@@ -17,7 +17,7 @@ from fakenbd.protocol.constants import MAXIMUM_STRING, TransmissionFlag, spec_na
 from fakenbd.protocol.negotiated import BlockSize, NegotiatedState
 from fakenbd.protocol.text import quoted
 
-__all__ = ["Listed", "Offer", "changes", "judged", "well_formed"]
+__all__ = ["ExportInfo", "Listed", "changes", "validated", "well_formed"]
 
 RELIED_ON: Final = (
     TransmissionFlag.SEND_FLUSH,
@@ -41,7 +41,7 @@ class Listed:
 
 
 @attrs.frozen
-class Offer:
+class ExportInfo:
     """What a server says of one export: `size` in bytes, `flags` as TransmissionFlag bits.
 
     `name` is the name asked for, `canonical_name` what the server calls the export (None: it did
@@ -65,22 +65,24 @@ def well_formed(text: str) -> bool:
         return False
 
 
-def judged(offer: Offer, negotiated: NegotiatedState) -> tuple[Offer, list[Noncompliance]]:
-    """`offer` as far as it can be used with what was negotiated, and notes on the rest.
+def validated(
+    export_info: ExportInfo, negotiated: NegotiatedState
+) -> tuple[ExportInfo, list[Noncompliance]]:
+    """`export_info` as far as it can be used with what was negotiated, and notes on the rest.
 
     Raises ProtocolError for block sizes that no server may advertise.
     """
     notes: list[Noncompliance] = []
-    flags = _usable_flags(offer.flags, notes, negotiated)
-    size = offer.size
-    if offer.block_size is not None:
-        _check_block_size(offer.block_size)
-        size -= size % offer.block_size.minimum
-        if size != offer.size:  # S-57
-            minimum = offer.block_size.minimum
-            came = f"the size {offer.size} is not a multiple of the minimum block {minimum}"
+    flags = _usable_flags(export_info.flags, notes, negotiated)
+    size = export_info.size
+    if export_info.block_size is not None:
+        _check_block_size(export_info.block_size)
+        size -= size % export_info.block_size.minimum
+        if size != export_info.size:  # S-57
+            minimum = export_info.block_size.minimum
+            came = f"the size {export_info.size} is not a multiple of the minimum block {minimum}"
             notes.append(Noncompliance("S-57", came, f"the first {size} bytes are used"))
-    return attrs.evolve(offer, size=size, flags=flags), notes
+    return attrs.evolve(export_info, size=size, flags=flags), notes
 
 
 def _usable_flags(flags: int, notes: list[Noncompliance], negotiated: NegotiatedState) -> int:

@@ -26,7 +26,7 @@ import trio
 from fakenbd.errors import ClientError
 from fakenbd.protocol.messages import Buffer
 
-__all__ = ["FileEnd"]
+__all__ = ["FileEndpoint"]
 
 _T = TypeVar("_T")
 
@@ -35,7 +35,7 @@ _CACHED: Final = 16
 
 
 @attrs.define(eq=False)
-class FileEnd:
+class FileEndpoint:
     """An open file of `size` bytes. Every failure of the system is a ClientError that names it."""
 
     path: str
@@ -46,10 +46,10 @@ class FileEnd:
 
     @classmethod
     @contextmanager
-    def opened(cls, path: str) -> Iterator[FileEnd]:
+    def opened(cls, path: str) -> Iterator[FileEndpoint]:
         """The file to read."""
         with ExitStack() as stack:
-            with _blamed("open", path):
+            with _naming_file("open", path):
                 descriptor = os.open(path, os.O_RDONLY)
                 stack.callback(os.close, descriptor)
                 # Block devices say 0 in stat.
@@ -58,13 +58,13 @@ class FileEnd:
 
     @classmethod
     @contextmanager
-    def created(cls, path: str, size: int) -> Iterator[FileEnd]:
+    def created(cls, path: str, size: int) -> Iterator[FileEndpoint]:
         """A new file of `size` bytes, all of them a hole. It is at `path` when the block is over.
 
         A file that was there keeps its owner and its permissions; if the block raises, its content.
         """
         with ExitStack() as stack:
-            with _blamed("open", path):
+            with _naming_file("open", path):
                 goal = os.path.realpath(path)
                 before = _replaceable(goal)
                 part = f"{goal}.{secrets.token_hex(4)}.part"
@@ -77,7 +77,7 @@ class FileEnd:
                         os.fchown(descriptor, before.st_uid, before.st_gid)
                     os.fchmod(descriptor, stat.S_IMODE(before.st_mode))
             yield cls(path, size, descriptor)
-            with _blamed("rename", part):
+            with _naming_file("rename", part):
                 os.rename(part, goal)
 
     async def extents(self) -> AsyncGenerator[tuple[int, bool], None]:
@@ -140,7 +140,7 @@ class FileEnd:
         await trio.lowlevel.checkpoint()
 
     async def _in_thread(self, what: str, work: Callable[[], _T]) -> _T:
-        with _blamed(what, self.path):
+        with _naming_file(what, self.path):
             return await trio.to_thread.run_sync(work)
 
 
@@ -167,7 +167,7 @@ def _remove(path: str) -> None:
 
 
 @contextmanager
-def _blamed(what: str, path: str) -> Iterator[None]:
+def _naming_file(what: str, path: str) -> Iterator[None]:
     """Whatever the system refuses is a ClientError that says what was tried, and where."""
     try:
         yield

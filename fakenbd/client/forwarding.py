@@ -9,8 +9,8 @@ from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from fakenbd.client.block_device import BlockDevice
 from fakenbd.client.client import Client
-from fakenbd.client.commands import Commands
 from fakenbd.protocol.constants import Command
 
 __all__ = ["ForwardingDevice"]
@@ -32,7 +32,7 @@ def _forwarded(
     return forward
 
 
-class ForwardingDevice(Commands):
+class ForwardingDevice(BlockDevice):
     """An export whose commands are forwarded to clients."""
 
     __slots__ = ()
@@ -41,11 +41,11 @@ class ForwardingDevice(Commands):
     async def _perform(self, command: Command, call: Callable[[Client], Awaitable[_T]]) -> _T:
         """Make `call`, which sends `command`, on a client. Raises what the last attempt raised."""
 
-    read = _forwarded(Command.READ, Commands.read)
-    read_into = _forwarded(Command.READ, Commands.read_into)
-    write = _forwarded(Command.WRITE, Commands.write)
-    zero = _forwarded(Command.WRITE_ZEROES, Commands.zero)
-    trim = _forwarded(Command.TRIM, Commands.trim)
-    cache = _forwarded(Command.CACHE, Commands.cache)
-    flush = _forwarded(Command.FLUSH, Commands.flush)
-    statuses = _forwarded(Command.BLOCK_STATUS, Commands.statuses)
+    read = _forwarded(Command.READ, BlockDevice.read)
+    read_into = _forwarded(Command.READ, BlockDevice.read_into)
+    write = _forwarded(Command.WRITE, BlockDevice.write)
+    zero = _forwarded(Command.WRITE_ZEROES, BlockDevice.zero)
+    trim = _forwarded(Command.TRIM, BlockDevice.trim)
+    cache = _forwarded(Command.CACHE, BlockDevice.cache)
+    flush = _forwarded(Command.FLUSH, BlockDevice.flush)
+    block_status_once = _forwarded(Command.BLOCK_STATUS, BlockDevice.block_status_once)

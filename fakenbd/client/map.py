@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from fakenbd.client.commands import Commands
+from fakenbd.client.block_device import BlockDevice
 from fakenbd.protocol.constants import State
 
 __all__ = ["Run", "allocation", "map_export", "qemu_json"]
@@ -21,7 +21,7 @@ class Run(NamedTuple):
 
 
 async def map_export(
-    client: Commands,
+    client: BlockDevice,
     *,
     context: str | None = None,
     req_one: bool = False,

@@ -8,7 +8,7 @@ A fallback reads as it is: ask, look at the answer, go on.
                        every error but those that end the session means "do without"
 
 The framing is taken strictly, and a breach raises ProtocolError. An option refused raises an error
-of the ClientError family; then the session is still in haggling, and is left with `abort`.
+of the ClientError family; then the session is still in negotiation, and is left with `abort`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import attrs
 
-from fakenbd.client.export_info import Listed, Offer, judged, well_formed
+from fakenbd.client.export_info import ExportInfo, Listed, validated, well_formed
 from fakenbd.client.noncompliance import Noncompliance, Notes
 from fakenbd.client.option import (
     REPLY_LIMIT,
@@ -33,9 +33,9 @@ from fakenbd.client.option import (
 )
 from fakenbd.errors import (
     ClientError,
-    LostError,
+    ConnectionLostError,
+    OptionRefusedError,
     ProtocolError,
-    RefusedError,
     TLSError,
 )
 from fakenbd.protocol import messages
@@ -58,7 +58,7 @@ from fakenbd.protocol.messages import Greeting, OldstyleGreeting, OptionRequest
 from fakenbd.protocol.negotiated import BlockSize, NegotiatedState
 from fakenbd.protocol.text import quoted
 
-__all__ = ["Negotiation", "TLSPolicy", "Wishes"]
+__all__ = ["HandshakeRequest", "Negotiation", "TLSPolicy"]
 
 _KINDS: Final = {messages.InfoExport: Info.EXPORT, messages.InfoBlockSize: Info.BLOCK_SIZE}
 """The information types whose messages do not name their type."""
@@ -72,7 +72,7 @@ INFOS: Final = (Info.NAME, Info.DESCRIPTION, Info.BLOCK_SIZE)
 
 
 @attrs.frozen
-class Wishes:
+class HandshakeRequest:
     """What the client asks for; everything but the export and required TLS it can do without."""
 
     export: str = ""
@@ -93,10 +93,10 @@ class Wishes:
 class Negotiation:
     """One handshake: `begin` first, then `list_exports`, `info` and `list_contexts`, or `open`."""
 
-    wishes: Wishes = Wishes()
+    requested: HandshakeRequest = HandshakeRequest()
     notes: Notes = attrs.field(factory=Notes)
     negotiated: NegotiatedState = attrs.field(factory=NegotiatedState, init=False)
-    haggling: bool = attrs.field(default=False, init=False)
+    negotiating: bool = attrs.field(default=False, init=False)
     """Whether the session may be left with `abort`, and must be (C-132)."""
     transmitting: bool = attrs.field(default=False, init=False)
     """Whether the session may be left with NBD_CMD_DISC, and must be (C-128)."""
@@ -108,14 +108,14 @@ class Negotiation:
         greeting = yield from self.begin()
         if isinstance(greeting, OldstyleGreeting):
             return self._oldstyle(greeting)
-        if self.wishes.contexts and self.negotiated.chunks:
+        if self.requested.contexts and self.negotiated.chunks:
             yield from self._select()
-        offer = None
-        if self.haggling:
-            offer = yield from self._go()
-        if offer is None:
-            offer = yield from self._export_name()
-        return self._opened(offer)
+        export_info = None
+        if self.negotiating:
+            export_info = yield from self._go()
+        if export_info is None:
+            export_info = yield from self._export_name()
+        return self._opened(export_info)
 
     def disconnect(self) -> bytes:
         """NBD_CMD_DISC, for a session that began and is not wanted after all."""
@@ -135,60 +135,62 @@ class Negotiation:
             self._need_no_tls("newstyle without options")  # S-113
         yield Send(encode(messages.ClientFlags(self.negotiated.client_flags)), "first option reply")
         if self.negotiated.fixed:
-            self.haggling = True
+            self.negotiating = True
             yield from self._start_tls()
             yield from self._choose_replies()
         return greeting
 
-    def _opened(self, offer: Offer) -> NegotiatedState:
-        self.haggling, self.transmitting = False, True
-        offer, notes = judged(offer, self.negotiated)
+    def _opened(self, export_info: ExportInfo) -> NegotiatedState:
+        self.negotiating, self.transmitting = False, True
+        export_info, notes = validated(export_info, self.negotiated)
         self.notes.add(notes)
-        self.negotiated.export = offer.name
-        self.negotiated.size = offer.size
-        self.negotiated.flags = offer.flags
-        self.negotiated.block_size = offer.block_size
-        self.negotiated.canonical_name = offer.canonical_name
-        self.negotiated.description = offer.description
+        self.negotiated.export = export_info.name
+        self.negotiated.size = export_info.size
+        self.negotiated.flags = export_info.flags
+        self.negotiated.block_size = export_info.block_size
+        self.negotiated.canonical_name = export_info.canonical_name
+        self.negotiated.description = export_info.description
         return self.negotiated
 
     def _oldstyle(self, greeting: OldstyleGreeting) -> NegotiatedState:
         if greeting.flags >> 16:  # S-09
             came = f"the oldstyle greeting has handshake flags {greeting.flags >> 16:#x}"
             self.notes.add([Noncompliance("S-09", came, "they are ignored")])
-        return self._opened(Offer(self.wishes.export, greeting.size, greeting.flags & 0xFFFF))
+        return self._opened(
+            ExportInfo(self.requested.export, greeting.size, greeting.flags & 0xFFFF)
+        )
 
     # --- TLS and the form of replies -----------------------------------------------------------
 
     def _need_no_tls(self, style: str) -> None:
-        if self.wishes.tls == "require":
+        if self.requested.tls == "require":
             raise TLSError(f"TLS is required, but the server speaks {style}, which has none")
 
     def _start_tls(self) -> Handshake[None]:
-        if self.wishes.tls == "off":
+        if self.requested.tls == "off":
             return
         _, refusal = yield from self._ask(Option.STARTTLS)
         if refusal is None:
             # A failed upgrade is left by closing: ABORT would go out in clear (C-57).
-            self.haggling = False
+            self.negotiating = False
             yield Upgrade()
             self.negotiated.forget()
-            self.haggling = True
-        elif self.wishes.tls == "require":  # C-53
+            self.negotiating = True
+        elif self.requested.tls == "require":  # C-53
             raise TLSError(f"TLS is required, but the server refused it with {refusal}")
 
     def _choose_replies(self) -> Handshake[None]:
-        if self.wishes.extended:
+        if self.requested.extended:
             _, refusal = yield from self._ask(Option.EXTENDED_HEADERS)
             self.negotiated.extended = refusal is None
-        if self.wishes.structured and not self.negotiated.extended:
+        if self.requested.structured and not self.negotiated.extended:
             _, refusal = yield from self._ask(Option.STRUCTURED_REPLY)
             self.negotiated.structured = refusal is None
 
     # --- options -------------------------------------------------------------------------------
 
     def list_exports(self) -> Handshake[tuple[Listed, ...]]:
-        """NBD_OPT_LIST: all exports. Raises RefusedError where the server does not say."""
+        """NBD_OPT_LIST: all exports. Raises OptionRefusedError where the server does not say."""
         replies, refusal = yield from self._ask(Option.LIST, allowed=(messages.Server,))
         if refusal is not None:
             raise self._refused("the server lists no exports", refusal)
@@ -201,14 +203,14 @@ class Negotiation:
                 self.notes.add([Noncompliance("S-42", came, "it is left out")])
         return tuple(listed)
 
-    def info(self, export: str) -> Handshake[Offer]:
+    def info(self, export: str) -> Handshake[ExportInfo]:
         """NBD_OPT_INFO: what the server offers under a name, without opening it."""
-        offer, refusal = yield from self._describe(Option.INFO, export)
-        if offer is None:
+        export_info, refusal = yield from self._describe(Option.INFO, export)
+        if export_info is None:
             raise self._no_export(export, refusal)
-        offer, notes = judged(offer, self.negotiated)
+        export_info, notes = validated(export_info, self.negotiated)
         self.notes.add(notes)
-        return offer
+        return export_info
 
     def list_contexts(self, export: str) -> Handshake[tuple[str, ...]]:
         """NBD_OPT_LIST_META_CONTEXT: all contexts, none where it is refused.
@@ -232,20 +234,20 @@ class Negotiation:
 
     def abort(self, *, awaited: bool = True) -> Handshake[None]:
         """NBD_OPT_ABORT ends the session, whatever the reply is; `awaited` waits for one."""
-        self.haggling = False
+        self.negotiating = False
         yield Send(encode(OptionRequest(Option.ABORT)), "reply to NBD_OPT_ABORT")
         if awaited:
-            with suppress(LostError, ProtocolError):  # C-47
+            with suppress(ConnectionLostError, ProtocolError):  # C-47
                 yield Receive(partial(decode_option_reply, limit=REPLY_LIMIT))
 
     def _select(self) -> Handshake[None]:
         """NBD_OPT_SET_META_CONTEXT: select the contexts wished for; none if it is refused."""
-        query = messages.MetaContextQuery(self.wishes.export, self.wishes.contexts)
+        query = messages.MetaContextQuery(self.requested.export, self.requested.contexts)
         option = Option.SET_META_CONTEXT
         replies, refusal = yield from self._ask(option, query, (messages.MetaContext,))
         if refusal is not None:  # C-42
             return
-        self.negotiated.contexts_export = self.wishes.export
+        self.negotiated.contexts_export = self.requested.export
         selected = self.negotiated.contexts
         for reply in replies:
             if reply.context_id in selected:
@@ -255,37 +257,37 @@ class Negotiation:
             if reply.name in selected.values():
                 raise ProtocolError(f"the server selected {quoted(reply.name)} twice", rule="S-83")
             selected[reply.context_id] = reply.name
-            if reply.name not in self.wishes.contexts:
+            if reply.name not in self.requested.contexts:
                 came = f"the server selected {quoted(reply.name)}, which was not asked for"
                 self.notes.add([Noncompliance("S-81", came, "its extents are ignored")])
 
-    def _go(self) -> Handshake[Offer | None]:
+    def _go(self) -> Handshake[ExportInfo | None]:
         """NBD_OPT_GO; None where the server does not know it."""
-        export = self.wishes.export
-        offer, refusal = yield from self._describe(Option.GO, export)
+        export = self.requested.export
+        export_info, refusal = yield from self._describe(Option.GO, export)
         if refusal is not None and refusal.kind == Reply.ERR_BLOCK_SIZE_REQD:
             # Block sizes were asked for, so this is S-67, or a server that missed it: once more.
-            offer, refusal = yield from self._describe(Option.GO, export)
-        if offer is None and refusal is not None and refusal.kind == Reply.ERR_UNSUP:
+            export_info, refusal = yield from self._describe(Option.GO, export)
+        if export_info is None and refusal is not None and refusal.kind == Reply.ERR_UNSUP:
             if self.negotiated.extended:
                 raise ProtocolError(
                     "the server agreed to extended headers, but not to NBD_OPT_GO", rule="S-91"
                 )
             return None
-        if offer is None:
+        if export_info is None:
             raise self._no_export(export, refusal)
         self.negotiated.block_size_asked = True
-        return offer
+        return export_info
 
-    def _describe(self, option: Option, export: str) -> Handshake[tuple[Offer | None, Any]]:
+    def _describe(self, option: Option, export: str) -> Handshake[tuple[ExportInfo | None, Any]]:
         query = messages.InfoQuery(export, INFOS)
         allowed = (messages.InfoExport, messages.InfoText, messages.InfoBlockSize)
         replies, refusal = yield from self._ask(option, query, allowed)
         if refusal is not None:  # S-72: what came before an error counts for nothing
             return None, refusal
-        return self._offer(option, export, replies), None
+        return self._export_info(option, export, replies), None
 
-    def _offer(self, option: Option, export: str, replies: Sequence[Any]) -> Offer:
+    def _export_info(self, option: Option, export: str, replies: Sequence[Any]) -> ExportInfo:
         found: dict[int, Any] = {}
         for reply in replies:
             kind = _KINDS.get(type(reply))
@@ -306,7 +308,7 @@ class Negotiation:
                 rule="S-50",
             )
         blocks, canonical, text = map(found.get, (Info.BLOCK_SIZE, Info.NAME, Info.DESCRIPTION))
-        return Offer(
+        return ExportInfo(
             name=export,
             size=about.size,
             flags=about.flags,
@@ -315,24 +317,24 @@ class Negotiation:
             description=text and text.text,
         )
 
-    def _export_name(self) -> Handshake[Offer]:
-        export = self.wishes.export
+    def _export_name(self) -> Handshake[ExportInfo]:
+        export = self.requested.export
         request = OptionRequest(Option.EXPORT_NAME, messages.ExportName(export))
-        self.haggling = False
+        self.negotiating = False
         yield Send(encode(request), "answer to NBD_OPT_EXPORT_NAME")
         try:
             reply = yield Receive(
                 partial(decode_export_name_reply, zeroes=not self.negotiated.no_zeroes)
             )
-        except LostError as error:  # S-66: there is no other way to refuse
-            raise RefusedError(
+        except ConnectionLostError as error:  # S-66: there is no other way to refuse
+            raise OptionRefusedError(
                 f"the server closed the connection when asked for the export {quoted(export)}"
             ) from error
         if reply.size == OPTION_REPLY_MAGIC:
             raise ProtocolError(
                 "the answer to NBD_OPT_EXPORT_NAME is wrapped in an option reply", rule="S-65"
             )
-        return Offer(export, reply.size, reply.flags)
+        return ExportInfo(export, reply.size, reply.flags)
 
     # --- one option ----------------------------------------------------------------------------
 
@@ -344,11 +346,11 @@ class Negotiation:
     ) -> Handshake[tuple[Sequence[Any], Refusal | None]]:
         return (yield from ask(option, body, allowed, notes=self.notes, tls=self.negotiated.tls))
 
-    def _no_export(self, export: str, refusal: Refusal | None) -> RefusedError:
+    def _no_export(self, export: str, refusal: Refusal | None) -> OptionRefusedError:
         return self._refused(f"the server does not open the export {quoted(export)}", refusal)
 
     @staticmethod
-    def _refused(what: str, refusal: Refusal | None) -> RefusedError:
+    def _refused(what: str, refusal: Refusal | None) -> OptionRefusedError:
         if refusal is None:
-            return RefusedError(what)
-        return RefusedError(f"{what}: {refusal}", reply=refusal.kind, text=refusal.text)
+            return OptionRefusedError(what)
+        return OptionRefusedError(f"{what}: {refusal}", reply=refusal.kind, text=refusal.text)

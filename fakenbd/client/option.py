@@ -2,7 +2,7 @@
 
 A handshake is a generator of steps: Send these bytes, Receive a message that this decoder
 understands, Upgrade the stream to TLS. Whoever drives it performs the step and sends the result
-back in; a connection that ends is thrown in as LostError at the Receive.
+back in; a connection that ends is thrown in as ConnectionLostError at the Receive.
 
 A reply to another option, of a type that the option does not have, or whose body does not fit its
 type is a ProtocolError, and so are replies that never end: they are bounded in number and in
@@ -31,7 +31,7 @@ from fakenbd.protocol.messages import (
     RawBody,
     ReplyBody,
 )
-from fakenbd.protocol.text import visible
+from fakenbd.protocol.text import escaped
 
 __all__ = ["REPLY_LIMIT", "Handshake", "Receive", "Refusal", "Send", "Step", "Upgrade", "ask"]
 
@@ -81,7 +81,7 @@ class Refusal:
 
     def __str__(self) -> str:
         name = spec_name(Reply, self.kind)
-        return f"{name}: {visible(self.text)}" if self.text else name
+        return f"{name}: {escaped(self.text)}" if self.text else name
 
 
 def ask(

@@ -15,11 +15,11 @@ import trio
 from fakenbd.client.reassembly import PlainReply, ReadReply, Reply
 from fakenbd.protocol.constants import Command, CommandFlag
 
-__all__ = ["Bell", "Pending"]
+__all__ = ["Pending", "Wakeup"]
 
 
 @attrs.define(eq=False)
-class Bell:
+class Wakeup:
     """Lets one task sleep until another one rings."""
 
     sleeper: trio.lowlevel.Task | None = None
@@ -28,7 +28,7 @@ class Bell:
         self.sleeper = trio.lowlevel.current_task()
         await trio.lowlevel.wait_task_rescheduled(self._cancelled)
 
-    def ring(self) -> None:
+    def wake(self) -> None:
         if self.sleeper is not None:
             trio.lowlevel.reschedule(self.sleeper)
             self.sleeper = None

@@ -20,7 +20,7 @@ from fakenbd.client.export_info import changes
 from fakenbd.client.forwarding import ForwardingDevice
 from fakenbd.client.noncompliance import Noncompliance
 from fakenbd.client.target import Source, fresh
-from fakenbd.errors import ClientError, LostError, ProtocolError
+from fakenbd.errors import ClientError, ConnectionLostError, ProtocolError
 from fakenbd.protocol.constants import Command, TransmissionFlag
 from fakenbd.protocol.negotiated import NegotiatedState
 
@@ -62,7 +62,7 @@ class Pool(ForwardingDevice):
                 if changes(first.negotiated, client.negotiated):  # S-220
                     await client.close()
                     break
-                client.take_turns_with(first)
+                client.share_edge_lock(first)
                 clients.append(client)
             yield cls(clients)
 
@@ -96,7 +96,7 @@ class Pool(ForwardingDevice):
             client = self._next()
             try:
                 return await call(client)
-            except LostError:
+            except ConnectionLostError:
                 if not self.connections:
                     raise
 

@@ -20,8 +20,8 @@ from typing import Any, Final
 
 import attrs
 
+from fakenbd.client.extents import repair
 from fakenbd.client.noncompliance import Noncompliance
-from fakenbd.client.recovery import settle
 from fakenbd.errors import CommandError, ProtocolError, ShutdownError
 from fakenbd.protocol.constants import (
     MAXIMUM_STRING,
@@ -41,7 +41,7 @@ from fakenbd.protocol.messages import (
     RawBody,
     Status,
 )
-from fakenbd.protocol.text import quoted, visible
+from fakenbd.protocol.text import escaped, quoted
 
 __all__ = [
     "Coverage",
@@ -87,7 +87,7 @@ def command_error(
     if at is not None:
         message += f" at {at}"
     if text:
-        message += f": {visible(text)}"
+        message += f": {escaped(text)}"
     if error == Error.ESHUTDOWN:
         return ShutdownError(message)
     return CommandError(message, error=known, number=error, offset=at)
@@ -363,10 +363,10 @@ class StatusReply(Reply):
                 request = asked(self.command, self.offset, self.length)
                 message = f"the server answered {request} with success and no extent of"
                 raise CommandError(f"{message} {quoted(name)}", error=int(Error.EIO), number=0)
-        return {name: self._settled(extents) for name, extents in self.extents.items()}
+        return {name: self._repaired(extents) for name, extents in self.extents.items()}
 
-    def _settled(self, extents: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
-        settled = settle(
+    def _repaired(self, extents: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
+        repaired = repair(
             extents,
             offset=self.offset,
             length=self.length,
@@ -374,5 +374,5 @@ class StatusReply(Reply):
             req_one=self.req_one,
             size=self.size,
         )
-        self.notes += settled.notes
-        return settled.extents
+        self.notes += repaired.notes
+        return repaired.extents

@@ -20,7 +20,7 @@ from fakenbd.client.noncompliance import Notes
 from fakenbd.client.pending import Pending
 from fakenbd.client.reassembly import ReadReply, Reply, asked
 from fakenbd.client.transport import Transport
-from fakenbd.errors import ClientError, LostError, ProtocolError
+from fakenbd.errors import ClientError, ConnectionLostError, ProtocolError
 from fakenbd.protocol import layout
 from fakenbd.protocol.constants import (
     EXTENDED_REPLY_MAGIC,
@@ -107,7 +107,7 @@ class Receiver:
         waiting = len(self.in_flight)
         if waiting:
             where += f", with {waiting} requests unanswered"
-        raise LostError(f"the server closed the connection{where}")
+        raise ConnectionLostError(f"the server closed the connection{where}")
 
     def parse(self, view: memoryview, start: int, end: int) -> int:
         """Parse all whole replies between `start` and `end`; where the first partial one begins."""
@@ -189,7 +189,7 @@ class Receiver:
         end: int = start + length
         pending = self._pending(cookie)
         if 0 < end - len(view) <= DIRECT and length <= pending.length:
-            return 0  # the rest of an honest chunk is near: perhaps it is the usual one
+            return 0  # the rest of a correct chunk is near: perhaps it is the usual one
         reply = pending.gathered()
         if length > reply.limit(kind):
             raise ProtocolError(

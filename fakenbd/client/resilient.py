@@ -23,23 +23,23 @@ from typing import Any, TypeVar
 import attrs
 import trio
 
-from fakenbd.client.channel import Deadlines
+from fakenbd.client.channel import Timeouts
 from fakenbd.client.client import Client
 from fakenbd.client.export_info import changes
 from fakenbd.client.forwarding import ForwardingDevice
 from fakenbd.client.noncompliance import LIMIT, Noncompliance
 from fakenbd.client.target import Source, background, fresh
-from fakenbd.errors import DeadlineError, LostError, SessionChangedError
+from fakenbd.errors import ConnectionLostError, DeadlineExceededError, SessionChangedError
 from fakenbd.protocol.constants import Command
 from fakenbd.protocol.negotiated import NegotiatedState
 
-__all__ = ["Policy", "ResilientClient"]
+__all__ = ["ResilientClient", "RetryPolicy"]
 
 _T = TypeVar("_T")
 
 
 @attrs.frozen
-class Policy:
+class RetryPolicy:
     """How long to go on trying. `attempts` counts the first one; times are in seconds.
 
     `deadline` is for one call in all. The pause before attempt n is `pause` times `factor` to the
@@ -63,25 +63,25 @@ class Policy:
 
     async def persist(self, call: Callable[[], Awaitable[_T]]) -> _T:
         """What `call` comes to, which is made again where it ends in a lost connection."""
-        last: LostError | None = None
+        last: ConnectionLostError | None = None
         with trio.move_on_after(self.deadline):
             for attempt in range(1, self.attempts + 1):
                 await trio.sleep(self.before(attempt))
                 try:
                     return await call()
-                except LostError as error:
+                except ConnectionLostError as error:
                     last = error
             assert last is not None, "only a lost connection ends an attempt"
             raise last
         message = f"the call was given up after {self.deadline:g} s"
-        raise DeadlineError(f"{message}: {last}" if last is not None else message)
+        raise DeadlineExceededError(f"{message}: {last}" if last is not None else message)
 
 
 @attrs.define(eq=False)
 class ResilientClient(ForwardingDevice):
     """An export over connections that may be lost. `ResilientClient.connect` makes one."""
 
-    policy: Policy
+    policy: RetryPolicy
     _connect: Callable[[], Any]
     _nursery: trio.Nursery
     _first: NegotiatedState | None = None
@@ -90,17 +90,17 @@ class ResilientClient(ForwardingDevice):
     _lock: trio.Lock = attrs.field(factory=trio.Lock)
     _notes: list[Noncompliance] = attrs.field(factory=list)
     _rounds: int = 0
-    _unreachable: LostError | None = None
+    _unreachable: ConnectionLostError | None = None
     reconnections: int = attrs.field(default=0, init=False)
     """How many connections there were beyond the first."""
 
     @classmethod
     @asynccontextmanager
     async def connect(
-        cls, source: Source, *, policy: Policy | None = None, **options: Any
+        cls, source: Source, *, policy: RetryPolicy | None = None, **options: Any
     ) -> AsyncIterator[ResilientClient]:
         """Connect as `Client.connect` does (`options` are for that), and again when needed."""
-        options["timeout"] = Deadlines.given(options.get("timeout"))
+        options["timeout"] = Timeouts.given(options.get("timeout"))
 
         @asynccontextmanager
         async def client() -> AsyncIterator[Client]:
@@ -108,7 +108,7 @@ class ResilientClient(ForwardingDevice):
                 yield connected
 
         async with background() as nursery:
-            resilient = cls(policy or Policy(), client, nursery)
+            resilient = cls(policy or RetryPolicy(), client, nursery)
             try:
                 await resilient.policy.persist(resilient._connected)
                 yield resilient
@@ -136,7 +136,7 @@ class ResilientClient(ForwardingDevice):
                 failure = current.failure
                 if failure is None:
                     return current
-                if not isinstance(failure, LostError):
+                if not isinstance(failure, ConnectionLostError):
                     raise copy.copy(failure)
                 self._current = None
             if self._rounds != round_seen and self._unreachable is not None:
@@ -146,7 +146,7 @@ class ResilientClient(ForwardingDevice):
             self._unreachable = None
             try:
                 client: Client = await self._nursery.start(self._serve)
-            except LostError as error:
+            except ConnectionLostError as error:
                 self._unreachable = error
                 raise
             await self._compare(client)

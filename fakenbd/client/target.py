@@ -10,13 +10,13 @@ from typing import TypeAlias
 import attrs
 import trio
 
-from fakenbd.client.channel import Channel, Deadlines
+from fakenbd.client.channel import Channel, Timeouts
 from fakenbd.client.connection import Connection
-from fakenbd.client.negotiation import Negotiation, Wishes
+from fakenbd.client.negotiation import HandshakeRequest, Negotiation
 from fakenbd.client.noncompliance import Notes, Tolerance
 from fakenbd.client.tls import TLS
 from fakenbd.client.transport import transport_of
-from fakenbd.errors import LostError, TLSError
+from fakenbd.errors import ConnectionLostError, TLSError
 from fakenbd.protocol.uri import Uri
 
 __all__ = ["Settings", "Source", "Target", "background", "begin", "fresh", "open_stream", "opened"]
@@ -38,7 +38,7 @@ class Settings:
     export: str | None = None
     contexts: tuple[str, ...] = ()
     tolerance: Tolerance = "tolerant"
-    deadlines: Deadlines = attrs.field(factory=Deadlines)
+    deadlines: Timeouts = attrs.field(factory=Timeouts)
     tls: TLS | None = None
     structured: bool = True
     extended: bool = True
@@ -62,24 +62,26 @@ class Settings:
             raise TLSError(f"{uri} requires TLS, which is switched off")
         return attrs.evolve(self.tls, policy="require")  # C-150
 
-    def wishes(self) -> Wishes:
+    def requested(self) -> HandshakeRequest:
         """What the negotiation is to ask for."""
         uri = self.uri
         export = self.export
         if export is None:
             export = uri.export if uri is not None else ""
-        return Wishes(export, self.contexts, self.security.policy, self.structured, self.extended)
+        return HandshakeRequest(
+            export, self.contexts, self.security.policy, self.structured, self.extended
+        )
 
 
 async def begin(settings: Settings) -> tuple[Channel, Negotiation]:
     """Connect; the negotiation that is returned has not begun yet.
 
-    Raises UriError, TLSError (for credentials that cannot be used) and LostError.
+    Raises UriError, TLSError (for credentials that cannot be used) and ConnectionLostError.
     """
     uri = settings.uri
-    wishes = settings.wishes()
+    requested = settings.requested()
     upgrader = None
-    if wishes.tls != "off":
+    if requested.tls != "off":
         upgrader = settings.security.upgrader("" if uri is None else uri.host)
     if uri is None:
         assert isinstance(settings.target, trio.abc.Stream), "what else it may be is a URI"
@@ -87,7 +89,7 @@ async def begin(settings: Settings) -> tuple[Channel, Negotiation]:
     else:
         stream = await open_stream(uri, settings.deadlines.connect)
     channel = Channel(stream, settings.deadlines, upgrader)
-    return channel, Negotiation(wishes, Notes(settings.tolerance))
+    return channel, Negotiation(requested, Notes(settings.tolerance))
 
 
 @asynccontextmanager
@@ -130,17 +132,19 @@ async def background() -> AsyncIterator[trio.Nursery]:
 
 
 async def fresh(source: Source) -> Target:
-    """What to connect to this time. LostError where the function has no connection to give."""
+    """What to connect to this time. ConnectionLostError where the function has no connection to
+    give.
+    """
     if not callable(source):
         return source
     try:
         return await source()
     except OSError as error:
-        raise LostError(f"cannot connect: {error.strerror or error}") from error
+        raise ConnectionLostError(f"cannot connect: {error.strerror or error}") from error
 
 
 async def open_stream(uri: Uri, seconds: float) -> trio.abc.Stream:
-    """A stream to the server that `uri` names; LostError where there is none."""
+    """A stream to the server that `uri` names; ConnectionLostError where there is none."""
     with trio.move_on_after(seconds):
         try:
             if uri.transport == "tcp":
@@ -149,8 +153,8 @@ async def open_stream(uri: Uri, seconds: float) -> trio.abc.Stream:
                 return await _connected(trio.socket.AF_UNIX, uri.socket)
             return await _connected(trio.socket.AF_VSOCK, (int(uri.host), uri.port))
         except OSError as error:
-            raise LostError(f"cannot connect to {uri}: {_reason(error)}") from error
-    raise LostError(f"cannot connect to {uri}: no answer within {seconds:g} s")
+            raise ConnectionLostError(f"cannot connect to {uri}: {_reason(error)}") from error
+    raise ConnectionLostError(f"cannot connect to {uri}: no answer within {seconds:g} s")
 
 
 async def _connected(family: int, address: object) -> trio.abc.Stream:

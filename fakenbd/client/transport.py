@@ -2,7 +2,7 @@
 
 A socket is read and written directly: one system call for as much as there is, and a wait for the
 kernel only where there is nothing. Everything else (TLS, memory streams, a stream of the caller's)
-goes through trio's stream interface. Both raise LostError for a connection that broke.
+goes through trio's stream interface. Both raise ConnectionLostError for a connection that broke.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Final, Protocol
 import attrs
 import trio
 
-from fakenbd.errors import DeadlineError, LostError
+from fakenbd.errors import ConnectionLostError, DeadlineExceededError
 from fakenbd.protocol.messages import Buffer
 
 __all__ = ["SocketTransport", "StreamTransport", "Transport", "broken", "transport_of"]
@@ -37,7 +37,9 @@ class Transport(Protocol):
         """Wait for bytes, put them at the start of `view`; their number, 0 at the end."""
 
     async def send(self, buffers: Sequence[Buffer], *, stall: float) -> None:
-        """Send all buffers in order. DeadlineError where nothing moves for `stall` seconds."""
+        """Send all buffers in order. DeadlineExceededError where nothing moves for `stall`
+        seconds.
+        """
 
     async def aclose(self) -> None:
         """End the connection, under TLS with close_notify."""
@@ -140,9 +142,9 @@ def broken(error: Exception) -> str:
     return str(getattr(cause, "strerror", None) or cause)
 
 
-def _lost(error: Exception) -> LostError:
-    return LostError(f"the connection broke: {broken(error)}")
+def _lost(error: Exception) -> ConnectionLostError:
+    return ConnectionLostError(f"the connection broke: {broken(error)}")
 
 
-def _stalled(stall: float) -> DeadlineError:
-    return DeadlineError(f"the server took no bytes for {stall:g} s")
+def _stalled(stall: float) -> DeadlineExceededError:
+    return DeadlineExceededError(f"the server took no bytes for {stall:g} s")

@@ -20,14 +20,14 @@ from fakenbd.protocol.messages import Buffer, Extent
 
 __all__ = [
     "PERIOD",
-    "Computed",
+    "BytesContent",
     "Content",
-    "Ended",
+    "FunctionContent",
     "Hex",
     "Pattern",
     "RandomBytes",
-    "Stored",
     "Text",
+    "ZeroPadded",
     "Zeros",
     "describe_origin",
 ]
@@ -40,7 +40,7 @@ Being prime to every block size, it shows data that was displaced by blocks as w
 
 _STATIC: Final = 1 << 20
 _ZEROS: Final = memoryview(bytes(_STATIC))
-_TELLING: Final = 8
+_DISTINCTIVE: Final = 8
 _SAMPLE: Final = 16
 
 
@@ -56,7 +56,7 @@ class Content(Protocol):
         """Whether `segments` can ever report anything but data before the natural end."""
 
     @property
-    def lasting(self) -> bool:
+    def stable(self) -> bool:
         """Whether the same range reads the same at any time."""
 
     def read(self, offset: int, length: int) -> Buffer:
@@ -107,7 +107,7 @@ class _Windowed:
         return False
 
     @property
-    def lasting(self) -> bool:
+    def stable(self) -> bool:
         return True
 
     def read(self, offset: int, length: int) -> Buffer:
@@ -134,7 +134,7 @@ class _Windowed:
 
         Fewer than 8 bytes could be from anywhere, so they are from nowhere.
         """
-        if len(data) < _TELLING:
+        if len(data) < _DISTINCTIVE:
             return None
         head = bytes(data[:_STATIC])
         offset = _window(self._seed).find(head)
@@ -202,7 +202,7 @@ class Zeros:
         return True
 
     @property
-    def lasting(self) -> bool:
+    def stable(self) -> bool:
         return True
 
     def read(self, offset: int, length: int) -> Buffer:
@@ -216,7 +216,7 @@ class Zeros:
 
 
 @attrs.define(eq=False)
-class Stored:
+class BytesContent:
     """The bytes one was given, then zeros."""
 
     data: bytes
@@ -230,7 +230,7 @@ class Stored:
         return False
 
     @property
-    def lasting(self) -> bool:
+    def stable(self) -> bool:
         return True
 
     def read(self, offset: int, length: int) -> Buffer:
@@ -255,21 +255,21 @@ def _from_hex(digits: str) -> bytes:
 
 
 @attrs.define(eq=False)
-class Text(Stored):
+class Text(BytesContent):
     """A text in UTF-8, then zeros."""
 
     data: bytes = attrs.field(converter=_from_text, alias="text")
 
 
 @attrs.define(eq=False)
-class Hex(Stored):
+class Hex(BytesContent):
     """Bytes written as pairs of hexadecimal digits (spaces allowed between pairs), then zeros."""
 
     data: bytes = attrs.field(converter=_from_hex, alias="digits")
 
 
 @attrs.define(eq=False)
-class Ended:
+class ZeroPadded:
     """Another content up to `size`, then zeros: what stands behind a size that was rounded up."""
 
     content: Content
@@ -280,8 +280,8 @@ class Ended:
         return self.content.sparse
 
     @property
-    def lasting(self) -> bool:
-        return self.content.lasting
+    def stable(self) -> bool:
+        return self.content.stable
 
     def read(self, offset: int, length: int) -> Buffer:
         within = min(max(self.size - offset, 0), length)
@@ -300,7 +300,7 @@ class Ended:
 
 
 @attrs.define(eq=False)
-class Computed:
+class FunctionContent:
     """What a function `(offset, length) -> bytes` of the user's says; all of it is data."""
 
     function: Callable[[int, int], Buffer]
@@ -311,7 +311,7 @@ class Computed:
         return False
 
     @property
-    def lasting(self) -> bool:
+    def stable(self) -> bool:
         return False
 
     def read(self, offset: int, length: int) -> Buffer:

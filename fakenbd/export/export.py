@@ -1,11 +1,12 @@
 """An export: the truth about one disk, or the values it claims.
 
-It holds a content, an overlay for what clients write, and what it advertises. Nothing here checks
-a request against the size or the flags: the server does that, and faults may want it otherwise.
-`read` and `write` are attributes and not methods: each is bound to the shortest way there is, so
-an export nobody wrote to reads straight from its content. Look them up for every request. `write`
-returns its copy of the data, in pieces that never change. What `source` reads, as long as there is
-one, it reads again at any time, whatever becomes of the export: nobody need keep those bytes.
+It holds a content, an overlay for what clients write, and what it advertises. Nothing here checks a
+request against the size or the flags: the server does that, and faults may want it otherwise.
+`read` and `write` are attributes and not methods: each is bound to the shortest way there is, so an
+export nobody wrote to reads straight from its content. Look them up for every request. `write`
+returns its copy of the data, in pieces that never change. What `stable_read` reads, as long as
+there is one, it reads again at any time, whatever becomes of the export: nobody need keep those
+bytes.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from typing import Final, TypeAlias
 
 import attrs
 
-from fakenbd.export.content import Content, Ended, Pattern
-from fakenbd.export.extents import ExtentFunction, Query, Script, Unwritten, script
+from fakenbd.export.content import Content, Pattern, ZeroPadded
+from fakenbd.export.extents import AllData, ExtentFunction, ExtentSource, Query, extent_source
 from fakenbd.export.overlay import Overlay
 from fakenbd.protocol.constants import TransmissionFlag
 from fakenbd.protocol.messages import Buffer, Extent
 from fakenbd.protocol.negotiated import BlockSize
 
-__all__ = ["ALL_FLAGS", "Export", "Source", "Tellable"]
+__all__ = ["ALL_FLAGS", "Export", "ExtentSpec", "StableRead"]
 
 ALL_FLAGS: Final = int(
     TransmissionFlag.HAS_FLAGS
@@ -38,15 +39,15 @@ ALL_FLAGS: Final = int(
 )
 """The transmission flags of all that the server implements."""
 
-Source: TypeAlias = Callable[[int, int], Buffer]
+StableRead: TypeAlias = Callable[[int, int], Buffer]
 """Reads `(offset, length)`."""
 
 _DEFAULT_SIZE: Final = 1 << 20
 _PIECE: Final = 1 << 20
 _HASHED: Final = 1 << 30
-_UNKNOWN: Final = Unwritten()
+_UNKNOWN: Final = AllData()
 
-Tellable: TypeAlias = Script | ExtentFunction | Sequence[str | tuple[int, int]] | None
+ExtentSpec: TypeAlias = ExtentSource | ExtentFunction | Sequence[str | tuple[int, int]] | None
 """What a context may be given: a script, a function, a list of extents, or None for the truth."""
 
 
@@ -72,7 +73,7 @@ class Export:
     given_flags: int | None = attrs.field(default=None, alias="flags", repr=False, kw_only=True)
     description: str = attrs.field(default="", kw_only=True)
     canonical_name: str | None = attrs.field(default=None, kw_only=True)
-    given_contexts: Mapping[str, Tellable] = attrs.field(
+    given_contexts: Mapping[str, ExtentSpec] = attrs.field(
         factory=lambda: {"base:allocation": None}, alias="contexts", repr=False, kw_only=True
     )
     any_alignment: bool = attrs.field(default=False, kw_only=True)
@@ -80,11 +81,11 @@ class Export:
 
     size: int = attrs.field(init=False)
     flags: int = attrs.field(init=False)
-    contexts: dict[str, Script] = attrs.field(init=False)
+    contexts: dict[str, ExtentSource] = attrs.field(init=False)
     sparse: bool = attrs.field(init=False)
     read: Callable[[int, int], Buffer] = attrs.field(init=False, repr=False)
     write: Callable[[int, Buffer], Sequence[bytes]] = attrs.field(init=False, repr=False)
-    source: Source | None = attrs.field(init=False, repr=False)
+    stable_read: StableRead | None = attrs.field(init=False, repr=False)
     _overlay: Overlay = attrs.field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
@@ -93,16 +94,18 @@ class Export:
         size = _DEFAULT_SIZE if size is None else size
         if self.round_size_to is not None and size % self.round_size_to:
             if natural is None or natural > size:
-                self.content, natural = Ended(self.content, size), size
+                self.content, natural = ZeroPadded(self.content, size), size
             size += -size % self.round_size_to
         self.size = size
         self.flags = ALL_FLAGS if self.given_flags is None else self.given_flags
-        self.contexts = {name: script(said, name) for name, said in self.given_contexts.items()}
+        self.contexts = {
+            name: extent_source(given, name) for name, given in self.given_contexts.items()
+        }
         self.sparse = self.content.sparse or (natural is not None and size > natural)
         self._overlay = Overlay(self.content)
         self.read = self.content.read
         self.write = self._write_first
-        self.source = self.content.read if self.content.lasting else None
+        self.stable_read = self.content.read if self.content.stable else None
 
     def _write_first(self, offset: int, data: Buffer) -> Sequence[bytes]:
         self._read_overlay()
@@ -111,7 +114,7 @@ class Export:
     def _read_overlay(self) -> None:
         self.read = self._overlay.read
         self.write = self._overlay.write
-        self.source = None
+        self.stable_read = None
 
     def zero(self, offset: int, length: int, *, hole: bool) -> None:
         """Make a range read as zeros: a hole, or allocated zeros where `hole` is False."""

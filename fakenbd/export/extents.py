@@ -26,19 +26,19 @@ __all__ = [
     "DATA",
     "HOLE_ZERO",
     "MAXIMUM_EXTENTS",
+    "AllData",
     "ExtentFunction",
     "ExtentList",
+    "ExtentSource",
+    "FunctionExtents",
     "Policy",
     "Query",
     "Repeated",
-    "Script",
-    "Scripted",
-    "Truth",
-    "Unwritten",
+    "TrueExtents",
     "capped",
+    "extent_source",
     "parse_extent",
     "parse_size",
-    "script",
 ]
 
 DATA: Final = 0
@@ -102,7 +102,7 @@ class Query:
     length: int
     flags: int
     size: int
-    truth: Callable[[int, int], Iterator[Extent]]
+    true_extents: Callable[[int, int], Iterator[Extent]]
 
     @property
     def end(self) -> int:
@@ -114,7 +114,7 @@ class Query:
         return self.end >= self.size
 
 
-class Script(Protocol):
+class ExtentSource(Protocol):
     """A way to answer BLOCK_STATUS."""
 
     def block_status(self, query: Query) -> list[Extent]:
@@ -144,18 +144,18 @@ def _cut(runs: Iterable[Extent], query: Query, *, overrun: bool = False) -> list
 
 
 @attrs.frozen
-class Truth:
+class TrueExtents:
     """What holds: written areas are data, trimmed ones holes, the rest as the content has it."""
 
     def runs(self, query: Query) -> Iterator[Extent]:
-        return query.truth(query.offset, query.length)
+        return query.true_extents(query.offset, query.length)
 
     def block_status(self, query: Query) -> list[Extent]:
         return list(islice(self.runs(query), 1 if query.flags & _REQ_ONE else MAXIMUM_EXTENTS))
 
 
 @attrs.frozen
-class Unwritten:
+class AllData:
     """One extent without flags: the answer of any context that has nothing to tell."""
 
     def runs(self, query: Query) -> Iterator[Extent]:
@@ -202,7 +202,7 @@ class ExtentList:
     def runs(self, query: Query) -> Iterator[Extent]:
         index = self._first(query.offset)
         if index == len(self.extents):
-            return Unwritten().runs(query)
+            return AllData().runs(query)
         return chain(
             [self._rest(index, query.offset)],
             map(self.extents.__getitem__, range(index + 1, len(self.extents))),
@@ -213,7 +213,7 @@ class ExtentList:
             return []
         first = self._first(query.offset)
         if first == len(self.extents):
-            return Unwritten().block_status(query)
+            return AllData().block_status(query)
         if query.flags & _REQ_ONE:
             last = first + 1
         elif query.at_end:
@@ -266,7 +266,7 @@ ExtentFunction: TypeAlias = Callable[[str, int, int, int], Iterable[tuple[int, i
 
 
 @attrs.frozen
-class Scripted:
+class FunctionExtents:
     """What a function `(context, offset, length, flags) -> iterable of Extent` says, as it says it.
 
     Only the limit of 2**20 extents is kept, for a generator without an end.
@@ -275,8 +275,8 @@ class Scripted:
     function: ExtentFunction
 
     def runs(self, query: Query) -> Iterator[Extent]:
-        said = self.function(query.context, query.offset, query.length, query.flags)
-        return (Extent(length, flags) for length, flags in islice(said, MAXIMUM_EXTENTS))
+        given = self.function(query.context, query.offset, query.length, query.flags)
+        return (Extent(length, flags) for length, flags in islice(given, MAXIMUM_EXTENTS))
 
     def block_status(self, query: Query) -> list[Extent]:
         return list(self.runs(query))
@@ -291,7 +291,7 @@ class Policy:
     many bytes. With `overrun` the last extent is told to its own end, past the request's.
     """
 
-    script: Script | None = None
+    extent_source: ExtentSource | None = None
     one_extent: bool | None = None
     split: int | None = attrs.field(
         default=None, validator=attrs.validators.optional(attrs.validators.ge(1))
@@ -302,7 +302,7 @@ class Policy:
     def runs(self, query: Query) -> Iterator[Extent]:
         if self.overrun:
             query = attrs.evolve(query, length=max(query.size, query.end) - query.offset)
-        runs = (self.script or default_script(query.context)).runs(query)
+        runs = (self.extent_source or default_extent_source(query.context)).runs(query)
         if self.merge:
             # So many and no more, for a short list may repeat itself over an export of 8 EiB.
             runs = merged(islice(runs, MAXIMUM_EXTENTS))
@@ -353,19 +353,19 @@ def _split(runs: Iterable[Extent], offset: int, size: int) -> Iterator[Extent]:
             offset = stop
 
 
-def default_script(context: str) -> Script:
+def default_extent_source(context: str) -> ExtentSource:
     """What a context says without a script: base:allocation the truth, any other nothing."""
-    return Truth() if context == "base:allocation" else Unwritten()
+    return TrueExtents() if context == "base:allocation" else AllData()
 
 
-def script(
-    value: Script | ExtentFunction | Sequence[str | tuple[int, int]] | None, context: str
-) -> Script:
+def extent_source(
+    value: ExtentSource | ExtentFunction | Sequence[str | tuple[int, int]] | None, context: str
+) -> ExtentSource:
     """A script from what a user gives: one, a list, a function, or None for the default."""
     if value is None:
-        return default_script(context)
+        return default_extent_source(context)
     if isinstance(value, Sequence):
         return ExtentList(value)
     if callable(value):
-        return Scripted(value)
+        return FunctionExtents(value)
     return value

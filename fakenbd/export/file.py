@@ -44,7 +44,7 @@ class File:
         return self.seek_hole
 
     @property
-    def lasting(self) -> bool:
+    def stable(self) -> bool:
         return False
 
     def read(self, offset: int, length: int) -> Buffer:

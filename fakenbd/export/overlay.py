@@ -25,7 +25,7 @@ import attrs
 
 from fakenbd.export.content import Content, zeros
 from fakenbd.export.extents import DATA, HOLE_ZERO, merged
-from fakenbd.export.ranges import Ranges
+from fakenbd.export.range_map import RangeMap
 from fakenbd.protocol.constants import State
 from fakenbd.protocol.messages import Buffer, Extent
 
@@ -50,7 +50,7 @@ class Overlay:
     _blocks: dict[int, bytes] = attrs.field(factory=dict, init=False)
     _pages: dict[int, bytes] = attrs.field(factory=dict, init=False)
     _partial: set[int] = attrs.field(factory=set, init=False)
-    _ranges: Ranges = attrs.field(factory=Ranges, init=False)
+    _ranges: RangeMap = attrs.field(factory=RangeMap, init=False)
     _runs_of_pages: tuple[list[int], list[int]] | None = attrs.field(default=None, init=False)
 
     # --- reading ------------------------------------------------------------------------------

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from fakenbd.faults.answer import Answer, Step
 from fakenbd.faults.engine import Choice, Faults
 from fakenbd.faults.event import Event
+from fakenbd.faults.firing import Firing, FiringRecord
+from fakenbd.faults.readers import TableError
 from fakenbd.faults.refusal import error_answer, refusal_answer
-from fakenbd.faults.strike import Strike, Struck
-from fakenbd.faults.values import TableError
-from fakenbd.later import later
+from fakenbd.lazy import lazy_getattr
 
 if TYPE_CHECKING:
     from fakenbd.faults.condition import When, parse_when
@@ -27,10 +27,10 @@ __all__ = [
     "Event",
     "Fault",
     "Faults",
+    "Firing",
+    "FiringRecord",
     "Kind",
     "Step",
-    "Strike",
-    "Struck",
     "TableError",
     "When",
     "error_answer",
@@ -41,7 +41,7 @@ __all__ = [
     "refusal_answer",
 ]
 
-_LATER = {
+_LAZY = {
     # Whoever asks for the kinds wants all of them, and `fault` makes them known.
     "KINDS": "fault",
     "make_kind": "builder",
@@ -53,4 +53,4 @@ _LATER = {
     "parse_when": "condition",
 }
 
-__getattr__ = later(__name__, _LATER)
+__getattr__ = lazy_getattr(__name__, _LAZY)

@@ -21,19 +21,19 @@ from fakenbd.protocol.messages import Chunk, Data, Hole, ServerMessage
 
 __all__ = [
     "Answer",
-    "Away",
-    "End",
+    "BeginShutdown",
+    "CeaseReading",
+    "CloseConnection",
     "Ending",
-    "Hold",
-    "Paced",
+    "NeverSend",
+    "PaceBytes",
     "Pause",
     "RepeatMessages",
     "SendPieces",
-    "Shutdown",
-    "Stall",
     "StartTLS",
     "Step",
-    "StopReading",
+    "TakeListenerDown",
+    "WaitForReplies",
     "message_size",
 ]
 
@@ -50,7 +50,7 @@ class Pause:
 
 
 @attrs.frozen
-class Hold:
+class WaitForReplies:
     """Wait until `replies` other answers have left, or until the conversation is idle.
 
     Idle means that for `idle` seconds nothing was received and nothing else was left to send. With
@@ -62,7 +62,7 @@ class Hold:
 
 
 @attrs.frozen
-class Stall:
+class NeverSend:
     """Never go on with this answer.
 
     In mid-message it silences the connection, for the bytes of answers cannot be mixed.
@@ -70,7 +70,7 @@ class Stall:
 
 
 @attrs.frozen
-class Paced:
+class PaceBytes:
     """Bytes that leave `size` at a time, with `seconds` between two writes.
 
     Several sizes are those of the first writes; the rest is one write. `messages` are what the
@@ -187,7 +187,7 @@ def message_size(message: ServerMessage) -> int:
 
 
 @attrs.frozen
-class End:
+class CloseConnection:
     """End the connection: orderly (FIN), by RST, only the sending half, or without close_notify.
 
     With `reading`, so many bytes of the client's are taken (and thrown away) first.
@@ -198,17 +198,17 @@ class End:
 
 
 @attrs.frozen
-class StopReading:
+class CeaseReading:
     """Read nothing more from this client; its bytes pile up in the socket's buffers."""
 
 
 @attrs.frozen
-class Shutdown:
+class BeginShutdown:
     """From now on every command gets ESHUTDOWN and every option but ABORT gets ERR_SHUTDOWN."""
 
 
 @attrs.frozen
-class Away:
+class TakeListenerDown:
     """The listener is gone for so many connection attempts, or for so many seconds."""
 
     attempts: int | None = None
@@ -236,15 +236,15 @@ class StartTLS:
 Step: TypeAlias = (
     ServerMessage
     | Pause
-    | Hold
-    | Stall
-    | Paced
+    | WaitForReplies
+    | NeverSend
+    | PaceBytes
     | RepeatMessages
     | SendPieces
-    | End
-    | StopReading
-    | Shutdown
-    | Away
+    | CloseConnection
+    | CeaseReading
+    | BeginShutdown
+    | TakeListenerDown
     | StartTLS
 )
 Answer: TypeAlias = list[Step]

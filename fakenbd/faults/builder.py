@@ -9,8 +9,8 @@ import attrs
 
 from fakenbd.faults.condition import When, parse_when
 from fakenbd.faults.fault import Change, Fault
+from fakenbd.faults.readers import TableError, unknown
 from fakenbd.faults.registry import KINDS, make_kind
-from fakenbd.faults.values import TableError, unknown
 
 __all__ = ["On"]
 
@@ -53,7 +53,7 @@ class On:
         return self._add(Fault(self._name, self._when, changes, self._also))
 
     def call(self, change: Change) -> Fault:
-        """Apply a function `(answer, strike) -> answer`."""
+        """Apply a function `(answer, firing) -> answer`."""
         return self.do(change)
 
     def __getattr__(self, name: str) -> Callable[..., Fault]:

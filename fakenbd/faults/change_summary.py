@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from typing import Any, Final
 
-from fakenbd.faults.answer import Answer, End, Stall, Step
+from fakenbd.faults.answer import Answer, CloseConnection, NeverSend, Step
 from fakenbd.faults.fields import field_of
 from fakenbd.faults.selection import is_message, noun
 from fakenbd.faults.stream import length
@@ -50,9 +50,9 @@ def ended(before: Answer, after: Answer) -> str:
     if before == after:
         return ""
     end, sent, total = after[-1], length(after), length(before)
-    if isinstance(end, Stall):
+    if isinstance(end, NeverSend):
         return f"stalled after {sent} of {counted(total, 'byte')}"
-    assert isinstance(end, End)
+    assert isinstance(end, CloseConnection)
     how = _ENDS[end.how]
     if end.reading:
         how += f" after taking {counted(end.reading, 'byte')}"

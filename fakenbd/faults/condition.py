@@ -1,4 +1,4 @@
-"""When a fault strikes: conditions on the event itself, then on how many such events there were.
+"""When a fault fires: conditions on the event itself, then on how many such events there were.
 
 The fixed conditions look at one event only. Those on occurrence (`nth`, `after`, `every`, `times`)
 count the events that met all fixed ones, since the fault was added, on the whole server or for
@@ -17,7 +17,7 @@ from attrs.converters import optional
 
 from fakenbd.faults.event import ANY, REPLY_EVENTS, Event, EventKind
 from fakenbd.faults.fields import word_number
-from fakenbd.faults.values import (
+from fakenbd.faults.readers import (
     TableError,
     boolean,
     byte_size,
@@ -119,8 +119,8 @@ class When:
     `tls`, `structured`, `extended`: whether that is in force (extended headers count as structured
     replies, too).
     `nth`: only the n-th such event. `after`: only later than so many. `every`: only each n-th (of
-    those after `after`). `times`: at most so many strikes. `per`: counted for the whole "server"
-    or for each "connection". `chance`: the probability of a strike, from 0 to 1.
+    those after `after`). `times`: at most so many firings. `per`: counted for the whole "server"
+    or for each "connection". `chance`: the probability that it fires, from 0 to 1.
     """
 
     connect: bool | None = attrs.field(default=None, converter=optional(boolean))
@@ -208,10 +208,10 @@ class When:
                 return f"wanted {name} = {_shown(name, value)}"
         return None
 
-    def waits(self, seen: int, struck: int) -> str | None:
+    def waits(self, seen: int, fired: int) -> str | None:
         """The condition on occurrence that the `seen`-th event does not meet, in words, or None.
 
-        `struck` is the number of strikes before.
+        `fired` is the number of firings before.
         """
         if self.nth is not None and seen != self.nth:
             return f"wanted nth = {self.nth}"
@@ -220,15 +220,15 @@ class When:
             return f"wanted after = {after}"
         if self.every is not None and (seen - after) % self.every:
             return f"wanted every = {self.every}"
-        if self.times is not None and struck >= self.times:
+        if self.times is not None and fired >= self.times:
             return f"wanted times = {self.times}"
         return None
 
-    def exhausted(self, seen: int, struck: int) -> bool:
+    def exhausted(self, seen: int, fired: int) -> bool:
         """Whether no later event can meet the conditions on occurrence."""
         if self.nth is not None:
             return seen >= self.nth
-        return self.times is not None and struck >= self.times
+        return self.times is not None and fired >= self.times
 
 
 _Check: TypeAlias = Callable[[Any, Event], bool]

@@ -19,7 +19,7 @@ import attrs
 
 from fakenbd.faults.answer import Answer
 from fakenbd.faults.event import ANY, EVENT_KINDS, Event, EventKind
-from fakenbd.faults.strike import Strike, Struck
+from fakenbd.faults.firing import Firing, FiringRecord
 
 if TYPE_CHECKING:
     from fakenbd.faults.builder import On
@@ -37,7 +37,7 @@ class _Tally:
 
     seen: int = 0
     pending: int = 0
-    struck: int = 0
+    fired: int = 0
 
 
 @attrs.define(eq=False)
@@ -48,7 +48,7 @@ class _Live:
     total: _Tally = attrs.field(factory=_Tally)
     connections: dict[int, _Tally] = attrs.field(factory=dict)
     is_over: bool = False
-    # Why it did not strike where its conditions held: the last such event, and the reason.
+    # Why it did not fire where its conditions held: the last such event, and the reason.
     missed: tuple[Event, int, str] | None = None
 
     @property
@@ -211,13 +211,13 @@ class Faults:
 
         return On.when(self.add, event, conditions, name=name, also=also)
 
-    def strikes(self, fault: Fault | str, connection: int | None = None) -> int:
-        """How often a fault struck, in all or on one connection."""
+    def fired(self, fault: Fault | str, connection: int | None = None) -> int:
+        """How often a fault fired, in all or on one connection."""
         live = self._find(fault)
         if connection is None:
-            return live.total.struck
+            return live.total.fired
         tally = live.connections.get(connection)
-        return 0 if tally is None else tally.struck
+        return 0 if tally is None else tally.fired
 
     def forget(self, connection: int) -> None:
         """Drop what was counted for a connection that is over."""
@@ -255,58 +255,58 @@ class Faults:
         effect = all(live.fault.keeps_effect(event) for live, _ in chosen)
         return Choice(event, effect, tuple(chosen))
 
-    def apply(self, choice: Choice, answer: Answer) -> tuple[Answer, list[Struck]]:
+    def apply(self, choice: Choice, answer: Answer) -> tuple[Answer, list[FiringRecord]]:
         """The reply to send in place of the correct one, and a record of each fault that fired.
 
         Raises TypeError where a function of the user's returned no answer.
         """
         event = choice.event
-        records: list[Struck] = []
+        records: list[FiringRecord] = []
         is_stale = False
         for live, occurrence in choice._chosen:
             own = live.connections.get(event.connection)
             if own is not None and own.pending:  # else the connection was forgotten meanwhile
                 own.pending -= 1
                 live.total.pending -= 1
-            strike = Strike(event, live.fault.name, occurrence, self.seed)
-            answer, changes = _applied(live.fault, answer, strike)
+            firing = Firing(event, live.fault.name, occurrence, self.seed)
+            answer, changes = _applied(live.fault, answer, firing)
             if not changes:
                 live.missed = (event, occurrence, "it left the answer as it was")
                 continue
             if own is not None:
-                own.struck += 1
-            live.total.struck += 1
-            records.append(_record(live.fault, strike, changes))
+                own.fired += 1
+            live.total.fired += 1
+            records.append(_record(live.fault, firing, changes))
             live.is_over = _is_over(live)
             is_stale = is_stale or live.is_over
         if is_stale:
             self._rebuild()
         return answer, records
 
-    def strike(self, event: Event, answer: Answer) -> tuple[Answer, list[Struck]]:
+    def fire(self, event: Event, answer: Answer) -> tuple[Answer, list[FiringRecord]]:
         """Choose and apply in a row, for a reply that is made already."""
         return self.apply(self.choose(event), answer)
 
     def unfired(self, events: Iterable[Event]) -> list[str]:
-        """A sentence for each fault that never struck: the closest event, and what differed."""
-        from fakenbd.faults.report import why_not
+        """A sentence for each fault that never fired: the closest event, and what differed."""
+        from fakenbd.faults.unfired import unfired_sentence
 
         events = list(events)
         return [
-            why_not(live.fault, events, live.missed)
+            unfired_sentence(live.fault, events, live.missed)
             for live in list(self._all)
-            if not live.total.struck
+            if not live.total.fired
         ]
 
     def _is_due(self, live: _Live, event: Event, own: _Tally) -> bool:
         when = live.fault.when
         tally = own if when.per == "connection" else live.total
-        if when.waits(tally.seen, tally.pending + tally.struck) is not None:
+        if when.waits(tally.seen, tally.pending + tally.fired) is not None:
             return False
         if when.chance is None:
             return True
-        strike = Strike(event, live.fault.name, own.seen, self.seed)
-        return strike.random("chance").random() < when.chance
+        firing = Firing(event, live.fault.name, own.seen, self.seed)
+        return firing.random("chance").random() < when.chance
 
     def _find(self, fault: Fault | str) -> _Live:
         name = fault if isinstance(fault, str) else fault.name
@@ -334,24 +334,24 @@ def _free_name(words: str, names: set[str]) -> str:
     return name
 
 
-def _applied(fault: Fault, answer: Answer, strike: Strike) -> tuple[Answer, list[tuple[str, str]]]:
+def _applied(fault: Fault, answer: Answer, firing: Firing) -> tuple[Answer, list[tuple[str, str]]]:
     """The reply after all kinds of a fault; of each that changed it, its name and its note."""
     from fakenbd.faults.fault import apply_change, kind_name
 
     changes = []
     for change in fault.do:
-        answer, note = apply_change(change, answer, strike)
+        answer, note = apply_change(change, answer, firing)
         if note:
             changes.append((kind_name(change), note))
     return answer, changes
 
 
-def _record(fault: Fault, strike: Strike, changes: list[tuple[str, str]]) -> Struck:
-    return Struck(
+def _record(fault: Fault, firing: Firing, changes: list[tuple[str, str]]) -> FiringRecord:
+    return FiringRecord(
         fault=fault.name,
         kinds=tuple(kind for kind, _ in changes),
-        occurrence=strike.occurrence,
-        connection=strike.event.connection,
+        occurrence=firing.occurrence,
+        connection=firing.event.connection,
         change="; ".join(note for _, note in changes),
     )
 
@@ -359,10 +359,10 @@ def _record(fault: Fault, strike: Strike, changes: list[tuple[str, str]]) -> Str
 def _is_over(live: _Live) -> bool:
     when = live.fault.when
     if when.per == "server":
-        return when.exhausted(live.total.seen, live.total.struck)
+        return when.exhausted(live.total.seen, live.total.fired)
     # Of connections to come nobody knows; only those named beforehand can be all used up.
     return when.connection is not None and all(
         number in live.connections
-        and when.exhausted(live.connections[number].seen, live.connections[number].struck)
+        and when.exhausted(live.connections[number].seen, live.connections[number].fired)
         for number in when.connection
     )

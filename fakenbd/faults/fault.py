@@ -15,16 +15,16 @@ from fakenbd.faults import kinds as _all_kinds  # noqa: F401  (fills the registr
 from fakenbd.faults.answer import Answer
 from fakenbd.faults.condition import When, parse_when
 from fakenbd.faults.event import REPLY_EVENTS, Event, EventKind
+from fakenbd.faults.firing import Firing
+from fakenbd.faults.readers import TableError, boolean, shown, text, unknown
 from fakenbd.faults.registry import KINDS, Kind, read_kind
 from fakenbd.faults.selection import materialised
-from fakenbd.faults.strike import Strike
-from fakenbd.faults.values import TableError, boolean, shown, text, unknown
 
 __all__ = ["Change", "Fault", "apply_change", "kind_name", "parse_do", "parse_fault"]
 
 _KEYS: Final = ("name", "when", "do", "also", "armed")
 
-Change: TypeAlias = Kind | Callable[[Answer, Strike], Answer]
+Change: TypeAlias = Kind | Callable[[Answer, Firing], Answer]
 
 
 def kind_name(change: Change) -> str:
@@ -34,19 +34,19 @@ def kind_name(change: Change) -> str:
     return getattr(change, "__name__", type(change).__name__)
 
 
-def apply_change(change: Change, answer: Answer, strike: Strike) -> tuple[Answer, str]:
+def apply_change(change: Change, answer: Answer, firing: Firing) -> tuple[Answer, str]:
     """The reply after a kind or a function, and what that changed; "" for nothing.
 
     Raises TypeError where a function returned no answer.
     """
     if isinstance(change, Kind):
-        return change.apply(answer, strike)
+        return change.apply(answer, firing)
     answer = materialised(answer)
-    changed = change(list(answer), strike)
+    changed = change(list(answer), firing)
     name = kind_name(change)
     if not isinstance(changed, list):
         got = type(changed).__name__
-        raise TypeError(f"fault '{strike.fault}': {name} returned {got}, not a list of steps")
+        raise TypeError(f"fault '{firing.fault}': {name} returned {got}, not a list of steps")
     return changed, f"changed by {name}" if changed != answer else ""
 
 
@@ -64,7 +64,7 @@ def _changes(value: Any) -> tuple[Change, ...]:
 class Fault:
     """What a server does wrong, and when.
 
-    `do` is one kind or several, applied in order; a function `(answer, strike) -> answer` is a
+    `do` is one kind or several, applied in order; a function `(answer, firing) -> answer` is a
     kind, too. Of the armed faults that match an event the first is applied, and every one with
     `also`. Without a name the engine gives one.
     """
@@ -87,7 +87,7 @@ class Fault:
 
     @property
     def events(self) -> frozenset[EventKind]:
-        """The kinds of events that this fault can strike at."""
+        """The kinds of events that this fault can fire at."""
         events = self.when.kinds
         for change in self.do:
             if isinstance(change, Kind):

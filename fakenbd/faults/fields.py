@@ -15,8 +15,8 @@ from typing import Any, Final, TypeAlias
 import attrs
 
 from fakenbd.export.extents import parse_extent
-from fakenbd.faults.content import Content, content, text_content
-from fakenbd.faults.values import byte_size, shown, unknown
+from fakenbd.faults.byte_value import ByteValue, byte_value, text_value
+from fakenbd.faults.readers import byte_size, shown, unknown
 from fakenbd.protocol import messages
 from fakenbd.protocol.constants import (
     ChunkFlag,
@@ -30,7 +30,7 @@ from fakenbd.protocol.constants import (
     number,
     slug,
 )
-from fakenbd.protocol.encode import encode, honest
+from fakenbd.protocol.encode import correct_value, encode
 from fakenbd.protocol.layout import pack_string, unpack_string
 from fakenbd.protocol.messages import Extent, ServerMessage
 
@@ -107,15 +107,15 @@ class Number:
             return "swapped"
         return f"{self.value:+}" if self.relative else self.value
 
-    def over(self, honest: int, width: int) -> int:
+    def over(self, correct: int, width: int) -> int:
         """The number to send in place of the correct one."""
         if self.swapped:
-            masked = honest & ((1 << 8 * width) - 1)
+            masked = correct & ((1 << 8 * width) - 1)
             return int.from_bytes(masked.to_bytes(width, "big"), "little")
-        return honest + self.value if self.relative else self.value
+        return correct + self.value if self.relative else self.value
 
 
-Setting: TypeAlias = Number | Content | tuple[Extent, ...]
+Setting: TypeAlias = Number | ByteValue | tuple[Extent, ...]
 
 
 def read_setting(field: str, value: Any) -> Setting:
@@ -127,9 +127,9 @@ def read_setting(field: str, value: Any) -> Setting:
     if field == "extents":
         return extent_list(value)
     if field in _TEXTS:
-        return text_content(value)
+        return text_value(value)
     if field in _BYTES:
-        return content(value)
+        return byte_value(value)
     if field in _NUMBERS:
         return _number(field, value)
     raise ValueError(unknown("field", field.replace("_", "-"), hyphened(FIELDS)))
@@ -217,7 +217,7 @@ def field_of(message: ServerMessage, field: str) -> Any:
     value = getattr(message, field) if hasattr(message, field) else getattr(body, field)
     if value is None and field in _NUMBERS:
         try:
-            return honest(message, field)
+            return correct_value(message, field)
         except ValueError:
             return None
     return value
@@ -254,7 +254,7 @@ def _value(message: ServerMessage, owner: Any, field: str, setting: Setting) -> 
         if field == "length" and getattr(message, "request_offset", None) is not None:
             width = 8
         return setting.over(now or 0, width)
-    if isinstance(setting, Content):
+    if isinstance(setting, ByteValue):
         now = getattr(owner, field)
         if isinstance(now, str):
             return unpack_string(setting.over(pack_string(now)))
@@ -263,8 +263,8 @@ def _value(message: ServerMessage, owner: Any, field: str, setting: Setting) -> 
 
 
 def _with_payload(message: Any, setting: Setting) -> ServerMessage:
-    if not isinstance(setting, Content):
+    if not isinstance(setting, ByteValue):
         raise TypeError(f"a payload is bytes, not {setting!r}")
     payload = setting.over(_payload(message))
-    kind = honest(message, "type") if message.type is None else message.type
+    kind = correct_value(message, "type") if message.type is None else message.type
     return attrs.evolve(message, body=messages.RawBody(payload), type=kind)  # type: ignore[no-any-return]

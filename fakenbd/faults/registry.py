@@ -14,8 +14,8 @@ import attrs
 
 from fakenbd.faults.answer import Answer
 from fakenbd.faults.event import REPLY_EVENTS, Event, EventKind
-from fakenbd.faults.strike import Strike
-from fakenbd.faults.values import TableError, plain, unknown
+from fakenbd.faults.firing import Firing
+from fakenbd.faults.readers import TableError, plain, unknown
 
 __all__ = ["KINDS", "Kind", "make_kind", "parameters", "read_kind", "register"]
 
@@ -39,7 +39,7 @@ class Kind:
     breaks_must: ClassVar[bool]
     may_stall: ClassVar[bool]
 
-    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
+    def apply(self, answer: Answer, firing: Firing) -> tuple[Answer, str]:
         """The changed answer, and a clause that says what was changed; "" where nothing was."""
         raise NotImplementedError
 

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 
 from fakenbd.faults.answer import Answer, RepeatMessages, SendPieces, Step
 from fakenbd.faults.pieces import MAXIMUM_PIECES
-from fakenbd.faults.values import integer, shown
+from fakenbd.faults.readers import integer, shown
 from fakenbd.protocol import messages
 from fakenbd.protocol.constants import Info
 from fakenbd.protocol.messages import ServerMessage

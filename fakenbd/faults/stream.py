@@ -12,7 +12,7 @@ from itertools import chain
 
 import attrs
 
-from fakenbd.faults.answer import Answer, Paced, RepeatMessages, SendPieces, Step, message_size
+from fakenbd.faults.answer import Answer, PaceBytes, RepeatMessages, SendPieces, Step, message_size
 from fakenbd.faults.selection import Selector, is_message, materialised, selected
 from fakenbd.protocol.encode import encode
 from fakenbd.protocol.messages import Raw, ServerMessage
@@ -22,12 +22,12 @@ __all__ = ["byte_count", "carries_bytes", "length", "place_of", "region", "split
 
 def carries_bytes(step: Step) -> bool:
     """Whether something goes on the wire in this step."""
-    return is_message(step) or isinstance(step, (Paced, RepeatMessages, SendPieces))
+    return is_message(step) or isinstance(step, (PaceBytes, RepeatMessages, SendPieces))
 
 
 def step_bytes(step: Step) -> bytes:
     """The bytes of a step; of an endless one a single round, of others none."""
-    if isinstance(step, Paced):
+    if isinstance(step, PaceBytes):
         return step.data
     if isinstance(step, RepeatMessages):
         return b"".join(map(encode, step.one_round)) * (step.times or 1)
@@ -42,7 +42,7 @@ def _message(step: Step) -> ServerMessage:
 
 def byte_count(step: Step) -> int:
     """How many bytes a step sends, in a single round of an endless one."""
-    if isinstance(step, Paced):
+    if isinstance(step, PaceBytes):
         return len(step.data)
     if isinstance(step, RepeatMessages):
         return step.size() * (step.times or 1)
@@ -88,14 +88,14 @@ def split_at(answer: Iterable[Step], position: int) -> tuple[Answer, Iterator[St
         count = byte_count(step)
         is_endless = isinstance(step, RepeatMessages) and step.times is None
         if count > position or (is_endless and count):
-            before, after = _parted(step, position)
+            before, after = _split_step(step, position)
             return head + before, chain(after, steps)
         head.append(step)
         position -= count
     return head, steps
 
 
-def _parted(step: Step, position: int) -> tuple[Answer, Iterator[Step]]:
+def _split_step(step: Step, position: int) -> tuple[Answer, Iterator[Step]]:
     if isinstance(step, SendPieces):
         return split_at(step.messages(), position)
     if isinstance(step, RepeatMessages):
@@ -108,7 +108,7 @@ def _parted(step: Step, position: int) -> tuple[Answer, Iterator[Step]]:
         return _rounds(step, rounds) + head, chain(rest, _rounds(step, left))
     data = step_bytes(step)
     before, after = data[:position], data[position:]
-    if isinstance(step, Paced):
+    if isinstance(step, PaceBytes):
         size = step.size if isinstance(step.size, int) else _left(step.size, position)
         paced = attrs.evolve(step, messages=())
         return [attrs.evolve(paced, data=before)], iter(

@@ -1,4 +1,4 @@
-"""The memory: what both sides said, what struck, what the client owed; see journal.py.
+"""The memory: what both sides said, what fired, what the client owed; see journal.py.
 
 What is seldom needed (files, captures) is imported when it is first named; transcripts are in
 transcript.py.
@@ -9,50 +9,50 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fakenbd.journal.entries import (
+    Closed,
     Connected,
-    Ended,
     Entry,
-    Failed,
-    Heard,
-    Said,
-    Struck,
+    FaultFired,
+    InternalFailure,
+    Received,
+    Sent,
     Violated,
 )
-from fakenbd.journal.exchange import HeardBatch
 from fakenbd.journal.expectations import Waiter
 from fakenbd.journal.journal import Journal, Sink
 from fakenbd.journal.payload import Payload
+from fakenbd.journal.plain_batch import ReceivedBatch
 from fakenbd.journal.record import Part
 from fakenbd.journal.totals import Totals
-from fakenbd.later import later
+from fakenbd.lazy import lazy_getattr
 
 if TYPE_CHECKING:
     from fakenbd.journal.jsonl import Header, JsonlSink, load
     from fakenbd.journal.pcap import PcapSink
 
 __all__ = [
+    "Closed",
     "Connected",
-    "Ended",
     "Entry",
-    "Failed",
+    "FaultFired",
     "Header",
-    "Heard",
-    "HeardBatch",
+    "InternalFailure",
     "Journal",
     "JsonlSink",
     "Part",
     "Payload",
     "PcapSink",
-    "Said",
+    "Received",
+    "ReceivedBatch",
+    "Sent",
     "Sink",
-    "Struck",
     "Totals",
     "Violated",
     "Waiter",
     "load",
 ]
 
-_LATER = {
+_LAZY = {
     "Header": "jsonl",
     "JsonlSink": "jsonl",
     "load": "jsonl",
@@ -60,4 +60,4 @@ _LATER = {
 }
 
 
-__getattr__ = later(__name__, _LATER)
+__getattr__ = lazy_getattr(__name__, _LAZY)

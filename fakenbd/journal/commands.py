@@ -157,7 +157,7 @@ def _command(request: Request, duty: _Duty, agreed: Agreement) -> Iterator[Viola
 def _flags(request: Request, agreed: Agreement) -> Iterator[Violation]:
     unknown = request.flags & ~_KNOWN_FLAGS
     if unknown:  # C-74
-        sentence = f"{_name(request)} has the command flags {unknown:#x}, which NBD lacks"
+        sentence = f"{_name(request)} contains undefined command flags {unknown:#x}"
         yield Violation("C-74", sentence)
     for flag, duty in _FLAG_DUTIES.items():
         if not request.flags & flag:

@@ -13,13 +13,13 @@ from enum import IntEnum, IntFlag
 from typing import Any, Final, TypeAlias
 
 from fakenbd.journal.entries import (
+    Closed,
     Connected,
-    Ended,
     Entry,
-    Failed,
-    Heard,
-    Said,
-    Struck,
+    FaultFired,
+    InternalFailure,
+    Received,
+    Sent,
     Violated,
 )
 from fakenbd.protocol.constants import (
@@ -41,7 +41,15 @@ __all__ = ["Conditions", "Kind", "differences", "kind_for", "matches", "shown"]
 Kind: TypeAlias = type[Entry]
 Conditions: TypeAlias = Mapping[str, Any]
 
-_KINDS: Final[tuple[Kind, ...]] = (Heard, Said, Struck, Violated, Ended, Connected, Failed)
+_KINDS: Final[tuple[Kind, ...]] = (
+    Received,
+    Sent,
+    FaultFired,
+    Violated,
+    Closed,
+    Connected,
+    InternalFailure,
+)
 _WORDS: Final[dict[str, tuple[type[IntEnum], ...]]] = {
     "command": (Command,),
     "option": (Option,),

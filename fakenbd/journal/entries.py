@@ -1,8 +1,8 @@
 """What a journal consists of: one frozen value for each thing that happened.
 
 Every entry has its serial number, the seconds since the journal began, and the connection (from 1;
-None where none is concerned). `Heard` is what the client said, `Said` what the server said; `at` is
-where the message begins in the bytes of its side. `about` is the index of the entry that another
+None where none is concerned). `Received` is what the client said, `Sent` what the server said; `at`
+is where the message begins in the bytes of its side. `about` is the index of the entry that another
 one belongs to: the request or option that a reply answers, whose answer a fault changed, or that
 broke a rule.
 
@@ -19,7 +19,7 @@ import attrs
 
 from fakenbd.journal.payload import Payload, reattach
 from fakenbd.protocol.constants import ChunkType, Command, Error, Info, Option, Reply, slug
-from fakenbd.protocol.encode import honest
+from fakenbd.protocol.encode import correct_value
 from fakenbd.protocol.messages import (
     Chunk,
     ClientFlags,
@@ -44,13 +44,13 @@ from fakenbd.protocol.messages import (
 )
 
 __all__ = [
+    "Closed",
     "Connected",
-    "Ended",
     "Entry",
-    "Failed",
-    "Heard",
-    "Said",
-    "Struck",
+    "FaultFired",
+    "InternalFailure",
+    "Received",
+    "Sent",
     "Violated",
     "chunk_type",
     "reply_type",
@@ -74,12 +74,12 @@ _TYPE_WORDS: dict[type, str] = {
 
 def chunk_type(message: Chunk) -> int:
     """The type on the wire: the one it was given, or the one its body implies."""
-    return message.type if message.type is not None else honest(message, "type")
+    return message.type if message.type is not None else correct_value(message, "type")
 
 
 def reply_type(message: OptionReply) -> int:
     """The type on the wire: the one it was given, or the one its body implies."""
-    return message.type if message.type is not None else honest(message, "type")
+    return message.type if message.type is not None else correct_value(message, "type")
 
 
 def _tuple(words: Sequence[str]) -> tuple[str, ...]:
@@ -87,7 +87,7 @@ def _tuple(words: Sequence[str]) -> tuple[str, ...]:
 
 
 @attrs.frozen
-class _Happening:
+class _Event:
     """What all entries have."""
 
     index: int
@@ -96,7 +96,7 @@ class _Happening:
 
 
 @attrs.frozen
-class Connected(_Happening):
+class Connected(_Event):
     """A client connected. `peer` and `local` are addresses as people write them."""
 
     kind: ClassVar = "connected"
@@ -108,7 +108,7 @@ class Connected(_Happening):
 
 
 @attrs.frozen
-class _Utterance(_Happening, Generic[_Message]):
+class _MessageEntry(_Event, Generic[_Message]):
     """A message of either side; `payload` is its bulk data, which `message` leaves out."""
 
     message: _Message
@@ -166,10 +166,10 @@ class _Utterance(_Happening, Generic[_Message]):
 
 
 @attrs.frozen
-class Heard(_Utterance[ClientMessage]):
+class Received(_MessageEntry[ClientMessage]):
     """The client said something."""
 
-    kind: ClassVar = "heard"
+    kind: ClassVar = "received"
     conditions: ClassVar = (
         "command",
         "option",
@@ -207,10 +207,10 @@ class Heard(_Utterance[ClientMessage]):
 
 
 @attrs.frozen
-class Said(_Utterance[ServerMessage]):
+class Sent(_MessageEntry[ServerMessage]):
     """The server said something; `about` is the index of the request or option it answers."""
 
-    kind: ClassVar = "said"
+    kind: ClassVar = "sent"
     conditions: ClassVar = (
         "type",
         "error",
@@ -272,7 +272,7 @@ class Said(_Utterance[ServerMessage]):
 
     @property
     def offset(self) -> int | None:
-        """Where content lies or an error struck; of an extended chunk, else, of its request."""
+        """Where content lies or an error occurred; of an extended chunk, else, of its request."""
         body = self._body
         if isinstance(body, Data | Hole | ErrorChunk) and body.offset is not None:
             return body.offset
@@ -294,13 +294,13 @@ class Said(_Utterance[ServerMessage]):
 
 
 @attrs.frozen
-class Struck(_Happening):
-    """A fault struck for the `occurrence`-th time; `change` says what it made of the answer.
+class FaultFired(_Event):
+    """A fault fired for the `occurrence`-th time; `change` says what it made of the answer.
 
     `about` is the index of the request or option that was answered, None for connect and greeting.
     """
 
-    kind: ClassVar = "struck"
+    kind: ClassVar = "fired"
     conditions: ClassVar = ("fault", "kinds", "occurrence", "change", "about", *_ALWAYS)
 
     fault: str
@@ -311,7 +311,7 @@ class Struck(_Happening):
 
 
 @attrs.frozen
-class Violated(_Happening):
+class Violated(_Event):
     """The client broke an obligation; `about` is the index of the offending entry.
 
     `at` is where in its bytes the offending message begins, None if that is unknown. After one that
@@ -330,10 +330,10 @@ class Violated(_Happening):
 
 
 @attrs.frozen
-class Ended(_Happening):
+class Closed(_Event):
     """The connection ended, `by` "client" or "server", `how` "DISC", "ABORT", "EOF", "RST", …"""
 
-    kind: ClassVar = "ended"
+    kind: ClassVar = "closed"
     conditions: ClassVar = ("by", "how", "detail", *_ALWAYS)
 
     by: str
@@ -342,13 +342,13 @@ class Ended(_Happening):
 
 
 @attrs.frozen
-class Failed(_Happening):
+class InternalFailure(_Event):
     """The server itself met an error that it should not have; a bug, or a disk that is full."""
 
-    kind: ClassVar = "failed"
+    kind: ClassVar = "internal-failure"
     conditions: ClassVar = ("sentence", *_ALWAYS)
 
     sentence: str
 
 
-Entry: TypeAlias = Connected | Heard | Said | Struck | Violated | Ended | Failed
+Entry: TypeAlias = Connected | Received | Sent | FaultFired | Violated | Closed | InternalFailure

@@ -17,7 +17,7 @@ import attrs
 
 from fakenbd.errors import ExpectationError
 from fakenbd.journal.conditions import Conditions, Kind, differences, kind_for, matches, shown
-from fakenbd.journal.entries import Entry, Heard, Violated
+from fakenbd.journal.entries import Entry, Received, Violated
 from fakenbd.protocol.messages import Request
 
 if TYPE_CHECKING:
@@ -78,13 +78,13 @@ class Expectations:
         kind = kind or kind_for(conditions)
         return [e for e in self.entries() if isinstance(e, kind) and matches(e, conditions)]
 
-    def requests(self, command: str | int | None = None, **conditions: Any) -> list[Heard]:
+    def requests(self, command: str | int | None = None, **conditions: Any) -> list[Received]:
         """The commands of the transmission phase that were heard and meet `conditions`."""
         wanted = _wanted(command, conditions)
         return [
             entry
             for entry in self.entries()
-            if isinstance(entry, Heard)
+            if isinstance(entry, Received)
             and isinstance(entry.message, Request)
             and matches(entry, wanted)
         ]

@@ -85,7 +85,7 @@ class Haggling:
             return
         unknown = flags & ~int(sum(ClientFlag))
         if unknown:  # C-01
-            yield Violation("C-01", f"the client flags have the bits {unknown:#x}, which NBD lacks")
+            yield Violation("C-01", f"client flags contain undefined bits {unknown:#x}")
         if flags & ClientFlag.NO_ZEROES and not offered & HandshakeFlag.NO_ZEROES:  # C-02
             yield Violation(
                 "C-02", "the client flags have NBD_FLAG_C_NO_ZEROES, which the server did not offer"
@@ -309,7 +309,7 @@ class Haggling:
                 "C-35", "the client left after NBD_REP_ERR_SHUTDOWN without NBD_OPT_ABORT"
             )
         else:  # C-132
-            yield Violation("C-132", "the client left option haggling without NBD_OPT_ABORT")
+            yield Violation("C-132", "the client left option negotiation without NBD_OPT_ABORT")
 
 
 _Check = Callable[[Haggling, OptionRequest], Iterator[Violation]]

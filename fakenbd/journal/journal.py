@@ -5,8 +5,8 @@ arrival and so outlive what the ring evicts. Buffers are kept by reference: whoe
 must not change them afterwards.
 
 Sinks (a JSONL file, a capture) are handed each record as it happens. One that fails is let go,
-which is recorded as `Failed`, and the service goes on. Subscribers are told that something was
-recorded, and ask `since` what.
+which is recorded as `InternalFailure`, and the service goes on. Subscribers are told that something
+was recorded, and ask `since` what.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, overload
 import attrs
 
 from fakenbd.journal.entries import (
+    Closed,
     Connected,
-    Ended,
     Entry,
-    Failed,
-    Heard,
-    Said,
-    Struck,
+    FaultFired,
+    InternalFailure,
+    Received,
+    Sent,
     Violated,
 )
-from fakenbd.journal.exchange import Exchange
 from fakenbd.journal.expectations import Expectations
 from fakenbd.journal.payload import fixed_weight, payload_length
-from fakenbd.journal.record import Happening, Part, Record, Utterance
+from fakenbd.journal.plain_batch import PlainBatch
+from fakenbd.journal.record import EventRecord, MessageRecord, Part, Record
 from fakenbd.journal.ring import Ring
 from fakenbd.journal.totals import Totals
 from fakenbd.protocol.constants import Command, Option, slug
@@ -44,7 +44,7 @@ from fakenbd.protocol.messages import (
 )
 
 if TYPE_CHECKING:
-    from fakenbd.export import Source
+    from fakenbd.export import StableRead
 
 __all__ = ["Journal", "Payloads", "Sink"]
 
@@ -94,11 +94,11 @@ class Journal(Expectations):
     _connections: int = attrs.field(init=False, default=0)
     _commands: Counter[int] = attrs.field(init=False, factory=Counter)
     _options: Counter[int] = attrs.field(init=False, factory=Counter)
-    _heard: int = attrs.field(init=False, default=0)
-    _said: int = attrs.field(init=False, default=0)
-    _bytes_heard: int = attrs.field(init=False, default=0)
-    _bytes_said: int = attrs.field(init=False, default=0)
-    _strikes: Counter[str] = attrs.field(init=False, factory=Counter)
+    _received: int = attrs.field(init=False, default=0)
+    _sent: int = attrs.field(init=False, default=0)
+    _bytes_received: int = attrs.field(init=False, default=0)
+    _bytes_sent: int = attrs.field(init=False, default=0)
+    _fired: Counter[str] = attrs.field(init=False, factory=Counter)
     _violations: Counter[tuple[str, str]] = attrs.field(init=False, factory=Counter)
     _violators: dict[int, Counter[tuple[str, str]]] = attrs.field(init=False, factory=dict)
     _failures: int = attrs.field(init=False, default=0)
@@ -112,19 +112,19 @@ class Journal(Expectations):
     def connected(self, connection: int, peer: str, transport: str, local: str = "") -> int:
         """A client connected over `transport`; addresses are "host:port", or any other text."""
         self._connections += 1
-        return self._happened(Connected(*self._stamp(connection), peer, transport, local))
+        return self._record_event(Connected(*self._stamp(connection), peer, transport, local))
 
-    def heard(self, connection: int, message: ClientMessage, size: int, at: int) -> int:
+    def received(self, connection: int, message: ClientMessage, size: int, at: int) -> int:
         """The client said `message`, `size` bytes of it, from byte `at` of all that it sent."""
         if type(message) is Request:
             self._commands[message.command] += 1
         elif type(message) is OptionRequest:
             self._options[message.option] += 1
-        self._heard += 1
-        self._bytes_heard += size
-        return self._uttered(Heard, connection, message, (at,))
+        self._received += 1
+        self._bytes_received += size
+        return self._record_message(Received, connection, message, (at,))
 
-    def said(
+    def sent(
         self,
         connection: int,
         message: ServerMessage,
@@ -137,11 +137,11 @@ class Journal(Expectations):
 
         It answers entry `about`. `wire` are the bytes that really left, if not its encoding.
         """
-        self._said += 1
-        self._bytes_said += size
-        return self._uttered(Said, connection, message, (at, about), wire)
+        self._sent += 1
+        self._bytes_sent += size
+        return self._record_message(Sent, connection, message, (at, about), wire)
 
-    def exchanged(
+    def plain_batch(
         self,
         connection: int,
         headers: Buffer,
@@ -153,7 +153,7 @@ class Journal(Expectations):
         structured: bool,
         received: int,
         sent: int,
-        source: Source | None = None,
+        stable_read: StableRead | None = None,
         at: int = 0,
         said_at: int = 0,
     ) -> None:
@@ -161,8 +161,8 @@ class Journal(Expectations):
 
         `payloads` are those of the WRITEs, each in pieces. The replies are in the same order: a
         successful READ is two buffers, header (of a data chunk: with the offset) and content;
-        anything else is one. Where all are READs that succeeded and read from a `source`, whose
-        bytes are there at any time, they are not kept, unless a sink wants to see them.
+        anything else is one. Where all are READs that succeeded and read from a `stable_read`,
+        whose bytes are there at any time, they are not kept, unless a sink wants to see them.
 
         `at` and `said_at` are where the first request and the first reply begin in the bytes of
         their side; `received` and `sent` are how many bytes all requests and all replies are.
@@ -174,18 +174,18 @@ class Journal(Expectations):
         writes = len(payloads)
         if writes:
             self._commands[_WRITE] += writes
-        self._heard += count
-        self._bytes_heard += received
-        self._said += count
-        self._bytes_said += sent
+        self._received += count
+        self._bytes_received += received
+        self._sent += count
+        self._bytes_sent += sent
         if writes < count:
             self._commands[_READ] += count - writes
-            if source is not None and not writes and not self._sinks:
+            if stable_read is not None and not writes and not self._sinks:
                 buffers = ()
             else:
                 bulk += sent
         self._keep(
-            Exchange(
+            PlainBatch(
                 index,
                 self.clock() - self.began,
                 connection,
@@ -195,7 +195,7 @@ class Journal(Expectations):
                 buffers,
                 extended,
                 structured,
-                source,
+                stable_read,
                 at,
                 said_at,
                 bulk,
@@ -203,7 +203,7 @@ class Journal(Expectations):
             )
         )
 
-    def struck(
+    def fired(
         self,
         connection: int | None,
         fault: str,
@@ -212,10 +212,10 @@ class Journal(Expectations):
         change: str,
         about: int | None = None,
     ) -> int:
-        """A fault struck, and `change` is what it made of the answer to entry `about`."""
-        self._strikes[fault] += 1
-        return self._happened(
-            Struck(*self._stamp(connection), fault, kinds, occurrence, change, about)
+        """A fault fired, and `change` is what it made of the answer to entry `about`."""
+        self._fired[fault] += 1
+        return self._record_event(
+            FaultFired(*self._stamp(connection), fault, kinds, occurrence, change, about)
         )
 
     def violated(
@@ -239,21 +239,21 @@ class Journal(Expectations):
             self._notify()
             return None
         last = count == _LISTED
-        return self._happened(
+        return self._record_event(
             Violated(*self._stamp(connection), rule, level, sentence, about, at, last)
         )
 
-    def ended(self, connection: int, by: str, how: str, detail: str = "") -> int:
-        """The connection ended, by "client" or "server"; `how` as in `Ended`."""
+    def closed(self, connection: int, by: str, how: str, detail: str = "") -> int:
+        """The connection ended, by "client" or "server"; `how` as in `Closed`."""
         self._violators.pop(connection, None)
-        return self._happened(Ended(*self._stamp(connection), by, how, detail))
+        return self._record_event(Closed(*self._stamp(connection), by, how, detail))
 
-    def failed(self, connection: int | None, sentence: str) -> int:
+    def internal_failure(self, connection: int | None, sentence: str) -> int:
         """The server met an error of its own."""
         self._failures += 1
         if self.alarm is not None:
             self.alarm(sentence)
-        return self._happened(Failed(*self._stamp(connection), sentence))
+        return self._record_event(InternalFailure(*self._stamp(connection), sentence))
 
     # --- looking ---------------------------------------------------------------------------------
 
@@ -264,11 +264,11 @@ class Journal(Expectations):
             self._connections,
             {slug(Command, value): count for value, count in sorted(self._commands.items())},
             {slug(Option, value): count for value, count in sorted(self._options.items())},
-            self._heard,
-            self._said,
-            self._bytes_heard,
-            self._bytes_said,
-            dict(self._strikes),
+            self._received,
+            self._sent,
+            self._bytes_received,
+            self._bytes_sent,
+            dict(self._fired),
             dict(self._violations),
             self._failures,
         )
@@ -341,13 +341,15 @@ class Journal(Expectations):
         self._next = index + 1
         return index, self.clock() - self.began, connection
 
-    def _happened(self, entry: Connected | Struck | Violated | Ended | Failed) -> int:
-        self._keep(Happening(entry, entry.index, entry.time, entry.connection))
+    def _record_event(
+        self, entry: Connected | FaultFired | Violated | Closed | InternalFailure
+    ) -> int:
+        self._keep(EventRecord(entry, entry.index, entry.time, entry.connection))
         return entry.index
 
-    def _uttered(
+    def _record_message(
         self,
-        kind: type[Heard] | type[Said],
+        kind: type[Received] | type[Sent],
         connection: int,
         message: ClientMessage | ServerMessage,
         origin: tuple[int] | tuple[int, int | None],
@@ -355,7 +357,7 @@ class Journal(Expectations):
     ) -> int:
         index = self._next
         self._next = index + 1
-        record = Utterance(
+        record = MessageRecord(
             kind,
             index,
             self.clock() - self.began,
@@ -376,7 +378,7 @@ class Journal(Expectations):
         for sink, error in broken:
             self._sinks.remove(sink)
             self._close(sink)
-            self.failed(None, f"{sink} is given up: {error.strerror or error}")
+            self.internal_failure(None, f"{sink} is given up: {error.strerror or error}")
         if self._subscribers:
             self._notify()
 

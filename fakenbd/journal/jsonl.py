@@ -1,7 +1,7 @@
 """A journal on disk: JSON, one entry a line, after a header line that says which format it is.
 
 Every field that differs from its default is written under its own name, so a line reads back as
-the entry it was; "says" is for people and their tools, and is not read. Bytes are hexadecimal, the
+the entry it was; "name" is for people and their tools, and is not read. Bytes are hexadecimal, the
 bulk data of a message its length and digest, or all of it in base64 if that was asked for. Each
 record is flushed, so that the file is complete whatever ends the server.
 """
@@ -18,13 +18,13 @@ import attrs
 
 from fakenbd.errors import FakenbdError
 from fakenbd.journal.entries import (
+    Closed,
     Connected,
-    Ended,
     Entry,
-    Failed,
-    Heard,
-    Said,
-    Struck,
+    FaultFired,
+    InternalFailure,
+    Received,
+    Sent,
     Violated,
     chunk_type,
     reply_type,
@@ -40,7 +40,8 @@ FORMAT: Final = 2
 _MARK: Final = "fakenbd-journal"
 
 _KINDS: Final[dict[str, type[Entry]]] = {
-    kind.kind: kind for kind in (Connected, Heard, Said, Struck, Violated, Ended, Failed)
+    kind.kind: kind
+    for kind in (Connected, Received, Sent, FaultFired, Violated, Closed, InternalFailure)
 }
 _VALUES: Final[dict[str, type]] = {
     kind.__name__: kind
@@ -78,7 +79,7 @@ _FIELDS: Final[dict[type, tuple[tuple[str, Any], ...]]] = {
     kind: tuple((field.name, field.default) for field in attrs.fields(kind))
     for kind in (*_VALUES.values(), *_KINDS.values())
 }
-_SAYS: Final[dict[type, Callable[[Any], str]]] = {
+_SPEC_NAMES: Final[dict[type, Callable[[Any], str]]] = {
     messages.Request: lambda message: spec_name(Command, message.command),
     messages.OptionRequest: lambda message: spec_name(Option, message.option),
     messages.OptionReply: lambda message: spec_name(Reply, reply_type(message)),
@@ -166,14 +167,14 @@ def _header(path: str | PathLike[str], lines: list[bytes]) -> Header:
 def entry_to_json(entry: Entry, *, whole: bool = False) -> dict[str, Any]:
     """One entry as a JSON object."""
     shown: dict[str, Any] = {"kind": entry.kind}
-    if isinstance(entry, Heard | Said):
-        says = _SAYS.get(type(entry.message))
+    if isinstance(entry, Received | Sent):
+        spelled = _SPEC_NAMES.get(type(entry.message))
         shown |= {"index": entry.index, "time": entry.time, "connection": entry.connection}
         shown["at"] = entry.at
-        if isinstance(entry, Said):
+        if isinstance(entry, Sent):
             shown["about"] = entry.about
-        if says is not None:
-            shown["says"] = says(entry.message)
+        if spelled is not None:
+            shown["name"] = spelled(entry.message)
         shown["message"] = _value_to_json(entry.message)
         if entry.payload is not None:
             shown["payload"] = _payload_to_json(entry.payload, whole)
@@ -187,7 +188,7 @@ def entry_from_json(shown: dict[str, Any]) -> Entry:
     """The entry that a JSON object stands for; raises what a wrong object provokes."""
     kind = _KINDS[shown["kind"]]
     fields = {name: shown[name] for name, _ in _FIELDS[kind] if name in shown}
-    if kind is Heard or kind is Said:
+    if kind is Received or kind is Sent:
         fields["message"] = _value_from_json(fields["message"])
         if "payload" in fields:
             fields["payload"] = _payload_from_json(fields["payload"])

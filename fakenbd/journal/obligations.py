@@ -263,9 +263,9 @@ class Watch:
                 yield _after_disc(leftover)
             # After RST nobody can tell: it overtakes a goodbye that was sent.
             if self.agreed.tls and how == "EOF":  # C-62
-                said = "NBD_OPT_ABORT" if phase is Phase.LEFT_HAGGLING else "NBD_CMD_DISC"
+                sent = "NBD_OPT_ABORT" if phase is Phase.LEFT_HAGGLING else "NBD_CMD_DISC"
                 level: Level = "MUST" if self._haggling.abort_acked else "SHOULD"
-                sentence = f"the client left after {said} without shutting TLS down"
+                sentence = f"the client left after {sent} without shutting TLS down"
                 yield Violation("C-62", sentence, level)
 
     def _refresh(self) -> None:

@@ -1,7 +1,7 @@
 """A journal as a capture for Wireshark: pcapng, each connection a TCP conversation of its own.
 
 What the server heard and said (under TLS: the clear bytes) becomes segments at the times of the
-records. What struck and what the client owed become comments on the next packet of the connection,
+records. What fired and what the client owed become comments on the next packet of the connection,
 so that Wireshark's expert view leads to them.
 """
 
@@ -13,9 +13,9 @@ from typing import IO, Final
 
 import attrs
 
-from fakenbd.journal.entries import Connected, Ended, Failed, Struck, Violated
-from fakenbd.journal.record import Happening, Part
-from fakenbd.journal.tcp import Conversation, Side, addresses
+from fakenbd.journal.entries import Closed, Connected, FaultFired, InternalFailure, Violated
+from fakenbd.journal.record import EventRecord, Part
+from fakenbd.journal.tcp import Side, TcpStream, addresses
 from fakenbd.journal.transcript import phrase
 
 __all__ = ["PcapSink"]
@@ -35,7 +35,7 @@ class PcapSink:
 
     stream: IO[bytes]
     began: float = 0.0
-    _conversations: dict[int, Conversation] = attrs.field(init=False, factory=dict)
+    _conversations: dict[int, TcpStream] = attrs.field(init=False, factory=dict)
     _comments: dict[int, list[str]] = attrs.field(init=False, factory=dict)
 
     def __attrs_post_init__(self) -> None:
@@ -50,10 +50,10 @@ class PcapSink:
         connection = record.connection
         if connection is None:
             return
-        if isinstance(record, Happening):
-            self._happened(connection, record.entry)
+        if isinstance(record, EventRecord):
+            self._record_event(connection, record.entry)
         else:
-            conversation = self._conversation(record.time, connection, "", "")
+            conversation = self._stream_of(record.time, connection, "", "")
             side: Side = "server" if record.outgoing else "client"
             data = b"".join(record.wire())
             self._packets(record.time, connection, conversation.data(side, data))
@@ -66,24 +66,24 @@ class PcapSink:
     def __str__(self) -> str:
         return f"the capture file {getattr(self.stream, 'name', '')}".rstrip()
 
-    def _happened(
-        self, connection: int, entry: Connected | Struck | Violated | Ended | Failed
+    def _record_event(
+        self, connection: int, entry: Connected | FaultFired | Violated | Closed | InternalFailure
     ) -> None:
         if isinstance(entry, Connected):
             self._conversations.pop(connection, None)
-            self._conversation(entry.time, connection, entry.peer, entry.local)
-        elif isinstance(entry, Ended):
-            conversation = self._conversation(entry.time, connection, "", "")
+            self._stream_of(entry.time, connection, entry.peer, entry.local)
+        elif isinstance(entry, Closed):
+            conversation = self._stream_of(entry.time, connection, "", "")
             side: Side = "server" if entry.by == "server" else "client"
             reset = entry.how.lower() in _RESETS
             self._packets(entry.time, connection, conversation.ending(side, reset=reset))
         else:
             self._comments.setdefault(connection, []).append(phrase(entry))
 
-    def _conversation(self, time: float, connection: int, peer: str, local: str) -> Conversation:
+    def _stream_of(self, time: float, connection: int, peer: str, local: str) -> TcpStream:
         conversation = self._conversations.get(connection)
         if conversation is None:
-            conversation = Conversation(addresses(connection, peer, local))
+            conversation = TcpStream(addresses(connection, peer, local))
             self._conversations[connection] = conversation
             self._packets(time, connection, conversation.opening())
         return conversation

@@ -25,20 +25,29 @@ from typing import Any, TypeAlias
 
 import attrs
 
-from fakenbd.journal.entries import Connected, Ended, Entry, Failed, Heard, Said, Struck, Violated
-from fakenbd.journal.exchange import Exchange, HeardBatch, SaidBatch
+from fakenbd.journal.entries import (
+    Closed,
+    Connected,
+    Entry,
+    FaultFired,
+    InternalFailure,
+    Received,
+    Sent,
+    Violated,
+)
 from fakenbd.journal.payload import Payload, detach
+from fakenbd.journal.plain_batch import PlainBatch, ReceivedBatch, SentBatch
 from fakenbd.protocol.encode import encode_buffers
 from fakenbd.protocol.messages import Buffer, ClientMessage, ServerMessage
 
-__all__ = ["Happening", "Part", "Record", "Utterance"]
+__all__ = ["EventRecord", "MessageRecord", "Part", "Record"]
 
 
 @attrs.define(eq=False)
-class Happening:
+class EventRecord:
     """A record that is no message: the entry itself."""
 
-    entry: Connected | Struck | Violated | Ended | Failed
+    entry: Connected | FaultFired | Violated | Closed | InternalFailure
     index: int
     time: float
     connection: int | None
@@ -50,24 +59,24 @@ class Happening:
     def entries(self) -> Sequence[Entry]:
         return (self.entry,)
 
-    def parts(self) -> Sequence[Happening]:
+    def parts(self) -> Sequence[EventRecord]:
         return (self,)
 
     def wire(self) -> Sequence[Buffer]:
         return ()
 
-    def lighter(self) -> Happening:
+    def lighter(self) -> EventRecord:
         return self
 
 
 @attrs.define(eq=False)
-class Utterance:
+class MessageRecord:
     """One message of either side; `sent` are the bytes that left, if not its encoding.
 
     `origin` is where it belongs: of what was heard `(at,)`, of what was said `(at, about)`.
     """
 
-    kind: type[Heard] | type[Said]
+    kind: type[Received] | type[Sent]
     index: int
     time: float
     connection: int
@@ -76,24 +85,24 @@ class Utterance:
     bulk: int = 0
     fixed: int = 0
     sent: Sequence[Buffer] | None = None
-    entry: Heard | Said | None = None
+    entry: Received | Sent | None = None
     count: int = 1
 
     @property
     def outgoing(self) -> bool:
-        return self.kind is Said
+        return self.kind is Sent
 
-    def entries(self) -> Sequence[Heard | Said]:
+    def entries(self) -> Sequence[Received | Sent]:
         entry = self.entry
         if entry is None:
             self.entry = entry = self._entry(*detach(self.message))
         return (entry,)
 
-    def _entry(self, message: Any, payload: Payload | None) -> Heard | Said:
-        build: Callable[..., Heard | Said] = self.kind
+    def _entry(self, message: Any, payload: Payload | None) -> Received | Sent:
+        build: Callable[..., Received | Sent] = self.kind
         return build(self.index, self.time, self.connection, message, payload, *self.origin)
 
-    def parts(self) -> Sequence[Utterance]:
+    def parts(self) -> Sequence[MessageRecord]:
         return (self,)
 
     def wire(self) -> Sequence[Buffer]:
@@ -101,15 +110,15 @@ class Utterance:
             return self.sent
         return encode_buffers(self.message)
 
-    def lighter(self) -> Utterance:
+    def lighter(self) -> MessageRecord:
         if not self.bulk:
             return self
         entry = self.entry
         message, payload = detach(self.message) if entry is None else (entry.message, entry.payload)
         light = self._entry(message, payload.lighter() if payload is not None else None)
         stamp = self.index, self.time, self.connection
-        return Utterance(self.kind, *stamp, message, self.origin, 0, self.fixed, None, light)
+        return MessageRecord(self.kind, *stamp, message, self.origin, 0, self.fixed, None, light)
 
 
-Part: TypeAlias = Happening | Utterance | HeardBatch | SaidBatch
-Record: TypeAlias = Happening | Utterance | Exchange
+Part: TypeAlias = EventRecord | MessageRecord | ReceivedBatch | SentBatch
+Record: TypeAlias = EventRecord | MessageRecord | PlainBatch

@@ -16,7 +16,7 @@ import attrs
 
 from fakenbd.protocol.constants import DEFAULT_PORT
 
-__all__ = ["Address", "Conversation", "Side", "addresses"]
+__all__ = ["Address", "Side", "TcpStream", "addresses"]
 
 Side: TypeAlias = Literal["client", "server"]
 Address: TypeAlias = tuple[IPv4Address | IPv6Address, int]
@@ -59,7 +59,7 @@ def _parse(text: str) -> Address | None:
 
 
 @attrs.define(eq=False)
-class Conversation:
+class TcpStream:
     """Makes the packets of one connection; each method yields IP packets, ready to be written."""
 
     ends: dict[Side, Address]

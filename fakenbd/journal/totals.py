@@ -25,11 +25,11 @@ class Totals:
     connections: int = 0
     commands: dict[str, int] = attrs.field(factory=dict)
     options: dict[str, int] = attrs.field(factory=dict)
-    heard: int = 0
-    said: int = 0
-    bytes_heard: int = 0
-    bytes_said: int = 0
-    strikes: dict[str, int] = attrs.field(factory=dict)
+    received: int = 0
+    sent: int = 0
+    bytes_received: int = 0
+    bytes_sent: int = 0
+    fired: dict[str, int] = attrs.field(factory=dict)
     violation_levels: dict[tuple[str, str], int] = attrs.field(factory=dict)
     failures: int = 0
 
@@ -58,7 +58,7 @@ class Totals:
         for name, counts in (
             ("command", self.commands),
             ("option", self.options),
-            ("fault", self.strikes),
+            ("fault", self.fired),
         ):
             yield {name}, [(SimpleNamespace(**{name: word}), n) for word, n in counts.items()]
         yield (

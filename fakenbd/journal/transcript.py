@@ -4,7 +4,7 @@
                ⚡ 'second read fails' (1st): set error of the simple reply: 0 -> 5 NBD_EIO
     0.003  #1  <S simple reply cookie 7 NBD_EIO
 
-Time and connection stand in columns as wide as they must be. A strike stands between what provoked
+Time and connection stand in columns as wide as they must be. A firing stands between what provoked
 it and what came of it; a breach below what broke the rule. Both leave the columns empty, unless
 another connection came between. Nothing that a peer said can reach the terminal except as printing
 characters.
@@ -24,18 +24,18 @@ from typing import Any, Final
 import attrs
 
 from fakenbd.journal.entries import (
+    Closed,
     Connected,
-    Ended,
     Entry,
-    Failed,
-    Heard,
-    Said,
-    Struck,
+    FaultFired,
+    InternalFailure,
+    Received,
+    Sent,
     Violated,
 )
-from fakenbd.journal.wording import in_words
+from fakenbd.journal.message_text import message_text
 from fakenbd.protocol.messages import MetaContext, OptionReply
-from fakenbd.protocol.text import visible
+from fakenbd.protocol.text import escaped
 
 __all__ = ["phrase", "transcript"]
 
@@ -44,12 +44,12 @@ _SENTENCE: Final = 2000
 _RESET: Final = "\x1b[0m"
 _COLOURS: Final[dict[type, str]] = {
     Connected: "\x1b[2m",
-    Heard: "\x1b[36m",
-    Said: "\x1b[32m",
-    Struck: "\x1b[33;1m",
+    Received: "\x1b[36m",
+    Sent: "\x1b[32m",
+    FaultFired: "\x1b[33;1m",
     Violated: "\x1b[31;1m",
-    Ended: "\x1b[2m",
-    Failed: "\x1b[31;1;7m",
+    Closed: "\x1b[2m",
+    InternalFailure: "\x1b[31;1;7m",
 }
 
 
@@ -118,8 +118,8 @@ class _Table:
     widths: Sequence[int]
     marked: int | None
     previous: int | None = None
-    _heard: dict[int, Heard] = attrs.field(factory=dict)
-    _last_heard: dict[int | None, int] = attrs.field(factory=dict)
+    _received: dict[int, Received] = attrs.field(factory=dict)
+    _last_received: dict[int | None, int] = attrs.field(factory=dict)
     _contexts: dict[int | None, dict[int, str]] = attrs.field(factory=dict)
 
     @classmethod
@@ -135,7 +135,7 @@ class _Table:
 
     def line(self, entry: Entry, colour: bool) -> str:
         mark = "▸ " if entry.index == self.marked else "  "
-        margin = isinstance(entry, Struck | Violated) and entry.connection == self.previous
+        margin = isinstance(entry, FaultFired | Violated) and entry.connection == self.previous
         lead = mark
         for column, width in zip(self.columns, self.widths, strict=True):
             text = "" if margin and column.left_empty else column.text(entry)
@@ -144,32 +144,32 @@ class _Table:
         words = _PHRASES[type(entry)](entry, self)
         if self.linked and (about := getattr(entry, "about", None)) is not None:
             words += f" -> [{about}]"
-        if isinstance(entry, Heard):
-            self._heard[entry.index] = entry
-            self._last_heard[entry.connection] = entry.index
+        if isinstance(entry, Received):
+            self._received[entry.index] = entry
+            self._last_received[entry.connection] = entry.index
         self.previous = entry.connection
         if not colour:
             return lead + words
         return f"\x1b[2m{lead}{_RESET}{_COLOURS[type(entry)]}{words}{_RESET}"
 
-    def words(self, entry: Heard | Said) -> str:
-        return in_words(entry, self._contexts.get(entry.connection))
+    def words(self, entry: Received | Sent) -> str:
+        return message_text(entry, self._contexts.get(entry.connection))
 
     @property
     def linked(self) -> bool:
         """Whether entries show their numbers."""
         return len(self.columns) > len(_COLUMNS)
 
-    def reference(self, entry: Struck | Violated) -> str:
+    def reference(self, entry: FaultFired | Violated) -> str:
         """Which message is meant; "" when it is the last that the client said."""
         about = entry.about
-        if about is None or self.linked or self._last_heard.get(entry.connection) == about:
+        if about is None or self.linked or self._last_received.get(entry.connection) == about:
             return ""
-        heard = self._heard.get(about)
-        return f" (about {self.words(heard) if heard is not None else f'entry {about}'})"
+        received = self._received.get(about)
+        return f" (about {self.words(received) if received is not None else f'entry {about}'})"
 
     def _note(self, entry: Entry) -> None:
-        if not isinstance(entry, Said) or not isinstance(entry.message, OptionReply):
+        if not isinstance(entry, Sent) or not isinstance(entry.message, OptionReply):
             return
         body = entry.message.body
         if isinstance(body, MetaContext):
@@ -206,15 +206,15 @@ def _ordinal(number: int) -> str:
 
 
 def _connected(entry: Connected, table: _Table) -> str:
-    peer = f" from {visible(entry.peer)}" if entry.peer else ""
-    local = f" to {visible(entry.local)}" if entry.local else ""
+    peer = f" from {escaped(entry.peer)}" if entry.peer else ""
+    local = f" to {escaped(entry.local)}" if entry.local else ""
     return f"-- connected over {entry.transport}{peer}{local}"
 
 
-def _struck(entry: Struck, table: _Table) -> str:
+def _fired(entry: FaultFired, table: _Table) -> str:
     change = entry.change or ", ".join(entry.kinds)
-    fault = visible(entry.fault)
-    change = visible(change, limit=_SENTENCE)
+    fault = escaped(entry.fault)
+    change = escaped(change, limit=_SENTENCE)
     return f"⚡ '{fault}' ({_ordinal(entry.occurrence)}): {change}{table.reference(entry)}"
 
 
@@ -224,22 +224,22 @@ def _violated(entry: Violated, table: _Table) -> str:
         reference = f" (at byte {entry.at})"
     if entry.last:
         reference += f"; from here on {entry.rule} is only counted"
-    return f"✗ {entry.rule} {entry.level}: {visible(entry.sentence, limit=_SENTENCE)}{reference}"
+    return f"✗ {entry.rule} {entry.level}: {escaped(entry.sentence, limit=_SENTENCE)}{reference}"
 
 
-def _ended(entry: Ended, table: _Table) -> str:
+def _closed(entry: Closed, table: _Table) -> str:
     if entry.how == "fault":
         return "-- a fault ended the connection"
-    detail = f", {visible(entry.detail)}" if entry.detail else ""
+    detail = f", {escaped(entry.detail)}" if entry.detail else ""
     return f"-- the {entry.by} ended the connection: {entry.how}{detail}"
 
 
 _PHRASES: Final[dict[type, Callable[[Any, _Table], str]]] = {
     Connected: _connected,
-    Heard: lambda entry, table: f"C> {table.words(entry)}",
-    Said: lambda entry, table: f"<S {table.words(entry)}",
-    Struck: _struck,
+    Received: lambda entry, table: f"C> {table.words(entry)}",
+    Sent: lambda entry, table: f"<S {table.words(entry)}",
+    FaultFired: _fired,
     Violated: _violated,
-    Ended: _ended,
-    Failed: lambda entry, table: f"!! {visible(entry.sentence, limit=_SENTENCE)}",
+    Closed: _closed,
+    InternalFailure: lambda entry, table: f"!! {escaped(entry.sentence, limit=_SENTENCE)}",
 }

@@ -24,7 +24,7 @@ from fakenbd.obligations.option_rules import (
 )
 from fakenbd.obligations.shown import Phase, Selection, ShownState
 from fakenbd.protocol.constants import ClientFlag, HandshakeFlag, Info, Option, Reply
-from fakenbd.protocol.encode import honest
+from fakenbd.protocol.encode import correct_value
 from fakenbd.protocol.messages import (
     ClientFlags,
     ExportNameReply,
@@ -51,7 +51,7 @@ _MOST_CONTEXTS: Final = 1024
 
 def reply_type(message: OptionReply) -> int:
     """The type on the wire: the one it was given, or the one its body implies."""
-    return message.type if message.type is not None else honest(message, "type")
+    return message.type if message.type is not None else correct_value(message, "type")
 
 
 class UnansweredOption(NamedTuple):
@@ -109,7 +109,7 @@ class Negotiation:
         self.shown.phase = Phase.OPTIONS
         unknown = flags & ~int(sum(ClientFlag))
         if unknown:  # C-01
-            yield Violation("C-01", f"the client flags have the bits {unknown:#x}, which NBD lacks")
+            yield Violation("C-01", f"client flags contain undefined bits {unknown:#x}")
         if flags & ClientFlag.NO_ZEROES and not offered & HandshakeFlag.NO_ZEROES:  # C-02
             yield Violation(
                 "C-02", "the client flags have NBD_FLAG_C_NO_ZEROES, which the server did not offer"
@@ -363,7 +363,7 @@ class Negotiation:
                 "C-35", "the client left after NBD_REP_ERR_SHUTDOWN without NBD_OPT_ABORT"
             )
         else:  # C-132
-            yield Violation("C-132", "the client left option haggling without NBD_OPT_ABORT")
+            yield Violation("C-132", "the client left option negotiation without NBD_OPT_ABORT")
 
 
 _Check = Callable[[Negotiation, OptionRequest], Iterator[Violation]]

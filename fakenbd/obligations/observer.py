@@ -353,4 +353,4 @@ class Observer:
 def _sets_free(breach: Breach) -> bool:
     from fakenbd.protocol.rules import rule  # a whole table, for servers that break a rule
 
-    return rule(breach.rule).frees
+    return rule(breach.rule).permits_disconnect

@@ -157,13 +157,13 @@ def _command(request: Request, rule: _CommandRule, shown: ShownState) -> Iterato
 def _flags(request: Request, shown: ShownState) -> Iterator[Violation]:
     unknown = request.flags & ~_KNOWN_FLAGS
     if unknown:  # C-74
-        sentence = f"{_name(request)} has the command flags {unknown:#x}, which NBD lacks"
+        sentence = f"{_name(request)} contains undefined command flags {unknown:#x}"
         yield Violation("C-74", sentence)
     for flag, rule in _FLAGS.items():
         if not request.flags & flag:
             continue
         if flag == _DF and request.command in rule.commands and not shown.chunks:
-            # An honest server does not offer it then; what the client skipped says more.
+            # A correct server does not offer it then; what the client skipped says more.
             yield _unstructured(_has(request, flag), shown)
         elif rule.needs & ~shown.flags:  # C-75, C-81, C-82
             needed = flag_names(TransmissionFlag, rule.needs)

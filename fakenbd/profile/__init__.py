@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fakenbd.conversation import Handshake
-from fakenbd.later import later
-from fakenbd.profile.plan import ContentPlan, ExportPlan
+from fakenbd.lazy import lazy_getattr
+from fakenbd.profile.export_spec import ContentSpec, ExportSpec
 from fakenbd.profile.profile import Expect, Profile
 
 if TYPE_CHECKING:
     from fakenbd.profile.lookup import find, find_all, library, library_folder, select
 
 __all__ = [
-    "ContentPlan",
+    "ContentSpec",
     "Expect",
-    "ExportPlan",
+    "ExportSpec",
     "Handshake",
     "Profile",
     "find",
@@ -25,6 +25,6 @@ __all__ = [
     "select",
 ]
 
-_LATER = dict.fromkeys(("find", "find_all", "library", "library_folder", "select"), "lookup")
+_LAZY = dict.fromkeys(("find", "find_all", "library", "library_folder", "select"), "lookup")
 
-__getattr__ = later(__name__, _LATER)
+__getattr__ = lazy_getattr(__name__, _LAZY)

@@ -17,12 +17,12 @@ import attrs
 from fakenbd.conversation import Handshake
 from fakenbd.errors import ProfileError
 from fakenbd.faults import Fault, TableError, parse_fault
-from fakenbd.faults.values import boolean, shown, text
-from fakenbd.profile.exports import read_export
-from fakenbd.profile.plan import ExportPlan
+from fakenbd.faults.readers import boolean, shown, text
+from fakenbd.profile.export_spec import ExportSpec
+from fakenbd.profile.export_table import read_export
 from fakenbd.profile.profile import OPERATIONS, Expect, Profile
-from fakenbd.profile.reading import Reader, list_of, nested, outermost, read_table, word
 from fakenbd.profile.sweep import Values, read_sweep, substitute, substitute_text
+from fakenbd.profile.table_reader import Reader, list_of, nested, outermost, read_table, word
 from fakenbd.protocol import rules
 
 __all__ = ["Document", "read_document"]
@@ -73,7 +73,7 @@ _HANDSHAKE: Final[Mapping[str, Reader]] = {
 _EXPECT: Final[Mapping[str, Reader]] = {
     "outcome": word("succeeds", "fails", "either"),
     "session": word("continues", "disconnects", "soft-disconnects", "reconnects"),
-    "exercise": _operations,
+    "operations": _operations,
     "tls": word("off", "allow", "require"),
     "may-break": list_of(_lenient),
 }
@@ -91,13 +91,13 @@ def _arguments(given: Mapping[str, Any]) -> dict[str, Any]:
     return {key.replace("-", "_"): value for key, value in given.items()}
 
 
-def _exports(value: Any, folder: Path | None) -> tuple[ExportPlan, ...]:
+def _exports(value: Any, folder: Path | None) -> tuple[ExportSpec, ...]:
     if not isinstance(value, list):
         return (read_export(value, folder),)
-    plans: tuple[ExportPlan, ...] = list_of(partial(read_export, folder=folder))(value)
-    if not plans:
+    specs: tuple[ExportSpec, ...] = list_of(partial(read_export, folder=folder))(value)
+    if not specs:
         raise ValueError("expected at least one export, got an empty list")
-    return plans
+    return specs
 
 
 def _fault(value: Any) -> Fault:
@@ -119,10 +119,10 @@ def _name_twice(names: Iterable[str]) -> str | None:
 
 def _inconsistencies(given: Mapping[str, Any]) -> Iterator[str]:
     """What is right by itself and wrong together."""
-    exports: tuple[ExportPlan, ...] = given.get("export", ())
+    exports: tuple[ExportSpec, ...] = given.get("export", ())
     handshake: Handshake = given.get("handshake", Handshake())
     faults: tuple[Fault, ...] = given.get("fault", ())
-    twice = _name_twice(plan.name for plan in exports)
+    twice = _name_twice(spec.name for spec in exports)
     if twice is not None:
         yield f"export: expected each export to have a name of its own, got {shown(twice)} twice"
     twice = _name_twice(fault.name for fault in faults if fault.name)

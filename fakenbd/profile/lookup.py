@@ -152,8 +152,8 @@ def _run(path: Path) -> Profile:
         raise _failed(path, error) from error
     profile = names.get("profile")
     if not isinstance(profile, Profile):
-        told = "nothing" if "profile" not in names else f"a value of type {type(profile).__name__}"
-        raise ProfileError(str(path), [f"expected it to define profile as a Profile, got {told}"])
+        found = "nothing" if "profile" not in names else f"a value of type {type(profile).__name__}"
+        raise ProfileError(str(path), [f"expected it to define profile as a Profile, got {found}"])
     return attrs.evolve(
         profile,
         id=path.stem if profile.id == "python" else profile.id,

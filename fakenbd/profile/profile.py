@@ -16,9 +16,9 @@ from fakenbd.conversation import Handshake
 from fakenbd.conversation.handshake import TLS
 from fakenbd.errors import ProfileError
 from fakenbd.export import Export
-from fakenbd.profile.exports import read_export
-from fakenbd.profile.plan import ExportPlan
-from fakenbd.profile.reading import nested, outermost
+from fakenbd.profile.export_spec import ExportSpec
+from fakenbd.profile.export_table import read_export
+from fakenbd.profile.table_reader import nested, outermost
 from fakenbd.protocol.constants import Option
 
 if TYPE_CHECKING:
@@ -62,9 +62,9 @@ _POLICIES: Final[dict[TLS, TLSPolicy]] = {
 
 @attrs.frozen
 class Expect:
-    """What a good client makes of a profile when it does the operations of `exercise`.
+    """What a good client makes of a profile when it does the operations of `operations`.
 
-    It never crashes, hangs, or takes wrong data for good. `session` None leaves open how the
+    It never crashes, hangs, or accepts wrong data as valid. `session` None leaves open how the
     connection goes on. `tls` is what the client is told about TLS, if it does not follow from the
     handshake. `may_break` are rules that are only a SHOULD, and that a good client may break here.
     No operations at all: a client that keeps the rules has no way to meet the lie, and the profile
@@ -73,7 +73,7 @@ class Expect:
 
     outcome: Outcome = "succeeds"
     session: Session | None = None
-    exercise: tuple[Operation, ...] = ("info", "read")
+    operations: tuple[Operation, ...] = ("info", "read")
     tls: TLSPolicy | None = None
     may_break: tuple[str, ...] = ()
 
@@ -91,7 +91,7 @@ class Profile:
     about: str = ""
     rules: tuple[str, ...] = ()
     seen_in: tuple[str, ...] = ()
-    exports: tuple[ExportPlan, ...] = attrs.field(factory=lambda: (ExportPlan(),))
+    exports: tuple[ExportSpec, ...] = attrs.field(factory=lambda: (ExportSpec(),))
     handshake: Handshake = attrs.field(factory=Handshake)
     faults: tuple[Fault, ...] = ()
     expect: Expect = attrs.field(factory=Expect)
@@ -118,12 +118,12 @@ class Profile:
         content object, bytes, a function `(offset, length) -> bytes`, a BlockSize, a function of
         extents. Raises ProfileError with every mistake.
         """
-        plans: list[ExportPlan] = []
+        specs: list[ExportSpec] = []
         mistakes: list[str] = []
         for index, options in enumerate(exports or [export]):
             table = {key.replace("_", "-"): value for key, value in options.items()}
             try:
-                plans.append(read_export(table))
+                specs.append(read_export(table))
             except ValueError as error:
                 mistakes += nested(f"exports[{index}]", error) if exports else outermost(error)
         if exports and export:
@@ -134,7 +134,7 @@ class Profile:
             id,
             summary=summary,
             rules=tuple(rules),
-            exports=tuple(plans),
+            exports=tuple(specs),
             handshake=handshake or Handshake(),
             faults=tuple(faults),
             expect=expect or Expect(),
@@ -147,7 +147,7 @@ class Profile:
             return None
         from fakenbd.protocol.rules import rule  # reading the tables takes longer than asking
 
-        return any(rule(rule_id).frees for rule_id in self.rules)
+        return any(rule(rule_id).permits_disconnect for rule_id in self.rules)
 
     @property
     def picked_by_name(self) -> bool:
@@ -169,7 +169,7 @@ class Profile:
 
     def open_exports(self) -> list[Export]:
         """The exports of one server, built afresh. Raises ServeError for a file that is gone."""
-        return [plan.build() for plan in self.exports]
+        return [spec.build() for spec in self.exports]
 
 
 def _comes_after_a_name(fault: Fault) -> bool:

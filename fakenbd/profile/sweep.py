@@ -22,8 +22,8 @@ from typing import Any, Final, TypeAlias
 
 import attrs
 
-from fakenbd.faults.values import TableError, integer, positive, shown, unknown
-from fakenbd.profile.reading import nested, read_table
+from fakenbd.faults.readers import TableError, integer, positive, shown, unknown
+from fakenbd.profile.table_reader import nested, read_table
 
 __all__ = ["LIMIT", "Values", "read_sweep", "substitute", "substitute_text"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fakenbd.later import later
-from fakenbd.protocol.encode import encode, encode_buffers, honest
+from fakenbd.lazy import lazy_getattr
+from fakenbd.protocol.encode import correct_value, encode, encode_buffers
 
 if TYPE_CHECKING:
     from fakenbd.protocol.decode import (
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "correct_value",
     "decode_client_flags",
     "decode_export_name_reply",
     "decode_greeting",
@@ -31,11 +32,10 @@ __all__ = [
     "decode_request_header",
     "encode",
     "encode_buffers",
-    "honest",
     "payload_length",
 ]
 
 # Each side of a connection needs one half of the decoders.
-__getattr__ = later(
-    __name__, dict.fromkeys(set(__all__) - {"encode", "encode_buffers", "honest"}, "decode")
+__getattr__ = lazy_getattr(
+    __name__, dict.fromkeys(set(__all__) - {"encode", "encode_buffers", "correct"}, "decode")
 )

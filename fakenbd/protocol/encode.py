@@ -29,7 +29,7 @@ from fakenbd.protocol.constants import (
 from fakenbd.protocol.layout import pack, pack_array, pack_string
 from fakenbd.protocol.messages import Buffer, ClientMessage, ServerMessage
 
-__all__ = ["encode", "encode_buffers", "honest"]
+__all__ = ["correct_value", "encode", "encode_buffers"]
 
 # The part of a body that is made here, and the part that is handed through uncopied.
 _Parts: TypeAlias = tuple[bytes, Buffer]
@@ -47,7 +47,7 @@ def encode_buffers(message: ServerMessage | ClientMessage) -> list[Buffer]:
     return [part for part in (head, payload) if len(part)]
 
 
-def honest(message: ServerMessage | ClientMessage, field: str) -> int:
+def correct_value(message: ServerMessage | ClientMessage, field: str) -> int:
     """What a computed field of `message`, or of its body, would be on the wire if it were None.
 
     Raises ValueError for a field that this kind of message does not compute.

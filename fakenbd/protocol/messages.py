@@ -1,7 +1,7 @@
 """Every message of NBD as a value, both roles.
 
 A message is a header and, where the protocol gives it structure, a body. Fields hold what goes on
-the wire, lies included: nothing here checks anything. A field whose honest value follows from the
+the wire, lies included: nothing here checks anything. A field whose correct value follows from the
 others (a length, a count, a reply type, a magic) is None or a default, and the encoder computes
 it; set it, and the encoder writes what it was told. Strings are `str` with surrogate escapes, so
 that bytes which are not UTF-8 survive a round trip.

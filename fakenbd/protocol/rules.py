@@ -50,7 +50,7 @@ class Rule:
         )
 
     @property
-    def frees(self) -> bool:
+    def permits_disconnect(self) -> bool:
         """Whether a server that does this (S) has set its client free to drop the connection."""
         return self.group == "S" and (self.must or "HARD" in self.should)
 

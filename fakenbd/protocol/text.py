@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["quoted", "visible"]
+__all__ = ["escaped", "quoted"]
 
 _LIMIT: Final = 256
 _SHORT: Final = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
 
 
-def visible(text: str, *, limit: int = _LIMIT) -> str:
+def escaped(text: str, *, limit: int = _LIMIT) -> str:
     """`text` with every character that does not print as an escape, cut after `limit` characters.
 
     Bytes that were not UTF-8 (surrogate escapes) show as the bytes that they were.
@@ -23,7 +23,7 @@ def visible(text: str, *, limit: int = _LIMIT) -> str:
 
 def quoted(text: str, *, limit: int = _LIMIT) -> str:
     """`text` made visible, in double quotes: names of exports and contexts."""
-    return f'"{visible(text, limit=limit)}"'
+    return f'"{escaped(text, limit=limit)}"'
 
 
 def _escape(character: str) -> str:

@@ -17,7 +17,7 @@ import attrs
 
 from fakenbd.errors import UriError
 from fakenbd.protocol.constants import DEFAULT_PORT
-from fakenbd.protocol.text import visible
+from fakenbd.protocol.text import escaped
 
 __all__ = ["TLSType", "Transport", "Uri"]
 
@@ -74,7 +74,7 @@ class Uri:
         try:
             return _parse(text)
         except ValueError as mistake:
-            reason = visible(str(mistake))
+            reason = escaped(str(mistake))
             raise UriError(f"{text!r} is not the URI of an NBD export: {reason}") from None
 
     @property

@@ -4,7 +4,7 @@
         nbd_server.on("read", times=1).error("EIO")
         ...
 
-When the test has passed and its servers are down, a fault that never struck, a MUST that the
+When the test has passed and its servers are down, a fault that never fired, a MUST that the
 client broke and an exception of the server's fail it after all; a broken SHOULD is a warning.
 Whatever failed, the report holds the transcript and the seed.
 
@@ -41,14 +41,14 @@ __all__ = [
 
 _POLICIES: Final = "error", "warn", "ignore"
 _JUDGED: Final = {
-    "unfired": "what becomes of a test that passed though a fault never struck",
+    "unfired": "what becomes of a test that passed though a fault never fired",
     "violations": "what becomes of a test that passed though its client broke a MUST",
     "errors": "what becomes of a test that passed though the server raised an exception",
 }
 _MARKER: Final = (
     "fakenbd(profile=None, *, unfired, violations, errors, seed, **options): what the servers of a "
     'test serve: a profile, or the options of an export such as size="1MiB"; and whether faults '
-    "that never struck, violations and the server's own errors fail the test "
+    "that never fired, violations and the server's own errors fail the test "
     '("error", "warn" or "ignore")'
 )
 _SERVERS: Final = pytest.StashKey["Servers"]()

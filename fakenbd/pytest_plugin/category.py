@@ -10,7 +10,7 @@ class NBDViolationWarning(UserWarning):
 
 
 class UnfiredFaultWarning(UserWarning):
-    """A fault never struck, where that is no error."""
+    """A fault never fired, where that is no error."""
 
 
 class ServerErrorWarning(UserWarning):

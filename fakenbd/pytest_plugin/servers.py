@@ -1,7 +1,7 @@
 """The servers of one test: started by its fixtures, shown in its reports, judged at its end.
 
 Only a test that passed is judged. One that failed has said why, and what it left undone (faults
-that never struck, a connection dropped without a goodbye) follows from that; its report tells
+that never fired, a connection dropped without a goodbye) follows from that; its report tells
 these things beside the transcript.
 """
 
@@ -104,7 +104,7 @@ class Servers:
         if report.when == "call":
             self._passed = report.passed
         if report.failed and self._served:
-            # What never struck is among the reasons where a test that passed is failed for it.
+            # What never fired is among the reasons where a test that passed is failed for it.
             text = "\n".join(_shown(each, unfired=not self._passed) for each in self._served)
             report.sections.append(("fakenbd transcript", text))
             errors = [error for each in self._served for error in each.server.errors]

@@ -12,9 +12,9 @@ import attrs
 import pytest
 
 from fakenbd.errors import ProfileError
-from fakenbd.faults.values import one_of, shown, unknown, whole
+from fakenbd.faults.readers import one_of, shown, unknown, whole
 from fakenbd.profile import Profile, find
-from fakenbd.profile.plan import ExportPlan
+from fakenbd.profile.export_spec import ExportSpec
 
 __all__ = ["MARKER", "Policy", "Settings", "Subject"]
 
@@ -32,7 +32,7 @@ _CHECKED: Final[Mapping[str, Callable[[Any], Any]]] = {
 _RUNNING: Final = "tcp", "unix", "journal"
 _SERVED: Final = (
     *("profile", "exports", "handshake", "faults"),
-    *(field.name for field in attrs.fields(ExportPlan)),
+    *(field.name for field in attrs.fields(ExportSpec)),
 )
 _KNOWN: Final = (*_SERVED[:1], *_CHECKED, *_RUNNING, *_SERVED[1:])
 

@@ -17,18 +17,18 @@ import attrs
 
 from fakenbd.faults.answer import (
     Answer,
-    Away,
-    End,
-    Hold,
-    Paced,
+    BeginShutdown,
+    CeaseReading,
+    CloseConnection,
+    NeverSend,
+    PaceBytes,
     Pause,
     RepeatMessages,
     SendPieces,
-    Shutdown,
-    Stall,
     StartTLS,
     Step,
-    StopReading,
+    TakeListenerDown,
+    WaitForReplies,
 )
 from fakenbd.protocol.encode import encode_buffers
 from fakenbd.protocol.messages import Buffer, Raw, ServerMessage
@@ -36,11 +36,27 @@ from fakenbd.protocol.messages import Buffer, Raw, ServerMessage
 __all__ = ["Agenda", "Departure", "Marker", "Plan"]
 
 Marker: TypeAlias = (
-    Paced | RepeatMessages | Pause | End | StopReading | StartTLS | Stall | Shutdown | Away
+    PaceBytes
+    | RepeatMessages
+    | Pause
+    | CloseConnection
+    | CeaseReading
+    | StartTLS
+    | NeverSend
+    | BeginShutdown
+    | TakeListenerDown
 )
 Departure: TypeAlias = Buffer | Marker
 
-_MARKERS: Final = (Paced, RepeatMessages, End, StopReading, StartTLS, Shutdown, Away)
+_MARKERS: Final = (
+    PaceBytes,
+    RepeatMessages,
+    CloseConnection,
+    CeaseReading,
+    StartTLS,
+    BeginShutdown,
+    TakeListenerDown,
+)
 
 NEVER: Final = float("inf")
 
@@ -123,12 +139,12 @@ class Agenda:
                 self._order += 1
                 heapq.heappush(self._due, (self.clock() + step.seconds, self._order, plan))
                 return
-            if isinstance(step, Hold):
+            if isinstance(step, WaitForReplies):
                 target = NEVER if step.replies is None else self._left + step.replies
                 self._held.append((target, step.idle, plan))
                 self._active = self.clock()
                 return
-            if isinstance(step, Stall):
+            if isinstance(step, NeverSend):
                 if plan.broken:
                     # The rest of the message would have to come first, and it never does.
                     self._mark(step)
@@ -152,7 +168,7 @@ class Agenda:
         self.marked = True
         self.ready.append(step)
         messages: tuple[ServerMessage, ...] = ()
-        if isinstance(step, Paced):
+        if isinstance(step, PaceBytes):
             messages = step.messages or (Raw(step.data),)
         elif isinstance(step, RepeatMessages):
             messages = step.one_round

@@ -91,9 +91,9 @@ def _check(terms: Terms, export: Export, request: Request, rules: _Rules) -> tup
         allowed |= CommandFlag.PAYLOAD_LEN
     # The complement of an IntFlag has none of the bits without a name.
     if request.flags & ~int(allowed):
-        return Error.EINVAL, "a flag that this command does not have here"
+        return Error.EINVAL, "invalid or unnegotiated command flag"
     if rules.needs & ~offered:
-        return Error.EINVAL, "a command that was not offered"
+        return Error.EINVAL, "command not offered by this export"
     if rules.writes and offered & TransmissionFlag.READ_ONLY:
         return Error.EPERM, "the export is read-only"
     if not rules.ranged:
@@ -106,7 +106,7 @@ def _check(terms: Terms, export: Export, request: Request, rules: _Rules) -> tup
             return Error.EINVAL, "the payload is an effect length and context ids"
         length = int.from_bytes(request.payload[:8], "big")
     if request.offset + length > export.size:
-        return rules.past_end, "the range passes the end of the export"
+        return rules.past_end, "request extends past the end of the export"
     if export.block_size is not None and not export.any_alignment:
         minimum = export.block_size.minimum
         if minimum > 1 and (request.offset % minimum or length % minimum):
@@ -152,7 +152,7 @@ def _read(terms: Terms, export: Export, request: Request, length: int) -> Answer
         return _chunks(terms, request, [NoneChunk()])
     whole = bool(request.flags & CommandFlag.DF)
     if length > LARGEST_PAYLOAD or (whole and length > maximum):
-        return _fail(terms, request, Error.EOVERFLOW, "ask for less at a time")
+        return _fail(terms, request, Error.EOVERFLOW, "request exceeds the maximum payload")
     if whole or not export.sparse:
         segments = [Extent(length, 0)]
     else:

@@ -20,7 +20,7 @@ import attrs
 
 from fakenbd.errors import ProtocolError
 from fakenbd.faults import refusal_answer
-from fakenbd.faults.answer import Answer, End, Stall, StartTLS
+from fakenbd.faults.answer import Answer, CloseConnection, NeverSend, StartTLS
 from fakenbd.faults.event import Event
 from fakenbd.journal.obligations import Violation, Watch
 from fakenbd.protocol.constants import ClientFlag, HandshakeFlag, Option, Reply
@@ -71,7 +71,7 @@ class Conversation:
     _start: int = 0
     _end: int = 0
     _phase: Callable[[], bool] = attrs.field(init=False)
-    _swallow: End | None = None
+    _swallow: CloseConnection | None = None
     _swallowed: int = 0
     _early: bool = False
     _leaving: bool = False
@@ -185,7 +185,7 @@ class Conversation:
         """The client announced its end and then left like that; "" if nobody knows how."""
         self._parting = how
 
-    def swallow(self, end: End) -> None:
+    def swallow(self, end: CloseConnection) -> None:
         """Take `end.reading` more bytes from the client, then end."""
         self._start = self._end = 0
         self._swallow = end
@@ -210,7 +210,7 @@ class Conversation:
             # After DISC and ABORT too: without TLS the server closes first and never sees how the
             # client would.
             self.teller.blame(watch.ended("EOF", "server", 0))
-        self.service.journal.ended(self.connection, by, how, detail)
+        self.service.journal.closed(self.connection, by, how, detail)
         self.service.faults.forget(self.connection)
         self.teller.faults.forget(self.connection)
 
@@ -226,7 +226,7 @@ class Conversation:
         self.teller.hear(message, taken, lambda: watch.client_flags(message))
         if refusal := self._flags_refused(message):
             self.end("server", "refused", refusal)
-            self.agenda.put([End()])
+            self.agenda.put([CloseConnection()])
             return False
         terms = self.teller.terms
         terms.fixed = bool(message.flags & ClientFlag.FIXED_NEWSTYLE)
@@ -250,7 +250,7 @@ class Conversation:
                 misframed = [Violation(error.rule, str(error))]
             teller.blame(misframed)
             self.end("server", "refused", str(error))
-            self.agenda.put([End()])
+            self.agenda.put([CloseConnection()])
             return False
         if decoded is None:
             return False
@@ -319,7 +319,7 @@ class Conversation:
             self._phase = self._handshake_pending
             if self._start < self._end:
                 self._plaintext()
-        elif decision.outcome == "tls" and any(isinstance(step, Stall) for step in answer):
+        elif decision.outcome == "tls" and any(isinstance(step, NeverSend) for step in answer):
             # What the client takes for a handshake must not end the silence.
             self._phase = self._nothing
 
@@ -347,7 +347,7 @@ class Conversation:
     def _plaintext(self) -> None:
         self.teller.blame(self.teller.watch.misframed(self._head()))
         # Bytes of before must never be taken for bytes that TLS protected.
-        self.end("server", "refused", "bytes in clear came behind NBD_OPT_STARTTLS")
+        self.end("server", "refused", "plaintext received after NBD_OPT_STARTTLS")
         self._leaving = True
         self.secure = False
 
@@ -375,9 +375,9 @@ class Conversation:
     def _settle(self) -> None:
         """Close once the client has left and every answer that it is owed has left too."""
         if self._leaving and not self.agenda.waiting:
-            self._finish(End())
+            self._finish(CloseConnection())
 
-    def _finish(self, end: End) -> None:
+    def _finish(self, end: CloseConnection) -> None:
         self._swallow = None
         self._leaving = False
         self._phase = self._nothing

@@ -17,7 +17,7 @@ import trio
 from fakenbd.protocol.messages import Buffer
 from fakenbd.server.transport import Transport
 
-__all__ = ["HandshakeError", "SecureTransport", "shake_hands"]
+__all__ = ["SecureTransport", "TLSHandshakeError", "shake_hands"]
 
 _PATIENCE: Final = 2.0
 """Seconds that the client has for its goodbye."""
@@ -34,7 +34,7 @@ _JOINED: Final = 1 << 14
 _HEAD: Final = 8
 
 
-class HandshakeError(Exception):
+class TLSHandshakeError(Exception):
     """There is no TLS: who ended the attempt, how, and the client's first bytes in it."""
 
     def __init__(self, by: str, how: str, detail: str = "", head: bytes = b"") -> None:
@@ -45,7 +45,7 @@ class HandshakeError(Exception):
         return self.detail or self.how
 
 
-class _BrokenOffError(Exception):
+class _HandshakeAbortedError(Exception):
     """As many bytes of our half have left as were to leave."""
 
 
@@ -65,7 +65,7 @@ class _Wire(trio.abc.Stream):
         self.left -= len(allowed)
         await self.inner.send_all(allowed)
         if not self.left:
-            raise _BrokenOffError
+            raise _HandshakeAbortedError
 
     async def wait_send_all_might_not_block(self) -> None:
         await self.inner.wait_send_all_might_not_block()
@@ -83,7 +83,7 @@ class _Wire(trio.abc.Stream):
 async def shake_hands(
     transport: Transport, context: ssl.SSLContext, *, deadline: float, abort: int | None = None
 ) -> SecureTransport:
-    """Upgrade a transport to TLS. Raises HandshakeError.
+    """Upgrade a transport to TLS. Raises TLSHandshakeError.
 
     With `abort` it is broken off after so many bytes of our half, or at its end at the latest.
     """
@@ -92,16 +92,16 @@ async def shake_hands(
     try:
         with trio.fail_after(deadline):
             await secured.do_handshake()
-    except _BrokenOffError:
-        raise HandshakeError("server", "fault") from None
+    except _HandshakeAbortedError:
+        raise TLSHandshakeError("server", "fault") from None
     except trio.TooSlowError:
         detail = f"the client did not finish the TLS handshake within {deadline:g} s"
-        raise HandshakeError("server", "refused", detail, wire.head) from None
+        raise TLSHandshakeError("server", "refused", detail, wire.head) from None
     except (OSError, trio.BrokenResourceError) as error:
         how, detail = _fate(error)
-        raise HandshakeError("client", how, detail, wire.head) from error
+        raise TLSHandshakeError("client", how, detail, wire.head) from error
     if abort is not None:
-        raise HandshakeError("server", "fault")
+        raise TLSHandshakeError("server", "fault")
     return SecureTransport(secured, transport)
 
 

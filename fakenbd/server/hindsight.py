@@ -1,4 +1,4 @@
-"""The events of a journal, read back: what a fault that never struck might have struck at.
+"""The events of a journal, read back: what a fault that never fired might have fired at.
 
 While a server runs nothing is kept for this. What was in force at an event follows from the replies
 that had left before it, which is as much as a client knows, too.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from fakenbd.faults import Event
-from fakenbd.journal import Connected, Entry, Heard, Said
+from fakenbd.journal import Connected, Entry, Received, Sent
 from fakenbd.protocol.constants import Option
 from fakenbd.protocol.messages import (
     Ack,
@@ -35,13 +35,13 @@ def past_events(entries: Iterable[Entry]) -> Iterator[Event]:
         if isinstance(entry, Connected):
             yield Event("connect", entry.connection)
             yield Event("greeting", entry.connection)
-        elif isinstance(entry, Said):
+        elif isinstance(entry, Sent):
             _agree(terms, entry)
-        elif isinstance(entry, Heard):
+        elif isinstance(entry, Received):
             yield from _heard(entry, entry.connection, terms)
 
 
-def _agree(terms: Terms, entry: Said) -> None:
+def _agree(terms: Terms, entry: Sent) -> None:
     message = entry.message
     if not isinstance(message, OptionReply) or not isinstance(message.body, Ack):
         return
@@ -53,7 +53,7 @@ def _agree(terms: Terms, entry: Said) -> None:
         terms.extended = True
 
 
-def _heard(entry: Heard, connection: int, terms: Terms) -> Iterator[Event]:
+def _heard(entry: Received, connection: int, terms: Terms) -> Iterator[Event]:
     message = entry.message
     if isinstance(message, Request):
         request, option, export = message, None, terms.export_name

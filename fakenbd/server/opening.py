@@ -51,7 +51,7 @@ def prepare(
     do: `size="1MiB"`, `content="zeros"` and whatever else a profile's [export] has. `tcp` is
     "HOST:PORT", `unix` a path or "-" for a private one; without either it listens on a free port
     of the loopback address. `journal` are options of the Journal. The first export of each profile
-    in `every` is served too, under the profile's id and with the faults that strike after an export
+    in `every` is served too, under the profile's id and with the faults that fire after an export
     was named. `tls` says whether TLS is spoken, and with which certificates; without it the profile
     says whether, and certificates are made. Raises ServeError or ProfileError.
     """

@@ -70,7 +70,9 @@ def decide(catalogue: Catalogue, terms: Terms, request: OptionRequest) -> Decisi
         if request.option == Option.EXPORT_NAME:
             return Decision([], "drop")
         if request.option not in (Option.STARTTLS, Option.ABORT):
-            return _refuse(request, Reply.ERR_TLS_REQD, "this server wants STARTTLS first")
+            return _refuse(
+                request, Reply.ERR_TLS_REQD, "TLS is required: send NBD_OPT_STARTTLS first"
+            )
     answer = _DECISIONS.get(request.option)
     if answer is None:
         return _refuse(request, Reply.ERR_UNSUP)
@@ -108,7 +110,7 @@ def _export_name(catalogue: Catalogue, terms: Terms, request: OptionRequest) -> 
 def _info(catalogue: Catalogue, terms: Terms, request: OptionRequest) -> Decision:
     body = request.body
     if not isinstance(body, InfoQuery):
-        return _refuse(request, Reply.ERR_INVALID, "the option's data do not add up")
+        return _refuse(request, Reply.ERR_INVALID, "malformed option data")
     export = catalogue.find(body.name)
     if export is None:
         return _refuse(request, Reply.ERR_UNKNOWN, "there is no export of that name")
@@ -144,12 +146,12 @@ def _abort(_catalogue: Catalogue, _terms: Terms, request: OptionRequest) -> Deci
 def _list(catalogue: Catalogue, terms: Terms, request: OptionRequest) -> Decision:
     if _has_data(request):
         return _refuse(request, Reply.ERR_INVALID, "NBD_OPT_LIST carries no data")
-    visible = [
+    escaped = [
         Server(name, export.description)
         for name, export in catalogue.exports.items()
         if terms.tls or not export.tls_only
     ]
-    return Decision(_ack(request, visible))
+    return Decision(_ack(request, escaped))
 
 
 def _starttls(catalogue: Catalogue, terms: Terms, request: OptionRequest) -> Decision:
@@ -197,16 +199,16 @@ def _meta_context(catalogue: Catalogue, terms: Terms, request: OptionRequest) ->
         # The old selection is gone whatever the answer is.
         terms.contexts, terms.contexts_export = (), None
     if not (terms.structured or terms.extended):
-        return _refuse(request, Reply.ERR_INVALID, "structured replies come first")
+        return _refuse(request, Reply.ERR_INVALID, "negotiate NBD_OPT_STRUCTURED_REPLY first")
     body = request.body
     if not isinstance(body, MetaContextQuery):
-        return _refuse(request, Reply.ERR_INVALID, "the option's data do not add up")
+        return _refuse(request, Reply.ERR_INVALID, "malformed option data")
     export = catalogue.find(body.name)
     if export is None or (export.tls_only and not terms.tls):
         # In clear an export for TLS only is not there: TLS_REQD is for INFO and GO alone.  S-102
         return _refuse(request, Reply.ERR_UNKNOWN, "there is no export of that name")
     if any(":" not in query for query in body.queries):
-        return _refuse(request, Reply.ERR_INVALID, "a query is a namespace, a colon and a leaf")
+        return _refuse(request, Reply.ERR_INVALID, "invalid query: expected NAMESPACE:LEAF")
     names = tuple(export.contexts)
     if setting:
         chosen = tuple((names.index(name) + 1, name) for name in select(names, body.queries))

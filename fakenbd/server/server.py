@@ -18,12 +18,12 @@ import trio
 from fakenbd.errors import ServeError
 from fakenbd.export import Export
 from fakenbd.faults import Event, Faults
-from fakenbd.faults.answer import Away, StartTLS
+from fakenbd.faults.answer import StartTLS, TakeListenerDown
 from fakenbd.journal import Entry, Journal, Waiter
 from fakenbd.profile import Profile
 from fakenbd.server.conversation import Conversation
 from fakenbd.server.endpoint import Endpoint
-from fakenbd.server.handshake import HandshakeError
+from fakenbd.server.handshake import TLSHandshakeError
 from fakenbd.server.hindsight import past_events
 from fakenbd.server.service import Service
 from fakenbd.server.session import Session
@@ -130,9 +130,9 @@ class Server:
         """Begin a fault: `server.on("read", nth=2).error("EIO")`."""
         return self.faults.on(event, **conditions)
 
-    def strikes(self) -> int:
-        """How often any fault struck."""
-        return sum(self.journal.totals.strikes.values())
+    def fired(self) -> int:
+        """How often any fault fired."""
+        return sum(self.journal.totals.fired.values())
 
     def unfired(self) -> list[str]:
         """A sentence for each fault that never fired: the closest event, and what differed.
@@ -239,7 +239,7 @@ class Server:
             except ServeError as error:
                 if str(error) != told:
                     told = str(error)
-                    self.journal.failed(None, told)
+                    self.journal.internal_failure(None, told)
                 await trio.sleep(1)
             else:
                 return
@@ -255,7 +255,9 @@ class Server:
                 continue
             except OSError as error:
                 # Out of descriptors, or the client is gone already: the others go on.
-                self.journal.failed(None, f"a connection could not be accepted: {error.strerror}")
+                self.journal.internal_failure(
+                    None, f"a connection could not be accepted: {error.strerror}"
+                )
                 await trio.sleep(0.05)
                 continue
             sock.setblocking(False)
@@ -287,7 +289,7 @@ class Server:
             cause = _deepest(error)
             self.errors.append(cause)
             place = traceback.extract_tb(cause.__traceback__)[-1]
-            self.journal.failed(
+            self.journal.internal_failure(
                 session.conversation.connection,
                 f"{type(cause).__name__}: {cause} ({place.name}, line {place.lineno})",
             )
@@ -302,10 +304,10 @@ class Server:
             secured = await self.security.secure(transport, step)
             return secured, secured.inner.version() or ""
         except ServeError as error:
-            self.journal.failed(None, f"a fault could not strike: {error}")
-            raise HandshakeError("server", "closed") from error
+            self.journal.internal_failure(None, f"a fault could not fire: {error}")
+            raise TLSHandshakeError("server", "closed") from error
 
-    def _go_away(self, step: Away) -> None:
+    def _go_away(self, step: TakeListenerDown) -> None:
         if step.attempts is not None:
             self._away = step.attempts
         if step.seconds is not None:

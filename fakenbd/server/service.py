@@ -55,5 +55,5 @@ class Service:
         return cls(catalogue, faults, journal, clock, breaks_must, faults_of or {})
 
     def faults_for(self, export: str) -> Faults:
-        """The faults that strike on the export of that name."""
+        """The faults that fire on the export of that name."""
         return self.faults_of.get(export, self.faults)

@@ -17,21 +17,21 @@ import attrs
 import trio
 
 from fakenbd.faults.answer import (
-    Away,
-    End,
-    Paced,
+    BeginShutdown,
+    CeaseReading,
+    CloseConnection,
+    NeverSend,
+    PaceBytes,
     Pause,
     RepeatMessages,
-    Shutdown,
-    Stall,
     StartTLS,
-    StopReading,
+    TakeListenerDown,
 )
 from fakenbd.protocol.encode import encode
 from fakenbd.protocol.messages import Buffer
 from fakenbd.server.agenda import Departure
 from fakenbd.server.conversation import Conversation
-from fakenbd.server.handshake import HandshakeError
+from fakenbd.server.handshake import TLSHandshakeError
 from fakenbd.server.transport import Transport
 
 __all__ = ["Session"]
@@ -47,14 +47,14 @@ _BROKEN: Final = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
 
 @attrs.define(eq=False)
 class Session:
-    """`secure(transport, step)` performs a TLS handshake or raises HandshakeError, and returns what
-    speaks TLS over the transport, and its version; `away(step)` takes the listeners down.
+    """`secure(transport, step)` performs a TLS handshake or raises TLSHandshakeError, and returns
+    what speaks TLS over the transport, and its version; `away(step)` takes the listeners down.
     """
 
     conversation: Conversation
     transport: Transport
     secure: Callable[[Transport, StartTLS], Awaitable[tuple[Transport, str]]]
-    away: Callable[[Away], None]
+    away: Callable[[TakeListenerDown], None]
     _queue: list[Departure] = attrs.field(factory=list)
     _wake: trio.Event = attrs.field(factory=trio.Event)
     _settled: trio.Event = attrs.field(factory=trio.Event)
@@ -215,7 +215,7 @@ class Session:
     async def _pause(self, step: Pause) -> None:
         await trio.sleep(step.seconds)
 
-    async def _pace(self, step: Paced) -> None:
+    async def _pace(self, step: PaceBytes) -> None:
         for index, data in enumerate(step.writes()):
             if index and step.seconds:
                 await trio.sleep(step.seconds)
@@ -231,7 +231,7 @@ class Session:
             left -= rounds
             await trio.sleep(step.seconds if left else 0)
 
-    async def _end(self, step: End) -> None:
+    async def _end(self, step: CloseConnection) -> None:
         if step.reading:
             self.conversation.swallow(step)
             self._reading.cancel()
@@ -248,12 +248,12 @@ class Session:
             self.transport.truncate()
         self._stop("server", "fault" if self.conversation.ending is None else "closed")
 
-    async def _stop_reading(self, _step: StopReading) -> None:
+    async def _stop_reading(self, _step: CeaseReading) -> None:
         self._deaf = True
         self._reading.cancel()
         await trio.lowlevel.checkpoint()
 
-    async def _silence(self, _step: Stall) -> None:
+    async def _silence(self, _step: NeverSend) -> None:
         # Nothing will ever leave again, so nobody need wait for it.
         self._silent = True
         self._settled.set()
@@ -265,16 +265,16 @@ class Session:
             return
         try:
             self.transport, version = await self.secure(self.transport, step)
-        except HandshakeError as error:
+        except TLSHandshakeError as error:
             self.conversation.not_upgraded(error.by, error.how, error.detail, error.head)
             self._scope.cancel()
         else:
             self.conversation.upgraded(version, keep=step.keep)
 
-    async def _shut_down(self, _step: Shutdown) -> None:
+    async def _shut_down(self, _step: BeginShutdown) -> None:
         await trio.lowlevel.checkpoint()
 
-    async def _go_away(self, step: Away) -> None:
+    async def _go_away(self, step: TakeListenerDown) -> None:
         self.away(step)
         await trio.lowlevel.checkpoint()
 
@@ -286,12 +286,12 @@ def _reason(error: Exception) -> str:
 
 _PERFORMANCES: Final[dict[type, Callable[[Session, Any], Awaitable[None]]]] = {
     Pause: Session._pause,
-    Paced: Session._pace,
+    PaceBytes: Session._pace,
     RepeatMessages: Session._repeat,
-    End: Session._end,
-    StopReading: Session._stop_reading,
-    Stall: Session._silence,
+    CloseConnection: Session._end,
+    CeaseReading: Session._stop_reading,
+    NeverSend: Session._silence,
     StartTLS: Session._start_tls,
-    Shutdown: Session._shut_down,
-    Away: Session._go_away,
+    BeginShutdown: Session._shut_down,
+    TakeListenerDown: Session._go_away,
 }

@@ -184,7 +184,7 @@ class Security:
                     self._context(change.certificate, None)
 
     async def secure(self, transport: Transport, step: StartTLS) -> SecureTransport:
-        """Upgrade a connection. Raises HandshakeError, or ServeError for an impossible lie."""
+        """Upgrade a connection. Raises TLSHandshakeError, or ServeError for an impossible lie."""
         context = self._context(step.certificate, step.version)
         deadline = self.options.deadline
         return await shake_hands(transport, context, deadline=deadline, abort=step.abort)

@@ -20,7 +20,7 @@ from typing import Final
 import attrs
 
 from fakenbd.errors import ProtocolError
-from fakenbd.faults.answer import End
+from fakenbd.faults.answer import CloseConnection
 from fakenbd.faults.event import Event
 from fakenbd.protocol.constants import (
     REQUEST_MAGIC,
@@ -152,7 +152,7 @@ class Transmission:
             count = len(headers) // _HEADER
             reads = count - len(payloads)
             journal = teller.service.journal
-            journal.exchanged(
+            journal.plain_batch(
                 teller.connection,
                 headers,
                 count,
@@ -160,7 +160,7 @@ class Transmission:
                 out,
                 extended=False,
                 structured=structured,
-                source=export.source,
+                stable_read=export.stable_read,
                 received=position - first,
                 sent=total + reads * _READ_REPLY[structured] + len(payloads) * _READ_REPLY[False],
             )
@@ -212,6 +212,6 @@ class Transmission:
         answer = teller.tell((event,), truth)
         # One request at a time while a flood of content waits to leave.
         self.more = request.length >= _GATHER and bool(answer)
-        if any(isinstance(step, End) for step in answer):
+        if any(isinstance(step, CloseConnection) for step in answer):
             self.over = True
         return taken

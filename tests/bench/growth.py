@@ -108,7 +108,7 @@ def idle(setting: Setting) -> Iterator[Sides]:
     connections = 1000
 
     def ours() -> float:
-        with host("honest") as (uri, pid):
+        with host("correct") as (uri, pid):
             path = uri.partition("socket=")[2]
             clients = []
             try:

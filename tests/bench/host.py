@@ -1,6 +1,6 @@
 """Servers that the command line does not offer: `python -m tests.bench.host KIND SOCKET`.
 
-`map` serves a million scripted extents; `quiet` has a journal that remembers nothing; `honest` is
+`map` serves a million scripted extents; `quiet` has a journal that remembers nothing; `correct` is
 the same server with its journal. Prints the URI once it listens.
 """
 
@@ -22,12 +22,12 @@ MAP_BLOCK = 4096
 class Forgetful(Journal):
     """What recording costs is what a server saves with this."""
 
-    def heard(self, *_: Any, **__: Any) -> int:
+    def received(self, *_: Any, **__: Any) -> int:
         return 0
 
-    said = connected = ended = heard
+    sent = connected = closed = received
 
-    def exchanged(self, *_: Any, **__: Any) -> None:
+    def plain_batch(self, *_: Any, **__: Any) -> None:
         """Nothing."""
 
 

@@ -86,7 +86,7 @@ def writes_256k_python(setting: Setting) -> Iterator[Sides]:
 
 @row("journal", "4 KiB reads, 64 in flight", "no journal", RATE, 0.85)
 def journal(setting: Setting) -> Iterator[Sides]:
-    with host("honest") as (ours, _), host("quiet") as (theirs, _):
+    with host("correct") as (ours, _), host("quiet") as (theirs, _):
         yield (
             lambda: load(ours, "read", 4096, 64, setting.seconds),
             lambda: load(theirs, "read", 4096, 64, setting.seconds),

@@ -10,7 +10,9 @@ from fakenbd.profile import Expect, Profile
 __all__ = ["EIO", "GAP", "HANGS_UP", "HONEST", "NO_FLUSH", "SPLIT", "of"]
 
 
-def of(name: str, outcome: str, exercise: str, *faults: dict[str, Any], rules: str = "") -> Profile:
+def of(
+    name: str, outcome: str, operation: str, *faults: dict[str, Any], rules: str = ""
+) -> Profile:
     """A profile of 4 KiB whose faults are given as in a .toml file."""
     return Profile.of(
         id=name,
@@ -18,7 +20,7 @@ def of(name: str, outcome: str, exercise: str, *faults: dict[str, Any], rules: s
         rules=rules.split(),
         size=4096,
         faults=[parse_fault(fault) for fault in faults],
-        expect=Expect(outcome, None, (exercise,)),  # type: ignore[arg-type]
+        expect=Expect(outcome, None, (operation,)),  # type: ignore[arg-type]
     )
 
 
@@ -55,4 +57,4 @@ HANGS_UP = of(
     "read",
     {"name": "close", "when": {"command": "read"}, "do": {"close": True}},
 )
-HONEST = of("honest", "succeeds", "read")
+HONEST = of("correct", "succeeds", "read")

@@ -10,7 +10,7 @@ from fakenbd.check.adapters import (
     BUNDLED,
     CHECKS,
     Adapter,
-    Deed,
+    OperationCommand,
     bundled,
     one_command,
 )
@@ -34,11 +34,11 @@ def test_there_is_a_file_for_each_bundled_client_and_no_other() -> None:
 
 @pytest.mark.parametrize("name", BUNDLED)
 def test_results_that_are_compared_have_what_is_compared(name: str) -> None:
-    for deed in bundled(name).operations.values():
-        words = " ".join(deed.command)
-        assert ("{output}" in words) == (deed.check == "file")
-        assert ("{input}" in words) == (deed.check == "input")
-        assert deed.check in CHECKS
+    for operation_command in bundled(name).operations.values():
+        words = " ".join(operation_command.command)
+        assert ("{output}" in words) == (operation_command.check == "file")
+        assert ("{input}" in words) == (operation_command.check == "input")
+        assert operation_command.check in CHECKS
 
 
 def refused(tmp_path: Path, text: str) -> list[str]:
@@ -59,11 +59,11 @@ def test_a_client_of_ones_own(tmp_path: Path) -> None:
     )
     adapter = bundled(str(path))
     assert (adapter.name, adapter.transport) == ("mine", "tcp")
-    assert adapter.deed("read") == Deed(("mine", "{uri}", "{output}"), "file")
-    assert adapter.deed("copy") == adapter.deed("read")
-    assert adapter.deed("map").missing() == "it has no maps"
-    assert adapter.deed("trim").missing() == "mine has no command for it"
-    assert adapter.deed("read").missing() == "mine is not installed"
+    assert adapter.command_for("read") == OperationCommand(("mine", "{uri}", "{output}"), "file")
+    assert adapter.command_for("copy") == adapter.command_for("read")
+    assert adapter.command_for("map").missing() == "it has no maps"
+    assert adapter.command_for("trim").missing() == "mine has no command for it"
+    assert adapter.command_for("read").missing() == "mine is not installed"
 
 
 def test_files_beside_the_description_are_found_from_anywhere(tmp_path: Path) -> None:
@@ -74,10 +74,10 @@ def test_files_beside_the_description_are_found_from_anywhere(tmp_path: Path) ->
         'probe = ["./client.py", "client.py"]\n',
         encoding="utf-8",
     )
-    deed = bundled(str(path)).deed("read")
+    operation_command = bundled(str(path)).command_for("read")
     script = str(tmp_path / "client.py")
-    assert deed.command == ("python3", script, "{uri}", "{output}", "a/b")
-    assert deed.probe == (script, "client.py")
+    assert operation_command.command == ("python3", script, "{uri}", "{output}", "a/b")
+    assert operation_command.probe == (script, "client.py")
 
 
 def test_every_mistake_is_told(tmp_path: Path) -> None:
@@ -159,14 +159,16 @@ def test_one_command_shows_by_its_words_what_it_does(
     assert adapter == Adapter(
         "mine",
         transport="tcp",
-        operations={operation: Deed(tuple(argv), check)},  # type: ignore[arg-type]
+        operations={operation: OperationCommand(tuple(argv), check)},  # type: ignore[arg-type]
     )
 
 
 def test_one_command_without_a_result_is_run_in_every_case() -> None:
     adapter = one_command(["mine", "{uri}"])
     assert set(adapter.operations) == set(OPERATIONS)
-    assert {deed.check for deed in adapter.operations.values()} == {"status"}
+    assert {operation_command.check for operation_command in adapter.operations.values()} == {
+        "status"
+    }
 
 
 def test_one_command_with_a_placeholder_that_nobody_knows() -> None:
@@ -176,16 +178,20 @@ def test_one_command_with_a_placeholder_that_nobody_knows() -> None:
 
 
 def test_a_program_that_does_not_run_here_is_told_in_its_own_words() -> None:
-    deed = Deed(("sh", "x"), probe=("sh", "-c", "echo first >&2; echo no such module >&2; exit 1"))
-    assert deed.missing() == "sh does not run here: no such module"
-    assert Deed(("sh", "x"), probe=("sh", "-c", "exit 0")).missing() == ""
-    assert Deed(("sh", "x"), probe=("sh", "-c", "exit 1")).missing() == (
+    operation_command = OperationCommand(
+        ("sh", "x"), probe=("sh", "-c", "echo first >&2; echo no such module >&2; exit 1")
+    )
+    assert operation_command.missing() == "sh does not run here: no such module"
+    assert OperationCommand(("sh", "x"), probe=("sh", "-c", "exit 0")).missing() == ""
+    assert OperationCommand(("sh", "x"), probe=("sh", "-c", "exit 1")).missing() == (
         "sh does not run here: it fails"
     )
 
 
 def test_it_is_the_program_that_is_missing_and_not_the_one_that_sets_its_environment() -> None:
-    assert Deed(("env", "A=b", "mine", "{uri}")).missing() == "mine is not installed"
-    assert Deed(("env", "A=b", "sh", "{uri}")).missing() == ""
+    assert OperationCommand(("env", "A=b", "mine", "{uri}")).missing() == "mine is not installed"
+    assert OperationCommand(("env", "A=b", "sh", "{uri}")).missing() == ""
     failing = ("env", "A=b", "sh", "-c", "exit 1")
-    assert Deed(("env", "sh"), probe=failing).missing() == "sh does not run here: it fails"
+    assert (
+        OperationCommand(("env", "sh"), probe=failing).missing() == "sh does not run here: it fails"
+    )

@@ -8,7 +8,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from fakenbd.check.adapters import Adapter, Check, Deed
+from fakenbd.check.adapters import Adapter, Check, OperationCommand
 from fakenbd.check.case import CaseResult, run_case
 from fakenbd.check.process import Limits
 from fakenbd.profile import Profile
@@ -30,11 +30,11 @@ def client(name: str, operation: str = "read", check: Check = "file") -> Adapter
         "{output}",
         "{size}",
     )
-    return Adapter(name, operations={operation: Deed(command, check)})
+    return Adapter(name, operations={operation: OperationCommand(command, check)})
 
 
 def played(name: str, profile: Profile, limits: Limits = LIMITS) -> CaseResult:
-    (operation,) = profile.expect.exercise
+    (operation,) = profile.expect.operations
     check: Check = "file" if operation == "read" else "status"
     return run_case(profile, client(name, operation, check), seed=1, limits=limits)
 
@@ -65,7 +65,7 @@ BAD = [
         NO_FLUSH,
         LIMITS,
         "false-success",
-        "it claims success, where nobody can have succeeded",
+        "it reported success although the operation cannot have succeeded",
         "",
     ),
     (
@@ -85,7 +85,7 @@ BAD = [
         "",
     ),
     ("asks_for_ever", EIO, LIMITS, "storm", "it sent more than 20032 requests", ""),
-    ("fills_the_disk", EIO, LIMITS, "bloat", "it wrote a file larger than the limit", ""),
+    ("fills_the_disk", EIO, LIMITS, "resource-limit", "it wrote a file larger than the limit", ""),
     ("forks_and_stays", EIO, SHORT, "hang", "it was still running after 0.5 s", ""),
     ("lies", EIO, LIMITS, "wrong-data", f"in its output, byte 0 is 0x00, not {TRUTH[0]:#04x}", ""),
     (
@@ -114,21 +114,21 @@ def test_a_bad_client_fails_for_what_it_does(
 
 def test_memory_is_told_in_full() -> None:
     verdict = played("eats_memory", EIO).verdict
-    assert (verdict.name, verdict.cause) == ("fail", "bloat")
+    assert (verdict.name, verdict.cause) == ("fail", "resource-limit")
     assert verdict.reason.startswith("it used ")
     assert verdict.reason.endswith(" MiB of memory, more than the limit of 256 MiB")
 
 
 GOOD = [
     ("good", HONEST, "pass", "it succeeded, and the result is right"),
-    ("good", EIO, "pass", "it failed as it may (read)"),
+    ("good", EIO, "pass", "it failed, as allowed (read)"),
     ("accepts_a_gap", SPLIT, "pass", "it succeeded, and the result is right"),
     ("breaks_a_should", HONEST, "warn", "NBD_OPT_GO did not ask for NBD_INFO_BLOCK_SIZE"),
     (
         "good",
         SPLIT,
         "not-exercised",
-        "fault 'split' never struck: the closest was NBD_CMD_READ number 1 on connection 1 "
+        "fault 'split' never fired: the closest was NBD_CMD_READ number 1 on connection 1 "
         "(wanted structured = true)",
     ),
 ]
@@ -146,16 +146,16 @@ def test_a_case_that_nobody_asks_about_is_not_exercised() -> None:
     verdict = played("does_nothing", NO_FLUSH).verdict
     assert verdict.name == "not-exercised"
     assert verdict.reason == (
-        "fault 'EIO' never struck: the closest was NBD_CMD_DISC number 1 on connection 1 "
+        "fault 'EIO' never fired: the closest was NBD_CMD_DISC number 1 on connection 1 "
         '(wanted command = "flush")'
     )
 
 
 def test_the_same_seed_gives_the_same_verdict() -> None:
-    def told() -> list[tuple[object, ...]]:
+    def summary() -> list[tuple[object, ...]]:
         return [
             (result.verdict, [each.wire for each in result.operations])
             for result in (played("good", EIO), played("accepts_a_gap", GAP))
         ]
 
-    assert told() == told()
+    assert summary() == summary()

@@ -27,10 +27,10 @@ def test_placeholders_are_filled_and_other_braces_left(word: str, filled: str) -
 
 def test_the_environment_has_the_same_words() -> None:
     values = {name: f"<{name}>" for name in PLACEHOLDERS}
-    told = environment(values)
-    assert told["NBD_URI"] == told["FAKENBD_URI"] == "<uri>"
-    assert told["FAKENBD_CA_DIR"] == "<ca-dir>"
-    assert len(told) == len(PLACEHOLDERS) + 1
+    summary = environment(values)
+    assert summary["NBD_URI"] == summary["FAKENBD_URI"] == "<uri>"
+    assert summary["FAKENBD_CA_DIR"] == "<ca-dir>"
+    assert len(summary) == len(PLACEHOLDERS) + 1
 
 
 def test_what_a_server_has_not_is_empty() -> None:

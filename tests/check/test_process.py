@@ -107,14 +107,14 @@ os.read(ready, 1), os.read(ready, 1)
 
 @pytest.mark.parametrize(("ending", "stopped"), [("", ""), ("time.sleep(3600)", "storm")])
 def test_nobody_is_left(tmp_path: Path, ending: str, stopped: str) -> None:
-    told = tmp_path / "pids"
+    summary = tmp_path / "pids"
 
     def both_are_there() -> str:
-        return "enough" if told.exists() and told.read_text().count("\n") == 2 else ""
+        return "enough" if summary.exists() and summary.read_text().count("\n") == 2 else ""
 
     done = played(ESCAPES + ending, tmp_path, storming=both_are_there if stopped else str)
     assert done.stopped == stopped
-    pids = [int(pid) for pid in told.read_text().split()]
+    pids = [int(pid) for pid in summary.read_text().split()]
     assert len(pids) == 2
     assert not [pid for pid in pids if _runs(pid)]
 

@@ -53,5 +53,5 @@ def test_a_program_fails_what_it_is_known_to_fail(
     for program in programs:
         require(program)
     known = HERE / f"known-{client}.toml"
-    status, output, errors = judged(tmp_path, "--client", client, "--known", str(known))
+    status, output, errors = judged(tmp_path, "--client", client, "--known-failures", str(known))
     assert (status, errors) == (0, []), output

@@ -32,7 +32,7 @@ def case(case_id: str, client: str, verdict: str = "pass", **changes: Any) -> di
         "summary": f"The summary of {case_id}",
         "about": "Why it happens.",
         "rules": [{"id": "S-128", "text": "too few bytes", "level": "MUST", "section": "Replies"}],
-        "expected": "read: it fails, and says so",
+        "expected": "read: it fails and reports it",
         "operations": [
             {
                 "operation": "read",
@@ -42,7 +42,7 @@ def case(case_id: str, client: str, verdict: str = "pass", **changes: Any) -> di
                 "wrong": "",
                 "output": "",
                 "errors": "what the client said",
-                "strikes": 1,
+                "fires": 1,
                 "transcript": "  0.001  #1  C> NBD_CMD_READ\n▸     ⚡ 'cut' (1st): cut off\n",
             }
         ],
@@ -148,10 +148,10 @@ def test_the_link_of_a_failed_case_leads_to_its_transcript(tmp_path: Path) -> No
     opened = tags(document, r'<article id="([^"]+)"[^>]*>\s*<details open="">')
     assert opened == [link[1:]]
     article = document.partition(f'<article id="{link[1:]}"')[2].partition("</article>")[0]
-    assert "<span class=\"marked strike\">▸     ⚡ 'cut' (1st): cut off</span>" in article
+    assert "<span class=\"marked firing\">▸     ⚡ 'cut' (1st): cut off</span>" in article
     for piece in (
         "too few bytes",
-        "it fails, and says so",
+        "it fails and reports it",
         "it was still running after 10 s",
         "what the client said",
         "fakenbd check --select reads/one --seed 7",

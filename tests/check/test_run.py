@@ -20,7 +20,7 @@ from pathlib import Path
 from fakenbd.check import CheckOptions, run_check
 from fakenbd.errors import FakenbdError
 options = json.loads(sys.argv[1])
-for name in ("junit", "report", "known"):
+for name in ("junit", "report", "known_failures"):
     if name in options:
         options[name] = Path(options[name])
 try:
@@ -38,14 +38,14 @@ when = { command = "read" }
 do = { error = "EIO" }
 [expect]
 outcome = "fails"
-exercise = ["read"]
+operations = ["read"]
 """
 HONEST = """
 summary = "Nothing is wrong"
 [export]
 size = 4096
 [expect]
-exercise = ["read"]
+operations = ["read"]
 """
 ADAPTER = """
 summary = "A client of the tests"
@@ -89,7 +89,7 @@ class Place:
 def place(tmp_path: Path) -> Place:
     place = Place(tmp_path)
     place.profile("eio", EIO)
-    place.profile("honest", HONEST)
+    place.profile("faultless", HONEST)
     return place
 
 
@@ -101,7 +101,7 @@ def test_verdicts_as_they_come_and_exit_status_0(place: Place) -> None:
     assert [line for line in lines if line.startswith("good::")] == [
         "good::plain (first) OK",
         "good::eio PASS [ 50%]",
-        "good::honest PASS [100%]",
+        "good::faultless PASS [100%]",
         "good::plain (last) OK",
     ]
 
@@ -110,7 +110,7 @@ def test_a_failure_reads_from_the_requirement_to_the_command_that_repeats_it(pla
     done = place.run(client=place.client("lies"), select=["eio"])
     assert done.returncode == 3
     assert (
-        "lies fails on an honest server, so the client or the set-up is broken, not the cases: "
+        "lies fails on a correct server, so the client or the set-up is broken, not the cases: "
         "fail (wrong-data), read: in its output, byte 0 is 0x00, not "
     ) in done.stdout
 
@@ -120,11 +120,11 @@ def test_a_failure_reads_from_the_requirement_to_the_command_that_repeats_it(pla
     parts = [
         "raises::eio FAIL (crash)",
         "requirement   Reads fail",
-        "expected      read: it fails, and says so",
+        "expected      read: it fails and reports it",
         "actual        crash: it ended with a traceback: KeyError: 0 [read]",
         "transcript",
         "⚡ 'EIO' (1st): ",
-        "it said",
+        "client output",
         "  KeyError: 0",
         "reproduce     fakenbd check profiles/eio.toml --seed 1 --client raises.toml",
         "eio: crash: it ended with a traceback: KeyError: 0 [read]",
@@ -136,10 +136,10 @@ def test_a_failure_reads_from_the_requirement_to_the_command_that_repeats_it(pla
 
 
 def test_who_breaks_an_obligation_on_an_honest_server_is_judged_all_the_same(place: Place) -> None:
-    done = place.run(client=place.client("breaks_a_must"), select=["honest"])
+    done = place.run(client=place.client("breaks_a_must"), select=["faultless"])
     assert done.returncode == 1
     assert "breaks_a_must::plain (first) works, but NBD_CMD_READ of 512 bytes" in done.stdout
-    assert "breaks_a_must::honest FAIL (violation)" in done.stdout
+    assert "breaks_a_must::faultless FAIL (violation)" in done.stdout
 
 
 def test_nothing_selected_and_nothing_exercised_are_5(place: Place) -> None:
@@ -150,7 +150,7 @@ def test_nothing_selected_and_nothing_exercised_are_5(place: Place) -> None:
     place.profile("late", EIO.replace('"read" }', '"read", nth = 9 }'))
     done = place.run(client=client, select=["late"])
     assert done.returncode == 5
-    assert "late: fault 'EIO' never struck: the closest was NBD_CMD_READ number 1" in done.stdout
+    assert "late: fault 'EIO' never fired: the closest was NBD_CMD_READ number 1" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_nothing_selected_and_nothing_exercised_are_5(place: Place) -> None:
             "nbd-client, fio. A client of your own is a .toml file",
         ),
         (
-            {"known": "gone.toml"},
+            {"known_failures": "gone.toml"},
             "ProfileError: gone.toml: cannot be read: No such file or directory",
         ),
     ],
@@ -194,10 +194,10 @@ def test_junit_parses_whatever_a_client_says(place: Place) -> None:
     assert "\x1b" not in done.stdout
     suite = ElementTree.parse(place.folder / "junit.xml").getroot()
     cases = {case.get("name"): case for case in suite.iter("testcase")}
-    assert set(cases) == {"eio", "honest", "must"}
+    assert set(cases) == {"eio", "faultless", "must"}
     assert {case.get("classname") for case in cases.values()} == {"noisy"}
     failures = {name: case.find("failure") for name, case in cases.items()}
-    assert failures["eio"] is failures["honest"] is None
+    assert failures["eio"] is failures["faultless"] is None
     assert failures["must"] is not None
     assert "requirement   Reads fail" in (failures["must"].text or "")
 
@@ -232,19 +232,19 @@ def test_known_failures_are_expected_until_they_pass(place: Place) -> None:
     client = place.client("raises")
     known = place.folder / "known.toml"
     known.write_text('[[known]]\ncase = "eio"\ncause = "crash"\nreason = "told upstream"\n')
-    done = place.run(client=client, known="known.toml")
+    done = place.run(client=client, known_failures="known.toml")
     assert done.returncode == 0, done.stdout
     assert "eio: crash: told upstream (it ended with a traceback: KeyError: 0)" in done.stdout
 
     known.write_text('[[known]]\ncase = "*"\nreason = "told upstream"\n')
-    done = place.run(client=client, known="known.toml")
+    done = place.run(client=client, known_failures="known.toml")
     assert done.returncode == 1
-    assert "raises::honest XPASS" in done.stdout
+    assert "raises::faultless XPASS" in done.stdout
 
     known.write_text(
         '[[known]]\ncase = "eio"\nreason = "r"\n[[known]]\ncase = "gone"\nreason = "old"\n'
     )
-    done = place.run(client=client, known="known.toml")
+    done = place.run(client=client, known_failures="known.toml")
     assert done.returncode == 1
     assert 'the known failure "gone" matches no case (old)' in done.stdout
 
@@ -252,9 +252,9 @@ def test_known_failures_are_expected_until_they_pass(place: Place) -> None:
 def test_one_command_is_enough(place: Place) -> None:
     script = str(CLIENTS / "good.py")
     command = [sys.executable, "-E", "-S", script, "{uri}", "{output}"]
-    done = place.run(command=command, select=["honest"])
+    done = place.run(command=command, select=["faultless"])
     assert done.returncode == 3  # it wants a path, and gets a URI: broken, not judged
-    assert "fails on an honest server" in done.stdout
+    assert "fails on a correct server" in done.stdout
 
 
 def test_last_failed_and_exit_first_are_pytests_own(place: Place) -> None:

@@ -23,7 +23,7 @@ SIZE = 3 << 20
 LIMIT = 60
 
 
-def truth(server, size=SIZE):
+def content_of(server, size=SIZE):
     return bytes(server.export.read(0, size))
 
 
@@ -175,17 +175,17 @@ def test_copy_out_and_in(tmp_path):
     image = tmp_path / "image"
     with background_server(size=SIZE) as server:
         quiet("copy", "--verify", server.uri, image)
-        assert image.read_bytes() == truth(server)
+        assert image.read_bytes() == content_of(server)
         assert files(tmp_path) == ["image"]
         image.write_bytes(bytes(range(256)) * (SIZE // 256))
         quiet("copy", "--verify", "--in-flight", 1, "--connections", 1, image, server.uri)
-        assert truth(server) == image.read_bytes()
+        assert content_of(server) == image.read_bytes()
 
 
 def test_copy_from_server_to_server():
     with background_server(size=SIZE) as one, background_server(size=SIZE, content="zeros") as two:
         quiet("copy", "--verify", one.uri, two.uri)
-        assert truth(two) == truth(one)
+        assert content_of(two) == content_of(one)
 
 
 @pytest.mark.parametrize("sparse", [True, False])
@@ -205,7 +205,7 @@ def test_a_file_that_was_there_keeps_all_but_its_content(tmp_path):
     link.symlink_to("image")
     with background_server(size=SIZE) as server:
         quiet("copy", server.uri, link)
-        assert image.read_bytes() == truth(server)
+        assert image.read_bytes() == content_of(server)
     assert image.stat().st_mode & 0o7777 == 0o640
     assert link.is_symlink()
     assert files(tmp_path) == ["image", "link"]
@@ -223,7 +223,7 @@ def test_a_copy_that_fails_leaves_what_was_there(tmp_path):
         )
         assert files(tmp_path) == []
         image.write_bytes(b"the old one")
-        server.on("read", times=1).garble(byte=-1, xor="ff")
+        server.on("read", times=1).corrupt(byte=-1, xor="ff")
         sentence = failing("copy", "--verify", "--in-flight", 1, server.uri, image)
         assert re.fullmatch(
             r"fakenbd: the copy differs from the source at byte \d+: it has 0x.., not 0x..\n",
@@ -265,8 +265,10 @@ def test_a_copy_that_is_interrupted(tmp_path):
 def test_places_that_will_not_do(source, destination, sentence, tmp_path):
     with background_server(size=SIZE) as server, background_server(size=1024) as small:
         places = {"uri": server.uri, "small": small.uri}
-        told = failing("copy", source.format(**places), destination.format(**places), cwd=tmp_path)
-    assert told == f"fakenbd: {sentence.format(**places)}\n"
+        result = failing(
+            "copy", source.format(**places), destination.format(**places), cwd=tmp_path
+        )
+    assert result == f"fakenbd: {sentence.format(**places)}\n"
     assert files(tmp_path) == []
 
 
@@ -278,7 +280,7 @@ def test_retry_survives_a_loss(tmp_path):
     with background_server(size=SIZE) as server:
         server.on("read", nth=2).cut(100)
         quiet("copy", "--retry", 2, server.uri, image)
-        assert image.read_bytes() == truth(server)
+        assert image.read_bytes() == content_of(server)
         server.on("read", times=1).cut(100)
         sentence = failing("copy", "--connections", 1, server.uri, tmp_path / "other")
         assert sentence.startswith("fakenbd: the server closed the connection in the middle of a")
@@ -288,14 +290,14 @@ def test_retry_survives_a_loss(tmp_path):
 @pytest.mark.parametrize("verb", ["info", "map", "list"])
 def test_retry_comes_back_to_a_server_that_was_away(verb):
     with background_server(size=SIZE) as server:
-        honest = fakenbd(verb, server.uri)
+        correct = fakenbd(verb, server.uri)
         for lose in (
             lambda: server.on("connect", times=2).refuse_connection(),
             lambda: server.on("greeting", times=1).cut(5),
         ):
             lose()
             done = fakenbd(verb, "--retry", "2", server.uri)
-            assert (done.stdout, done.stderr, done.returncode) == (honest.stdout, "", 0)
+            assert (done.stdout, done.stderr, done.returncode) == (correct.stdout, "", 0)
         server.on("greeting", times=1).cut(5)
         assert failing(verb, server.uri) == (
             "fakenbd: the server closed the connection while the greeting was due\n"
@@ -357,7 +359,7 @@ def test_credentials_as_options(tmp_path):
             done = fakenbd(verb, "--tls", "require", *map(str, named), server.uri)
             assert (done.stderr, done.returncode) == ("", 0)
         quiet("copy", "--verify", *named, server.uri, tmp_path / "image")
-        assert (tmp_path / "image").read_bytes() == truth(server)
+        assert (tmp_path / "image").read_bytes() == content_of(server)
         assert failing(
             "info", "--tls-ca", server.security.ca_file, "--tls-hostname", "elsewhere", server.uri
         ) == (
@@ -405,7 +407,7 @@ def test_each_end_is_protected_as_its_own_uri_says(tmp_path):
         background_server(size=SIZE, content="zeros", tls=TLS("required")) as protected,
     ):
         quiet("copy", clear.uri, protected.uri_of("", credentials=True))
-        assert truth(protected) == truth(clear)
+        assert content_of(protected) == content_of(clear)
 
 
 # --- a terminal --------------------------------------------------------------------------------

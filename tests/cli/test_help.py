@@ -23,29 +23,29 @@ Usage: fakenbd serve [PROFILE] [OPTIONS]
 
 Serve a profile until SIGINT or SIGTERM.
 
-One line of JSON says where, as soon as it listens. A profile is an id of the library, or the path
-of a .toml or .py file; without one, an honest export of 1 MiB is served. A socket from systemd
-(LISTEN_FDS) is used in place of --tcp and --unix.
+Prints one line of JSON with the address once it is listening. A profile is an id of the library, or
+the path of a .toml or .py file; without one, an export of 1 MiB without faults is served. A socket
+from systemd (LISTEN_FDS) is used in place of --tcp and --unix.
 
 ╭─ Arguments ──────────────────────────────────────────────────────────────────────────────────────╮
-│ PROFILE  The profile; without one an honest export of 1 MiB.                                     │
+│ PROFILE  The profile; without one, an export of 1 MiB without faults.                            │
 ╰──────────────────────────────────────────────────────────────────────────────────────────────────╯
 ╭─ Options ────────────────────────────────────────────────────────────────────────────────────────╮
 │ --all                        Every profile at once: the export's name picks it.                  │
 │ --stdio                      Serve one client on standard input and output.                      │
 │ --ready-file FILE            Write the ready line to this file too, when listening.              │
-│ --tcp HOST:PORT              Listen there; port 0, the default, means any.                       │
+│ --tcp HOST:PORT              Address to listen on (default: loopback, any free port).            │
 │ --unix PATH|-                Listen on a Unix socket; "-" makes a private one.                   │
 │ --export NAME                Serve the first export under this name.                             │
-│ --seed N                     The seed of everything random; the same seed, the same bytes.       │
+│ --seed N                     Random seed.                                                        │
 │ --tls off|optional|required  Whether to speak TLS; by default as the profile says.               │
 │ --tls-certificates FOLDER    A folder with ca-cert.pem, server-cert.pem and server-key.pem; by   │
 │                              default certificates are made.                                      │
 │ --tls-verify-peer            Let in only clients with a certificate of the CA.                   │
 │ --tls-psk FILE               A file of pre-shared keys, USER:HEXKEY a line (needs Python 3.13).  │
-│ --journal FILE               Write everything both sides say to this JSONL file.                 │
-│ --pcap FILE                  Write it as a capture for Wireshark (pcapng).                       │
-│ --payloads                   Keep the data read and written in the journal.                      │
+│ --journal FILE               Write the journal of all messages to this JSONL file.               │
+│ --pcap FILE                  Write the connections as a capture for Wireshark (pcapng).          │
+│ --journal-data               Keep the data read and written in the journal.                      │
 │ --journal-limit N            How many entries the journal holds in memory. [default: 100000]     │
 │ --exit-with-parent           End when the parent process does.                                   │
 ╰──────────────────────────────────────────────────────────────────────────────────────────────────╯
@@ -65,9 +65,9 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def shown(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     assert main([*words, "--help"]) == 0
-    said = capsys.readouterr()
-    assert said.err == ""
-    return "\n".join(line.rstrip() for line in said.out.splitlines()) + "\n"
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    return "\n".join(line.rstrip() for line in captured.out.splitlines()) + "\n"
 
 
 def test_of_serve_in_full(capsys: pytest.CaptureFixture[str]) -> None:
@@ -105,8 +105,8 @@ def test_examples_are_understood(words: tuple[str, ...], verb: Verb) -> None:
 def test_of_all_verbs(
     words: tuple[str, ...], verbs: dict[str, Verb], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said = re.sub(r"[│\s]+", " ", shown(capsys, *words))
-    places = [said.index(f" {word} {verb.summary} ") for word, verb in verbs.items()]
+    captured = re.sub(r"[│\s]+", " ", shown(capsys, *words))
+    places = [captured.index(f" {word} {verb.summary} ") for word, verb in verbs.items()]
     assert places == sorted(places)
 
 

@@ -61,7 +61,7 @@ MISTAKES = [
         "fakenbd: check: expected either --client or a command after --, got both\n",
     ),
     ("check --", "fakenbd: check: expected a client to run after --\n"),
-    ("report -o x", "fakenbd: report: expected the folders of at least one report\n"),
+    ("merge-reports -o x", "fakenbd: merge-reports: expected the folders of at least one report\n"),
     (
         "profiles show zzz",
         "fakenbd: zzz: no such profile; `fakenbd profiles list` shows them all\n",
@@ -84,10 +84,10 @@ def test_a_mistake_of_the_command_line(
 
 def test_an_unknown_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["srve"]) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.startswith('fakenbd: Unknown command "srve". Did you mean "serve"?')
-    assert said.err.count("\n") == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith('fakenbd: Unknown command "srve". Did you mean "serve"?')
+    assert captured.err.count("\n") == 1
 
 
 @pytest.mark.parametrize("words", [["profiles", "list"], ["profiles", "show", "baseline/plain"]])

@@ -194,24 +194,24 @@ def test_a_profile_with_a_mistake_is_not_shown(
 
 def test_kinds_are_listed() -> None:
     done = subprocess.run(
-        [*FAKENBD, "profiles", "kinds"], capture_output=True, text=True, timeout=60, check=True
+        [*FAKENBD, "faults"], capture_output=True, text=True, timeout=60, check=True
     )
     lines = done.stdout.splitlines()
     assert lines[0] == ("error                Fail a command without performing it.")
-    assert "mute                 Accept the connection and never greet." in lines
+    assert "no-greeting          Accept the connection and never greet." in lines
 
 
 def test_a_kind_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["profiles", "kinds", "mute", "stall"]) == 0
+    assert main(["faults", "no-greeting", "stall"]) == 0
     assert capsys.readouterr().out == (
-        "mute (connection) strikes at connects and greetings\n"
+        "no-greeting (connection) fires at connects and greetings\n"
         "\n"
         "Accept the connection and never greet.\n"
         "\n"
-        "  do = { mute = true }\n"
+        "  do = { no-greeting = true }\n"
         "\n"
         "\n"
-        "stall (time) strikes at connects, greetings, options and commands\n"
+        "stall (time) fires at connects, greetings, options and commands\n"
         "\n"
         "Never go on with the answer. In mid-message that silences the whole connection.\n"
         "\n"
@@ -223,7 +223,7 @@ def test_a_kind_is_told(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_kind_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["profiles", "kinds", "stal"]) == 2
+    assert main(["faults", "stal"]) == 2
     assert capsys.readouterr() == ("", 'fakenbd: unknown kind "stal"; did you mean "stall"?\n')
 
 
@@ -245,7 +245,7 @@ def test_the_snippet_of_the_readme_is_the_file() -> None:
             0,
             "              0             512    0  data\n"
             "            512             512    2  zero\n",
-            "fakenbd: fault 'bad stripe' never struck: the closest was "
+            "fakenbd: fault 'bad stripe' never fired: the closest was "
             'NBD_CMD_BLOCK_STATUS number 1 on connection 1 (wanted command = "read")\n',
         ),
     ],

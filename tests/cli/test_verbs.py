@@ -21,7 +21,7 @@ from fakenbd import Server, open_server
 from fakenbd import __version__ as fakenbd_version
 from fakenbd.cli.options import ServerOptions
 from fakenbd.cli.run import run
-from fakenbd.journal import Ended, Header, Heard, Journal, JsonlSink, load
+from fakenbd.journal import Closed, Header, Journal, JsonlSink, Received, load
 from fakenbd.protocol.constants import Option
 from fakenbd.protocol.encode import encode
 from fakenbd.protocol.messages import InfoQuery, OptionRequest, Request
@@ -96,15 +96,15 @@ def test_the_client_is_told_in_its_environment() -> None:
     done = fakenbd(
         "run", "--unix", "-", "--seed", "7", "baseline/plain", "--", sys.executable, "-c", script
     )
-    told = json.loads(done.stdout)
-    assert told["NBD_URI"] == told["FAKENBD_URI"]
-    assert told["NBD_URI"].startswith("nbd+unix:///?socket=")
-    assert told["FAKENBD_SOCKET"].endswith("nbd.sock")
-    assert not Path(told["FAKENBD_SOCKET"]).exists()
-    assert told["FAKENBD_SEED"] == "7"
-    assert told["FAKENBD_PROFILE"] == "baseline/plain"
-    assert int(told["FAKENBD_SIZE"]) > 0
-    assert len(told["FAKENBD_SHA256"]) == 64
+    result = json.loads(done.stdout)
+    assert result["NBD_URI"] == result["FAKENBD_URI"]
+    assert result["NBD_URI"].startswith("nbd+unix:///?socket=")
+    assert result["FAKENBD_SOCKET"].endswith("nbd.sock")
+    assert not Path(result["FAKENBD_SOCKET"]).exists()
+    assert result["FAKENBD_SEED"] == "7"
+    assert result["FAKENBD_PROFILE"] == "baseline/plain"
+    assert int(result["FAKENBD_SIZE"]) > 0
+    assert len(result["FAKENBD_SHA256"]) == 64
 
 
 def test_placeholders_are_replaced_once() -> None:
@@ -119,7 +119,7 @@ def test_a_fault_that_never_struck_is_reported() -> None:
     done = fakenbd("run", "reads/gap-before-done@first", "--", "true")
     assert done.returncode == 0
     assert done.stderr.startswith("fakenbd: fault '")
-    assert "never struck" in done.stderr
+    assert "never fired" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_a_fault_that_never_struck_is_reported() -> None:
             3,
             "fakenbd: cannot run no-such-program: No such file or directory\n",
         ),
-        (("explain", "nothing"), 3, "fakenbd: cannot read nothing: No such file or directory\n"),
+        (("journal", "nothing"), 3, "fakenbd: cannot read nothing: No such file or directory\n"),
         (("profiles", "list", "nothing/*"), 5, "fakenbd: no profile is called nothing/*\n"),
         (
             ("map", "http://localhost/"),
@@ -257,11 +257,11 @@ def test_all_profiles_at_once(tmp_path: Path) -> None:
             )
         finally:
             server.terminate()
-            _, told = server.communicate(timeout=30)
+            _, result = server.communicate(timeout=30)
             assert server.returncode == 0
     assert done.stderr == NOTED
     assert done.returncode == 0
-    words = " ".join(told.split())
+    words = " ".join(result.split())
     begin, names = words.split("`fakenbd serve ID` serves one alone: ")
     assert re.fullmatch(
         r"fakenbd: \d+ of \d+ profiles are left out, because an export name is not enough to "
@@ -287,12 +287,12 @@ def test_a_journal_is_written_and_explained(tmp_path: Path) -> None:
     )
     assert done.returncode == 0
     assert capture.read_bytes()[:4] == b"\x0a\x0d\x0d\x0a"
-    told = fakenbd("explain", str(journal))
-    assert told.returncode == 0
-    assert told.stdout.startswith("profile quirks/qemu-odd-tail, seed ")
-    assert "C> NBD_OPT_GO" in told.stdout
-    assert told.stdout.endswith("-- the client ended the connection: DISC\n")
-    assert "[1]  @0  <S greeting" in fakenbd("explain", "--links", str(journal)).stdout
+    result = fakenbd("journal", str(journal))
+    assert result.returncode == 0
+    assert result.stdout.startswith("profile quirks/qemu-odd-tail, seed ")
+    assert "C> NBD_OPT_GO" in result.stdout
+    assert result.stdout.endswith("-- the client ended the connection: DISC\n")
+    assert "[1]  @0  <S greeting" in fakenbd("journal", "--links", str(journal)).stdout
 
 
 @pytest.fixture
@@ -333,7 +333,7 @@ def test_a_journal_on_disk_is_all_that_was_said(
     assert [entry.index for entry in entries] == list(range(server.journal.next_index))
     assert len(server.journal) == min(limit, len(entries))
     assert entries[-len(server.journal) :] == server.journal.entries()
-    assert isinstance(entries[-1], Ended)
+    assert isinstance(entries[-1], Closed)
 
 
 LEAVES_AT_ONCE = """
@@ -355,8 +355,8 @@ def test_what_a_client_says_last_is_heard_though_it_is_gone(tmp_path: Path) -> N
         *(sys.executable, "-c", LEAVES_AT_ONCE, "{socket}", str(words)),
     )
     _, entries = load(path)
-    written = [e.connection for e in entries if isinstance(e, Heard) and e.command == "write"]
-    ended = [(e.connection, e.by) for e in entries if isinstance(e, Ended)]
+    written = [e.connection for e in entries if isinstance(e, Received) and e.command == "write"]
+    ended = [(e.connection, e.by) for e in entries if isinstance(e, Closed)]
     assert sorted(written) == list(range(1, 41))
     assert sorted(ended) == [(number, "client") for number in range(1, 41)]
     left = "fakenbd: the client broke C-128 (MUST): the client left transmission without"
@@ -379,7 +379,7 @@ def test_a_connection_that_the_end_of_the_server_ends_is_told_to_the_last(tmp_pa
             server.kill()
     _, entries = load(path)
     last = entries[-1]
-    assert isinstance(last, Ended)
+    assert isinstance(last, Closed)
     assert (last.by, last.how) == ("server", "closed")
 
 
@@ -412,26 +412,26 @@ def test_explained_in_colour_on_a_terminal_and_plainly_elsewhere(tmp_path: Path)
     journal = Journal(lambda: 0.0)
     detach = journal.attach(JsonlSink(path.open("wb"), Header("1", "some/profile", 7)))
     journal.connected(1, HOSTILE, "tcp")
-    journal.heard(1, OptionRequest(Option.GO, InfoQuery(HOSTILE)), 16, 0)
-    journal.struck(1, "a lie", ["error"], 1, "a change")
+    journal.received(1, OptionRequest(Option.GO, InfoQuery(HOSTILE)), 16, 0)
+    journal.fired(1, "a fault", ["error"], 1, "a change")
     journal.violated(1, "C-14", "MUST", "a breach")
     detach()
-    plain = fakenbd("explain", str(path)).stdout
+    plain = fakenbd("journal", str(path)).stdout
     assert plain == (
         "profile some/profile, seed 7, 4 entries\n"
         "  0.000  #1  -- connected over tcp from red \\x1b[31m and a bell \\x07, \\u202egnp.exe\n"
         '  0.000  #1  C> NBD_OPT_GO export "red \\x1b[31m and a bell \\x07, \\u202egnp.exe"\n'
-        "             ⚡ 'a lie' (1st): a change\n"
+        "             ⚡ 'a fault' (1st): a change\n"
         "             ✗ C-14 MUST: a breach\n"
     )
-    coloured = on_a_terminal("explain", str(path))
+    coloured = on_a_terminal("journal", str(path))
     assert re.sub("\x1b\\[[0-9;]*m", "", coloured) == plain
     lead, colours = "\x1b[2m", ["\x1b[2m", "\x1b[36m", "\x1b[33;1m", "\x1b[31;1m"]
     lines = coloured.splitlines()[1:]
     assert all(line.startswith(lead) and line.endswith("\x1b[0m") for line in lines)
     assert [re.findall("\x1b\\[[0-9;]*m", line)[2] for line in lines] == colours
-    assert fakenbd("explain", "--colour", str(path)).stdout == coloured
-    assert on_a_terminal("explain", "--no-colour", str(path)) == plain
+    assert fakenbd("journal", "--colour", str(path)).stdout == coloured
+    assert on_a_terminal("journal", "--no-colour", str(path)) == plain
 
 
 def test_the_server_ends_with_its_parent() -> None:

@@ -93,7 +93,7 @@ class Script:
             else:
                 await self.say(OptionReply(option, Ack()))
 
-    async def goodbye(self):
+    async def disconnect(self):
         """The soft end: DISC, with nothing before or behind it."""
         request = await self.request()
         assert (request.command, request.offset, request.length, request.flags) == (2, 0, 0, 0)
@@ -131,19 +131,19 @@ def chunk(request, body, done=True, **fields):
 
 
 def answer(request):
-    """The honest structured reply to a READ; success for everything else."""
+    """The correct structured reply to a READ; success for everything else."""
     if request.command == 0:
         return chunk(request, Data(request.offset, content(request.offset, request.length)))
     return chunk(request, NoneChunk())
 
 
 def simple_answer(request, error=0):
-    """The honest simple reply."""
+    """The correct simple reply."""
     data = content(request.offset, request.length) if request.command == 0 and not error else b""
     return SimpleReply(request.cookie, error, data)
 
 
-async def honest(server):
+async def correct(server):
     """Answer everything truly until the client says goodbye; what it asked, in order."""
     asked = []
     while True:

@@ -6,15 +6,15 @@ import pytest
 import trio
 import trio.testing
 
-from fakenbd.client import Client, Deadlines
+from fakenbd.client import Client, Timeouts
 from fakenbd.errors import (
     ClientError,
     CommandError,
-    DeadlineError,
-    LostError,
+    ConnectionLostError,
+    DeadlineExceededError,
     NoncomplianceError,
+    OptionRefusedError,
     ProtocolError,
-    RefusedError,
     ShutdownError,
 )
 from fakenbd.protocol.constants import Command
@@ -40,11 +40,11 @@ from tests.client.scripted import (
     answer,
     chunk,
     content,
-    honest,
+    correct,
     played,
     simple_answer,
 )
-from tests.client.test_recovery import MEASURED
+from tests.client.test_extents import MEASURED
 
 pytestmark = pytest.mark.trio
 
@@ -76,7 +76,7 @@ async def test_read(reply, extended):
         request = await server.request()
         assert (request.command, request.offset, request.length) == (0, *READ)
         await server.say(*reply(request))
-        await server.goodbye()
+        await server.disconnect()
 
     async def use(client):
         assert client.extended == extended
@@ -90,7 +90,7 @@ async def test_simple_replies():
         for _ in range(2):
             await server.say(simple_answer(await server.request()))
         await server.say(simple_answer(await server.request(), error=5))
-        await server.goodbye()
+        await server.disconnect()
 
     async def use(client):
         assert not client.structured
@@ -117,7 +117,7 @@ async def test_long_content_in_pieces(structured, extended, piece):
         await server.stream.send_all(data[:piece])
         for start in range(piece, len(data), 100_000):
             await server.stream.send_all(data[start : start + 100_000])
-        await server.goodbye()
+        await server.disconnect()
 
     async def use(client):
         async with trio.open_nursery() as nursery:
@@ -255,7 +255,7 @@ async def test_error_fails_one_request_alone(reply, error):
     async def script(server):
         await server.say(*reply(await server.request()))
         await server.say(answer(await server.request()))
-        await server.goodbye()
+        await server.disconnect()
 
     async def use(client):
         with pytest.raises(CommandError) as caught:
@@ -279,7 +279,7 @@ async def test_many_in_flight_answered_in_any_order_with_chunks_interleaved():
         for request, start in halves:
             offset = request.offset + start
             await server.say(chunk(request, Data(offset, content(offset, 2048)), not start))
-        await server.goodbye()
+        await server.disconnect()
 
     async def use(client):
         async def read(offset, length):
@@ -309,7 +309,7 @@ async def test_both_kinds_of_reply_to_commands_without_content():
             (Command.WRITE_ZEROES, 0, 4096, 2),
             (Command.WRITE_ZEROES, 0, 4096, 17),
         ]
-        await server.goodbye()
+        await server.disconnect()
 
     async def use(client):
         await client.write(512, b"abc")
@@ -329,7 +329,7 @@ async def test_extended_writes_say_that_they_have_a_payload():
         request = await server.request()
         assert (request.length, request.flags, bytes(request.payload)) == (3, 32, b"abc")
         await server.say(answer(request))
-        await server.goodbye()
+        await server.disconnect()
 
     await played(script, lambda client: client.write(512, b"abc"), extended=True)
 
@@ -343,7 +343,7 @@ async def test_shutdown_is_answered_with_a_soft_disconnect():
         await server.say(chunk(first, ErrorChunk(108, "bye")))
         await trio.testing.wait_all_tasks_blocked()
         await server.say(answer(second))
-        await server.goodbye()
+        await server.disconnect()
 
     async def use(client):
         message = "the server answered NBD_CMD_READ of 4096+512 with NBD_ESHUTDOWN: bye"
@@ -378,7 +378,7 @@ async def test_closed_by_the_server(begun, where):
 
     async def use(client):
         async def read():
-            with pytest.raises(LostError) as caught:
+            with pytest.raises(ConnectionLostError) as caught:
                 await client.read(*READ)
             assert str(caught.value) == (
                 f"the server closed the connection{where}, with 2 requests unanswered"
@@ -398,7 +398,7 @@ async def test_closed_in_the_middle_of_long_content():
         await server.stream.aclose()
 
     async def use(client):
-        with pytest.raises(LostError, match="in the middle of a reply, with 1 requests"):
+        with pytest.raises(ConnectionLostError, match="in the middle of a reply, with 1 requests"):
             await client.read(0, 500_000)
 
     await played(script, use)
@@ -409,7 +409,7 @@ async def test_close_waits_for_what_is_in_flight(autojump_clock):
         request = await server.request()
         await trio.sleep(1)
         await server.say(answer(request))
-        await server.goodbye()
+        await server.disconnect()
 
     async def use(client):
         async def read():
@@ -419,7 +419,7 @@ async def test_close_waits_for_what_is_in_flight(autojump_clock):
             nursery.start_soon(read)
             await trio.testing.wait_all_tasks_blocked()
             await client.close()
-            with pytest.raises(LostError, match="the connection was closed"):
+            with pytest.raises(ConnectionLostError, match="the connection was closed"):
                 await client.read(*READ)
 
     await played(script, use)
@@ -431,7 +431,7 @@ async def test_cancelled_call_leaves_the_session_in_order(autojump_clock):
         await trio.sleep(2)
         await server.say(answer(request))
         await server.say(answer(await server.request()))
-        await server.goodbye()
+        await server.disconnect()
 
     async def use(client):
         with trio.move_on_after(1) as scope:
@@ -451,7 +451,7 @@ async def test_exceptions_of_the_block_come_out_as_they_are():
     async def serve():
         server = Script(theirs)
         await server.handshake()
-        await server.goodbye()
+        await server.disconnect()
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve)
@@ -462,7 +462,7 @@ async def test_exceptions_of_the_block_come_out_as_they_are():
 
 # --- deadlines ---------------------------------------------------------------------------------
 
-PATIENCE = Deadlines(connect=1, greeting=2, option=3, reply=4, stall=5, close=6)
+PATIENCE = Timeouts(connect=1, greeting=2, option=3, reply=4, stall=5, close=6)
 
 
 async def refused(script, **options):
@@ -518,7 +518,7 @@ IMPATIENT = {
 async def test_deadlines_of_the_handshake(autojump_clock, script, seconds, message):
     start = trio.current_time()
     error = await refused(script, contexts=())
-    assert type(error) is DeadlineError
+    assert type(error) is DeadlineExceededError
     assert str(error) == message
     assert trio.current_time() - start == pytest.approx(seconds)
 
@@ -529,7 +529,7 @@ async def test_one_missing_reply_ends_the_connection(autojump_clock):
         await server.say(*map(answer, others))
         for _ in range(20):
             await server.say(answer(await server.request()))
-        await server.goodbye()
+        await server.disconnect()
 
     async def use(client):
         met = []
@@ -537,7 +537,7 @@ async def test_one_missing_reply_ends_the_connection(autojump_clock):
         async def read():
             try:
                 await client.read(*READ)
-            except DeadlineError as error:
+            except DeadlineExceededError as error:
                 met.append((str(error), trio.current_time() - start))
 
         start = trio.current_time()
@@ -566,7 +566,7 @@ async def test_chunks_for_ever_do_not_extend_the_deadline(autojump_clock):
             return
 
     async def use(client):
-        with pytest.raises(DeadlineError, match="no whole reply"):
+        with pytest.raises(DeadlineExceededError, match="no whole reply"):
             await client.read(*READ)
 
     await played(script, use, options={"timeout": PATIENCE})
@@ -584,9 +584,9 @@ async def test_a_server_that_reads_nothing(autojump_clock):
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve)
-        async with Client.connect(ours, timeout=Deadlines(reply=60, stall=5)) as client:
+        async with Client.connect(ours, timeout=Timeouts(reply=60, stall=5)) as client:
             assert await client.read(*READ) == DATA
-            with pytest.raises(DeadlineError) as caught:
+            with pytest.raises(DeadlineExceededError) as caught:
                 await client.write(0, bytes(100_000))
             assert str(caught.value) == "the server took no bytes for 5 s"
         nursery.cancel_scope.cancel()
@@ -598,7 +598,7 @@ async def test_an_idle_connection_is_not_given_up(autojump_clock):
         await trio.sleep(1000)
         assert await client.read(*READ) == DATA
 
-    await played(honest, use, options={"timeout": PATIENCE})
+    await played(correct, use, options={"timeout": PATIENCE})
 
 
 # --- sizes -------------------------------------------------------------------------------------
@@ -817,7 +817,7 @@ async def test_what_is_not_offered_is_not_asked_for(flags, ask, message):
 async def test_no_context_no_block_status():
     async def use(client):
         with pytest.raises(ClientError) as caught:
-            await client.statuses(0, 512)
+            await client.block_status_once(0, 512)
         assert str(caught.value) == (
             "the server selected no metadata context, so it has no block status"
         )
@@ -908,11 +908,11 @@ async def test_success_without_extents_fails_alone():
     async def script(server):
         await server.say(simple_answer(await server.request()))
         await server.say(answer(await server.request()))
-        await server.goodbye()
+        await server.disconnect()
 
     async def use(client):
         with pytest.raises(CommandError, match="with success and no extent"):
-            await client.statuses(0, 1024)
+            await client.block_status_once(0, 1024)
         assert await client.read(*READ) == DATA
 
     await played(script, use)
@@ -924,10 +924,12 @@ async def test_extended_extents_may_be_longer_than_32_bits():
         assert request.length == 1 << 40
         body = Status(7, [(1 << 40, 3)], count=1)
         await server.say(chunk(request, body))
-        await server.goodbye()
+        await server.disconnect()
 
     async def use(client):
-        assert await client.statuses(0, 1 << 40) == {"base:allocation": (Extent(1 << 40, 3),)}
+        assert await client.block_status_once(0, 1 << 40) == {
+            "base:allocation": (Extent(1 << 40, 3),)
+        }
 
     await played(script, use, extended=True, size=1 << 40)
 
@@ -941,10 +943,10 @@ async def test_a_reply_longer_than_the_buffer():
         for start in range(0, len(data), 50_000):
             await server.stream.send_all(data[start : start + 50_000])
         await server.say(answer(await server.request()))
-        await server.goodbye()
+        await server.disconnect()
 
     async def use(client):
-        found = await client.statuses(0, client.size)
+        found = await client.block_status_once(0, client.size)
         assert found["base:allocation"] == tuple(Extent(*extent) for extent in extents)
         assert await client.read(*READ) == DATA
 
@@ -965,7 +967,7 @@ async def test_refused_export_is_left_with_abort():
         assert await server.option() is None
 
     error = await refused(script, export="x", contexts=(), structured=False, extended=False)
-    assert type(error) is RefusedError
+    assert type(error) is OptionRefusedError
     assert str(error) == ('the server does not open the export "x": NBD_REP_ERR_UNKNOWN: no such')
 
 
@@ -999,7 +1001,7 @@ async def test_breach_in_the_handshake_closes_without_a_word():
 async def test_strict_client_leaves_a_session_that_it_does_not_want_with_disc():
     async def script(server):
         await server.handshake(size=1000, blocks=BLOCKS)
-        await server.goodbye()
+        await server.disconnect()
 
     error = await refused(script, tolerance="strict")
     assert type(error) is NoncomplianceError

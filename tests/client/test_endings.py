@@ -6,8 +6,8 @@ import pytest
 import trio
 import trio.testing
 
-from fakenbd.client import Client, Deadlines
-from fakenbd.errors import ClientError, DeadlineError, NoncomplianceError
+from fakenbd.client import Client, Timeouts
+from fakenbd.errors import ClientError, DeadlineExceededError, NoncomplianceError
 from fakenbd.protocol.constants import Command, Option
 from fakenbd.protocol.decode import decode_client_flags
 from fakenbd.protocol.encode import encode
@@ -17,13 +17,13 @@ from tests.client.scripted import Script, answer, chunk, played
 pytestmark = pytest.mark.trio
 
 TIB = 1 << 40
-ONE_SECOND = Deadlines.of(1)
+ONE_SECOND = Timeouts.of(1)
 
 
 # --- deadlines count payload -------------------------------------------------------------------
 
 LONG = {
-    "block status": (lambda client: client.statuses(0, TIB), Command.BLOCK_STATUS),
+    "block status": (lambda client: client.block_status_once(0, TIB), Command.BLOCK_STATUS),
     "trim": (lambda client: client.trim(0, TIB), Command.TRIM),
     "zero": (lambda client: client.zero(0, TIB), Command.WRITE_ZEROES),
     "cache": (lambda client: client.cache(0, TIB), Command.CACHE),
@@ -35,11 +35,11 @@ async def test_a_tebibyte_without_payload_waits_no_longer(autojump_clock, call, 
     async def script(server):
         request = await server.request()
         assert (request.command, request.length) == (command, TIB)
-        await server.goodbye()
+        await server.disconnect()
 
     async def use(client):
         start = trio.current_time()
-        with pytest.raises(DeadlineError, match="came within 1 s"):
+        with pytest.raises(DeadlineExceededError, match="came within 1 s"):
             await call(client)
         assert trio.current_time() - start == pytest.approx(1)
 
@@ -51,23 +51,23 @@ async def test_payload_may_take_a_second_for_each_mebibyte(autojump_clock):
     async def script(server):
         await server.say(answer(await server.request()))
         await server.request()
-        await server.goodbye()
+        await server.disconnect()
 
     async def use(client):
         await client.trim(0, 1 << 30)
         start = trio.current_time()
-        with pytest.raises(DeadlineError):
+        with pytest.raises(DeadlineExceededError):
             await client.read(0, 3 << 20)
         assert trio.current_time() - start == pytest.approx(5)
 
-    await played(script, use, options={"timeout": Deadlines(reply=2)}, size=1 << 30)
+    await played(script, use, options={"timeout": Timeouts(reply=2)}, size=1 << 30)
 
 
 # --- in transmission ---------------------------------------------------------------------------
 
 
 async def read_until_given_up(client):
-    with pytest.raises(DeadlineError):
+    with pytest.raises(DeadlineExceededError):
         await client.read(0, 100_000)
 
 
@@ -95,7 +95,7 @@ WAYS = {
 
 
 def part(count):
-    """So many bytes of an honest reply; None for all bytes of the first of two chunks."""
+    """So many bytes of a correct reply; None for all bytes of the first of two chunks."""
 
     def reply(request):
         if count is None:
@@ -115,7 +115,7 @@ HALF = {"half a header": part(10), "a header": part(20), "half the content": par
 async def test_disc_where_no_reply_has_begun(autojump_clock, leave, reply):
     async def script(server):
         await server.stream.send_all(reply(await server.request()))
-        await server.goodbye()
+        await server.disconnect()
 
     await played(script, leave, options={"timeout": ONE_SECOND})
 
@@ -137,7 +137,7 @@ async def test_disc_when_all_is_cancelled(autojump_clock):
         server = Script(theirs)
         await server.handshake()
         await server.request()
-        await server.goodbye()
+        await server.disconnect()
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve)
@@ -151,11 +151,11 @@ async def test_disc_after_a_breach_that_leaves_the_framing_intact(autojump_clock
     async def script(server):
         request = await server.request()
         await server.say(chunk(request, Status(7, [(1000, 0)])))
-        await server.goodbye()
+        await server.disconnect()
 
     async def use(client):
         with pytest.raises(NoncomplianceError, match="S-209"):
-            await client.statuses(0, 1024)
+            await client.block_status_once(0, 1024)
 
     options = {"tolerance": "strict", "timeout": ONE_SECOND}
     await played(script, use, options=options, blocks=(512, 4096, 8192))
@@ -177,7 +177,7 @@ async def test_no_disc_behind_half_a_request(autojump_clock):
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve)
         async with Client.connect(ours, timeout=ONE_SECOND) as client:
-            with pytest.raises(DeadlineError, match="took no bytes"):
+            with pytest.raises(DeadlineExceededError, match="took no bytes"):
                 await client.write(0, bytes(100_000))
     assert set(payload) == {0}
 
@@ -238,5 +238,5 @@ async def test_abort_where_options_may_be_asked(autojump_clock, script, cancelle
                 await connect()
             assert scope.cancelled_caught
         else:
-            with pytest.raises(DeadlineError):
+            with pytest.raises(DeadlineExceededError):
                 await connect()

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from fakenbd.client.export_info import Listed, Offer
-from fakenbd.client.negotiation import Negotiation, Wishes
+from fakenbd.client.export_info import ExportInfo, Listed
+from fakenbd.client.negotiation import HandshakeRequest, Negotiation
 from fakenbd.client.noncompliance import Noncompliance, Notes
 from fakenbd.client.option import Receive, Send, Upgrade
 from fakenbd.errors import (
     ClientError,
-    LostError,
+    ConnectionLostError,
     NoncomplianceError,
+    OptionRefusedError,
     ProtocolError,
-    RefusedError,
     ShutdownError,
     TLSError,
 )
@@ -71,7 +71,7 @@ class Peer:
                         step = handshake.throw(error)
                         continue
                     if decoded is None:
-                        step = handshake.throw(LostError("closed"))
+                        step = handshake.throw(ConnectionLostError("closed"))
                     else:
                         message, length = decoded
                         del incoming[:length]
@@ -110,20 +110,20 @@ NO_EXTENDED = [error(11)]
 STRUCTURED = [ack(8)]
 SELECT = (10, MetaContextQuery("disk", ("base:allocation",)))
 ALLOCATION = OptionReply(10, MetaContext(7, "base:allocation"))
-WISHES = Wishes("disk", ("base:allocation",))
-OFFER = Offer("disk", SIZE, FLAGS)
+WISHES = HandshakeRequest("disk", ("base:allocation",))
+OFFER = ExportInfo("disk", SIZE, FLAGS)
 
 
 OPENED = ("size", "flags", "block_size", "canonical_name", "description")
 
 
-def agreed(style, offer, **fields):
+def agreed(style, export_info, **fields):
     """What the state must hold after a handshake of this style."""
     return {
         "fixed": style == "fixed",
         "oldstyle": style == "oldstyle",
-        "export": offer.name,
-        **{key: getattr(offer, key) for key in OPENED},
+        "export": export_info.name,
+        **{key: getattr(export_info, key) for key in OPENED},
         "structured": False,
         "extended": False,
         "tls": False,
@@ -153,7 +153,7 @@ OPENS = {
         [3, "extended-headers", "structured-reply", SELECT, QUERY],
         agreed(
             "fixed",
-            Offer("disk", SIZE, FLAGS, BlockSize(512, 4096, 1 << 25), "vda", "a disk"),
+            ExportInfo("disk", SIZE, FLAGS, BlockSize(512, 4096, 1 << 25), "vda", "a disk"),
             structured=True,
             contexts={7: "base:allocation"},
         ),
@@ -165,13 +165,13 @@ OPENS = {
         agreed("fixed", OFFER, extended=True, contexts={7: "base:allocation"}),
     ),
     "nothing asked for but the export": (
-        Wishes("disk", structured=False, extended=False),
+        HandshakeRequest("disk", structured=False, extended=False),
         [Greeting(3), [], [EXPORT, GO_ACK]],
         [3, QUERY],
-        agreed("fixed", Offer("disk", SIZE, 0x6D)),
+        agreed("fixed", ExportInfo("disk", SIZE, 0x6D)),
     ),
     "unknown handshake flags are not echoed": (
-        Wishes("disk", extended=False),
+        HandshakeRequest("disk", extended=False),
         [Greeting(0xFFFD), [], STRUCTURED, [EXPORT, GO_ACK]],
         [1, "structured-reply", QUERY],
         agreed("fixed", OFFER, structured=True),
@@ -180,7 +180,7 @@ OPENS = {
         WISHES,
         [Greeting(3), [], NO_EXTENDED, [error(8, 0x8000000B, "what?")], [EXPORT, GO_ACK]],
         [3, "extended-headers", "structured-reply", QUERY],
-        agreed("fixed", Offer("disk", SIZE, 0x6D)),
+        agreed("fixed", ExportInfo("disk", SIZE, 0x6D)),
     ),
     "contexts refused": (
         WISHES,
@@ -202,7 +202,7 @@ OPENS = {
         agreed("fixed", OFFER, structured=True),
     ),
     "infos in odd order, unknown, twice": (
-        Wishes("disk", extended=False),
+        HandshakeRequest("disk", extended=False),
         [
             Greeting(3),
             [],
@@ -218,16 +218,18 @@ OPENS = {
             ],
         ],
         [3, "structured-reply", QUERY],
-        agreed("fixed", Offer("disk", SIZE, FLAGS, BlockSize(512, 4096, 1 << 25)), structured=True),
+        agreed(
+            "fixed", ExportInfo("disk", SIZE, FLAGS, BlockSize(512, 4096, 1 << 25)), structured=True
+        ),
     ),
     "no GO, without padding": (
-        Wishes("disk", extended=False),
+        HandshakeRequest("disk", extended=False),
         [Greeting(3), [], STRUCTURED, [error(7)], [ExportNameReply(SIZE, FLAGS, b"")]],
         [3, "structured-reply", QUERY, "disk"],
         agreed("fixed", OFFER, structured=True),
     ),
     "no GO, with padding": (
-        Wishes("disk", extended=False),
+        HandshakeRequest("disk", extended=False),
         [Greeting(1), [], STRUCTURED, [error(7)], [ExportNameReply(SIZE, FLAGS)]],
         [1, "structured-reply", QUERY, "disk"],
         agreed("fixed", OFFER, structured=True),
@@ -236,22 +238,22 @@ OPENS = {
         WISHES,
         [Greeting(2), [], [ExportNameReply(SIZE, FLAGS, b"")]],
         [2, "disk"],
-        agreed("newstyle", Offer("disk", SIZE, 0x6D)),
+        agreed("newstyle", ExportInfo("disk", SIZE, 0x6D)),
     ),
     "newstyle without any flag": (
         WISHES,
         [Greeting(0), [], [ExportNameReply(SIZE, FLAGS)]],
         [0, "disk"],
-        agreed("newstyle", Offer("disk", SIZE, 0x6D)),
+        agreed("newstyle", ExportInfo("disk", SIZE, 0x6D)),
     ),
     "oldstyle": (
         WISHES,
         [OldstyleGreeting(SIZE, 0x6D)],
         [],
-        agreed("oldstyle", Offer("disk", SIZE, 0x6D)),
+        agreed("oldstyle", ExportInfo("disk", SIZE, 0x6D)),
     ),
     "block sizes required although asked for, once": (
-        Wishes("disk", extended=False),
+        HandshakeRequest("disk", extended=False),
         [
             Greeting(3),
             [],
@@ -263,22 +265,22 @@ OPENS = {
         agreed("fixed", OFFER, structured=True),
     ),
     "TLS": (
-        Wishes("disk", tls="require", extended=False),
+        HandshakeRequest("disk", tls="require", extended=False),
         [Greeting(3), [], [ack(5)], STRUCTURED, [EXPORT, GO_ACK]],
         [3, "starttls", "TLS", "structured-reply", QUERY],
         agreed("fixed", OFFER, structured=True, tls=True),
     ),
     "TLS refused, but not required": (
-        Wishes("disk", tls="allow", extended=False),
+        HandshakeRequest("disk", tls="allow", extended=False),
         [Greeting(3), [], [error(5, Reply.ERR_POLICY)], STRUCTURED, [EXPORT, GO_ACK]],
         [3, "starttls", "structured-reply", QUERY],
         agreed("fixed", OFFER, structured=True),
     ),
     "TLS not to be had, but not required": (
-        Wishes("disk", tls="allow"),
+        HandshakeRequest("disk", tls="allow"),
         [OldstyleGreeting(SIZE, 0x6D)],
         [],
-        agreed("oldstyle", Offer("disk", SIZE, 0x6D)),
+        agreed("oldstyle", ExportInfo("disk", SIZE, 0x6D)),
     ),
 }
 
@@ -288,18 +290,18 @@ def simplified(sent):
     return [item[1].name if isinstance(item, tuple) and item[0] == 1 else item for item in sent]
 
 
-@pytest.mark.parametrize(("wishes", "answers", "sent", "state"), OPENS.values(), ids=OPENS)
-def test_open(wishes, answers, sent, state):
+@pytest.mark.parametrize(("requested", "answers", "sent", "state"), OPENS.values(), ids=OPENS)
+def test_open(requested, answers, sent, state):
     peer = Peer(*answers)
-    negotiation = Negotiation(wishes)
+    negotiation = Negotiation(requested)
     negotiated = peer.drive(negotiation.open())
     assert {key: getattr(negotiated, key) for key in state} == state
     assert simplified(peer.sent) == sent
-    assert not negotiation.haggling
+    assert not negotiation.negotiating
 
 
-PLAIN = Wishes("disk", extended=False, structured=False)
-UNSELECTED = Wishes("disk", ("base:allocation",), extended=False)
+PLAIN = HandshakeRequest("disk", extended=False, structured=False)
+UNSELECTED = HandshakeRequest("disk", ("base:allocation",), extended=False)
 
 
 def go(*replies):
@@ -315,7 +317,7 @@ REFUSALS = {
     "unknown export": (
         PLAIN,
         go(error(7, Reply.ERR_UNKNOWN, "no disk\x1b[m")),
-        RefusedError(
+        OptionRefusedError(
             'the server does not open the export "disk": NBD_REP_ERR_UNKNOWN: no disk\\x1b[m'
         ),
         True,
@@ -323,19 +325,21 @@ REFUSALS = {
     "infos before the error count for nothing": (
         PLAIN,
         go(EXPORT, error(7, Reply.ERR_UNKNOWN)),
-        RefusedError('the server does not open the export "disk": NBD_REP_ERR_UNKNOWN'),
+        OptionRefusedError('the server does not open the export "disk": NBD_REP_ERR_UNKNOWN'),
         True,
     ),
     "an unknown error": (
         PLAIN,
         go(error(7, 0xFFFFFFFF)),
-        RefusedError('the server does not open the export "disk": NBD_REP_(0xffffffff)'),
+        OptionRefusedError('the server does not open the export "disk": NBD_REP_(0xffffffff)'),
         True,
     ),
     "block sizes required for ever": (
         PLAIN,
         [Greeting(3), [], *[[error(7, Reply.ERR_BLOCK_SIZE_REQD)]] * 2],
-        RefusedError('the server does not open the export "disk": NBD_REP_ERR_BLOCK_SIZE_REQD'),
+        OptionRefusedError(
+            'the server does not open the export "disk": NBD_REP_ERR_BLOCK_SIZE_REQD'
+        ),
         True,
     ),
     "shutting down": (
@@ -353,31 +357,31 @@ REFUSALS = {
         True,
     ),
     "TLS required by the client": (
-        Wishes("secret", tls="require"),
+        HandshakeRequest("secret", tls="require"),
         [Greeting(3), [], [error(5, Reply.ERR_UNSUP)]],
         TLSError("TLS is required, but the server refused it with NBD_REP_ERR_UNSUP"),
         True,
     ),
     "TLS required by both, and refused": (
-        Wishes("secret", tls="require"),
+        HandshakeRequest("secret", tls="require"),
         [Greeting(3), [], [error(5, Reply.ERR_TLS_REQD)]],
         TLSError("TLS is required, but the server refused it with NBD_REP_ERR_TLS_REQD"),
         True,
     ),
     "TLS required, fixed newstyle stripped": (
-        Wishes("secret", tls="require"),
+        HandshakeRequest("secret", tls="require"),
         [Greeting(2), []],
         TLSError("TLS is required, but the server speaks newstyle without options, which has none"),
         False,
     ),
     "TLS required, oldstyle": (
-        Wishes("secret", tls="require"),
+        HandshakeRequest("secret", tls="require"),
         [OldstyleGreeting(SIZE)],
         TLSError("TLS is required, but the server speaks oldstyle, which has none"),
         False,
     ),
     "TLS_REQD under TLS": (
-        Wishes("disk", tls="require", extended=False),
+        HandshakeRequest("disk", tls="require", extended=False),
         [Greeting(3), [], [ack(5)], [error(8, Reply.ERR_TLS_REQD)]],
         ProtocolError(
             "the server answered NBD_OPT_STRUCTURED_REPLY with NBD_REP_ERR_TLS_REQD under TLS",
@@ -388,13 +392,13 @@ REFUSALS = {
     "EXPORT_NAME refused": (
         PLAIN,
         [Greeting(2), [], []],
-        RefusedError('the server closed the connection when asked for the export "disk"'),
+        OptionRefusedError('the server closed the connection when asked for the export "disk"'),
         False,
     ),
     "EXPORT_NAME cut short": (
         PLAIN,
         [Greeting(0), [], [ExportNameReply(SIZE, FLAGS, bytes(123))]],
-        RefusedError('the server closed the connection when asked for the export "disk"'),
+        OptionRefusedError('the server closed the connection when asked for the export "disk"'),
         False,
     ),
     "EXPORT_NAME wrapped in an option reply": (
@@ -458,7 +462,7 @@ REFUSALS = {
         True,
     ),
     "extended headers without GO": (
-        Wishes("disk"),
+        HandshakeRequest("disk"),
         [Greeting(3), [], [ack(11)], [error(7)]],
         ProtocolError("the server agreed to extended headers, but not to NBD_OPT_GO", rule="S-91"),
         True,
@@ -484,7 +488,7 @@ REFUSALS = {
         ),
         True,
     ),
-    "closed in mid-answer": (PLAIN, go(EXPORT), LostError("closed"), True),
+    "closed in mid-answer": (PLAIN, go(EXPORT), ConnectionLostError("closed"), True),
     "not an option reply": (
         PLAIN,
         [Greeting(3), [], [Greeting(3), Greeting(3)]],
@@ -497,20 +501,22 @@ REFUSALS = {
 }
 
 
-@pytest.mark.parametrize(("wishes", "answers", "error", "abort"), REFUSALS.values(), ids=REFUSALS)
-def test_refused(wishes, answers, error, abort):
+@pytest.mark.parametrize(
+    ("requested", "answers", "error", "abort"), REFUSALS.values(), ids=REFUSALS
+)
+def test_refused(requested, answers, error, abort):
     peer = Peer(*answers)
-    negotiation = Negotiation(wishes)
+    negotiation = Negotiation(requested)
     with pytest.raises(type(error)) as caught:
         peer.drive(negotiation.open())
     assert type(caught.value) is type(error)
     assert str(caught.value) == str(error)
-    assert negotiation.haggling == abort
+    assert negotiation.negotiating == abort
     assert not any("secret" in str(item) for item in peer.sent)
 
 
 def test_refusal_tells_the_reply_and_the_text():
-    with pytest.raises(RefusedError) as caught:
+    with pytest.raises(OptionRefusedError) as caught:
         Peer(*go(error(7, Reply.ERR_POLICY, "not you"))).drive(Negotiation(PLAIN).open())
     assert (caught.value.reply, caught.value.text) == (Reply.ERR_POLICY, "not you")
 
@@ -546,7 +552,7 @@ TOLERATED = {
                 "S-52", "NBD_INFO_EXPORT came twice, differently", "the last one is believed"
             )
         ],
-        Offer("disk", SIZE, 0x6D),
+        ExportInfo("disk", SIZE, 0x6D),
     ),
     "data behind an ACK": (
         go(WITHOUT_DF, OptionReply(7, Ack(b"abcd"))),
@@ -555,7 +561,7 @@ TOLERATED = {
                 "S-25", "the NBD_REP_ACK to NBD_OPT_GO has 4 bytes of data", "they are ignored"
             )
         ],
-        Offer("disk", SIZE, 0x6D),
+        ExportInfo("disk", SIZE, 0x6D),
     ),
     "a size that is no multiple of the minimum block": (
         go(OptionReply(7, InfoExport(1000, 0x6D)), BLOCKS, GO_ACK),
@@ -566,12 +572,12 @@ TOLERATED = {
                 "the first 512 bytes are used",
             )
         ],
-        Offer("disk", 512, 0x6D, BlockSize(512, 4096, 1 << 25)),
+        ExportInfo("disk", 512, 0x6D, BlockSize(512, 4096, 1 << 25)),
     ),
     "a name that is no string": (
         go(WITHOUT_DF, OptionReply(7, InfoText(1, "a\0b")), GO_ACK),
         [Noncompliance("S-70", 'an impossible NBD_INFO_NAME came: "a\\x00b"', "it is ignored")],
-        Offer("disk", SIZE, 0x6D),
+        ExportInfo("disk", SIZE, 0x6D),
     ),
     "a long text with an error": (
         [Greeting(2 + 1), [], [error(7, text="x" * 5000)], [ExportNameReply(SIZE, 0x6D, b"")]],
@@ -582,7 +588,7 @@ TOLERATED = {
                 "it is cut where it is shown",
             )
         ],
-        Offer("disk", SIZE, 0x6D),
+        ExportInfo("disk", SIZE, 0x6D),
     ),
     "flags that contradict": (
         go(OptionReply(7, InfoExport(SIZE, 0x1880)), GO_ACK),
@@ -608,7 +614,7 @@ TOLERATED = {
                 "it is ignored",
             ),
         ],
-        Offer("disk", SIZE, 0),
+        ExportInfo("disk", SIZE, 0),
     ),
     "handshake flags in an oldstyle greeting": (
         [OldstyleGreeting(SIZE, 0x3006D)],
@@ -617,17 +623,17 @@ TOLERATED = {
                 "S-09", "the oldstyle greeting has handshake flags 0x3", "they are ignored"
             )
         ],
-        Offer("disk", SIZE, 0x6D),
+        ExportInfo("disk", SIZE, 0x6D),
     ),
 }
 
 
-@pytest.mark.parametrize(("answers", "notes", "offer"), TOLERATED.values(), ids=TOLERATED)
-def test_tolerated(answers, notes, offer):
+@pytest.mark.parametrize(("answers", "notes", "export_info"), TOLERATED.values(), ids=TOLERATED)
+def test_tolerated(answers, notes, export_info):
     negotiation = Negotiation(PLAIN)
     negotiated = Peer(*answers).drive(negotiation.open())
     opened = [getattr(negotiated, key) for key in ("export", *OPENED)]
-    assert opened == [getattr(offer, key) for key in ("name", *OPENED)]
+    assert opened == [getattr(export_info, key) for key in ("name", *OPENED)]
     assert negotiation.notes.kept == notes
     strict = Negotiation(PLAIN, Notes("strict"))
     with pytest.raises(NoncomplianceError):
@@ -689,7 +695,7 @@ def test_legal_block_sizes(sizes):
 def haggle(*answers):
     """A negotiation that has begun, and the peer that will answer what follows."""
     peer = Peer(Greeting(3), [], STRUCTURED, *answers)
-    negotiation = Negotiation(Wishes(extended=False))
+    negotiation = Negotiation(HandshakeRequest(extended=False))
     peer.drive(negotiation.begin())
     peer.answers.insert(0, [])
     return peer, negotiation
@@ -712,7 +718,7 @@ def test_list():
 
 def test_list_refused():
     peer, negotiation = haggle([OptionReply(3, Server("disk")), error(3, Reply.ERR_POLICY)])
-    with pytest.raises(RefusedError) as caught:
+    with pytest.raises(OptionRefusedError) as caught:
         peer.drive(negotiation.list_exports())
     assert str(caught.value) == "the server lists no exports: NBD_REP_ERR_POLICY"
 
@@ -734,7 +740,7 @@ def test_list_entry_that_does_not_fit(reply, said):
 def test_info():
     peer, negotiation = haggle([OptionReply(6, InfoExport(SIZE, FLAGS)), ack(6)])
     assert peer.drive(negotiation.info("disk")) == OFFER
-    assert negotiation.haggling
+    assert negotiation.negotiating
 
 
 def listed_contexts(*names):
@@ -793,10 +799,10 @@ def test_abort_ends_however_it_is_taken(answer):
     peer, negotiation = haggle(answer)
     peer.drive(negotiation.abort())
     assert peer.sent[-1] == "abort"
-    assert not negotiation.haggling
+    assert not negotiation.negotiating
 
 
 @pytest.mark.parametrize("name", ["foo", ":leaf", "", "base"])
 def test_a_context_without_a_namespace_is_never_asked_for(name):
     with pytest.raises(ClientError, match="is no metadata context: one is a namespace, a colon"):
-        Wishes(contexts=(name,))
+        HandshakeRequest(contexts=(name,))

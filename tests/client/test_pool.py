@@ -6,8 +6,8 @@ import pytest
 import trio
 import trio.testing
 
-from fakenbd.client import Deadlines, Pool
-from fakenbd.errors import LostError
+from fakenbd.client import Pool, Timeouts
+from fakenbd.errors import ConnectionLostError
 from fakenbd.protocol.constants import Command
 from fakenbd.server import open_server
 from tests.client.scripted import EVERYTHING, Script, answer, content
@@ -116,11 +116,11 @@ async def test_what_a_lost_connection_took_is_sent_again():
         async def read(place):
             assert await pool.read(place * 512, 512) == content(place * 512, 512)
 
-        with pytest.raises(LostError):
+        with pytest.raises(ConnectionLostError):
             # The scripted servers close on NBD_CMD_CACHE, one after the other.
             await pool.cache(0, 512)
         assert pool.connections == 0
-        with pytest.raises(LostError):
+        with pytest.raises(ConnectionLostError):
             await read(0)
 
     asked = await pooled(use, *[{}] * 3)
@@ -166,7 +166,7 @@ async def test_a_server_that_never_greets_twice(autojump_clock):
             waiting.append(theirs)
             return ours
 
-        patience = Deadlines(greeting=3)
+        patience = Timeouts(greeting=3)
         async with Pool.connect(connect, connections=4, timeout=patience) as pool:
             await use(pool, servers)
         assert len(waiting) == 1

@@ -6,22 +6,22 @@ import pytest
 import trio
 import trio.testing
 
-from fakenbd.client import Deadlines, Policy, ResilientClient
+from fakenbd.client import ResilientClient, RetryPolicy, Timeouts
 from fakenbd.errors import (
     CommandError,
-    DeadlineError,
-    LostError,
+    ConnectionLostError,
+    DeadlineExceededError,
     ProtocolError,
     SessionChangedError,
     ShutdownError,
 )
-from fakenbd.journal import Heard
+from fakenbd.journal import Received
 from fakenbd.protocol.messages import Request
 from fakenbd.server import open_server
 from tests.client.scripted import Script, answer, content
 
-PATIENCE = Deadlines(connect=1, greeting=1, option=1, reply=2, stall=2, close=1)
-POLICY = Policy(attempts=4, deadline=60, pause=0.1)
+PATIENCE = Timeouts(connect=1, greeting=1, option=1, reply=2, stall=2, close=1)
+POLICY = RetryPolicy(attempts=4, deadline=60, pause=0.1)
 
 
 def source(server):
@@ -34,7 +34,7 @@ def source(server):
 def asked(server, command):
     """How often the server was asked for something."""
     return sum(
-        isinstance(entry, Heard)
+        isinstance(entry, Received)
         and isinstance(entry.message, Request)
         and entry.message.command == command
         for entry in server.journal
@@ -45,10 +45,10 @@ def asked(server, command):
 
 
 def test_pauses_grow_to_a_limit_and_are_addressed():
-    policy = Policy(pause=0.1, factor=2, longest=1.0, seed=7)
+    policy = RetryPolicy(pause=0.1, factor=2, longest=1.0, seed=7)
     pauses = [policy.before(attempt) for attempt in range(1, 9)]
-    assert pauses == [Policy(pause=0.1, longest=1.0, seed=7).before(n) for n in range(1, 9)]
-    assert pauses != [Policy(pause=0.1, longest=1.0, seed=8).before(n) for n in range(1, 9)]
+    assert pauses == [RetryPolicy(pause=0.1, longest=1.0, seed=7).before(n) for n in range(1, 9)]
+    assert pauses != [RetryPolicy(pause=0.1, longest=1.0, seed=8).before(n) for n in range(1, 9)]
     assert pauses[0] == 0
     for pause, whole in zip(pauses[1:], (0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0), strict=True):
         assert whole / 2 <= pause <= whole
@@ -65,7 +65,7 @@ def test_pauses_grow_to_a_limit_and_are_addressed():
 )
 def test_impossible_policy(field, value, message):
     with pytest.raises(ValueError, match=message):
-        Policy(**{field: value})
+        RetryPolicy(**{field: value})
 
 
 # --- what is sent again ------------------------------------------------------------------------
@@ -77,7 +77,7 @@ CALLS = {
     "trim": (4, lambda client: client.trim(0, 4096)),
     "cache": (5, lambda client: client.cache(0, 4096)),
     "write-zeroes": (6, lambda client: client.zero(0, 4096)),
-    "block-status": (7, lambda client: client.statuses(0, 4096)),
+    "block-status": (7, lambda client: client.block_status_once(0, 4096)),
 }
 LOSSES = {
     "closed": lambda on: on.close(),
@@ -109,7 +109,7 @@ async def test_attempts_are_bounded(autojump_clock):
         options = {"policy": POLICY, "timeout": PATIENCE}
         async with ResilientClient.connect(source(server), **options) as client:
             server.on("read").close()
-            with pytest.raises(LostError, match="the server closed the connection"):
+            with pytest.raises(ConnectionLostError, match="the server closed the connection"):
                 await client.read(0, 512)
         assert asked(server, 0) == 4
 
@@ -117,12 +117,12 @@ async def test_attempts_are_bounded(autojump_clock):
 @pytest.mark.trio
 async def test_time_is_bounded(autojump_clock):
     async with open_server(size="1MiB", seed=1) as server:
-        policy = Policy(attempts=1000, deadline=50)
+        policy = RetryPolicy(attempts=1000, deadline=50)
         options = {"policy": policy, "timeout": PATIENCE}
         async with ResilientClient.connect(source(server), **options) as client:
             server.on("read").stall()
             start = trio.current_time()
-            with pytest.raises(DeadlineError) as caught:
+            with pytest.raises(DeadlineExceededError) as caught:
                 await client.read(0, 512)
             assert trio.current_time() - start == pytest.approx(50)
             assert str(caught.value).startswith("the call was given up after 50 s: no whole reply")
@@ -133,7 +133,7 @@ async def test_a_server_that_is_away_comes_back(autojump_clock):
     async with open_server(size="1MiB", seed=1) as server:
         options = {"policy": POLICY, "timeout": PATIENCE}
         async with ResilientClient.connect(source(server), **options) as client:
-            server.on("read", times=1).away(attempts=2)
+            server.on("read", times=1).stop_listening(attempts=2)
             assert await client.read(0, 512) == server.export.read(0, 512)
 
 
@@ -145,7 +145,7 @@ async def test_no_server_at_all(autojump_clock):
         tries.append(trio.current_time())
         raise ConnectionRefusedError(111, "Connection refused")
 
-    with pytest.raises(LostError) as caught:
+    with pytest.raises(ConnectionLostError) as caught:
         async with ResilientClient.connect(nowhere, policy=POLICY):
             raise AssertionError("there is no session")
     assert str(caught.value) == "cannot connect: Connection refused"
@@ -215,10 +215,10 @@ async def test_a_server_that_came_back_with_less(autojump_clock):
             await server.request()
             await server.stream.aclose()
         elif left == 1:
-            await server.goodbye()
+            await server.disconnect()
         else:
             await server.say(answer(await server.request()))
-            await server.goodbye()
+            await server.disconnect()
 
     async with trio.open_nursery() as nursery:
         async with ResilientClient.connect(connect, policy=POLICY) as client:

@@ -14,7 +14,7 @@ import attrs
 import pytest
 import trio
 
-from fakenbd.client import Deadlines, Policy, ResilientClient
+from fakenbd.client import ResilientClient, RetryPolicy, Timeouts
 from fakenbd.server import open_server
 
 PART = 4096
@@ -24,7 +24,7 @@ ALWAYS = (
     lambda on: on.close(),
     lambda on: on.reset(after=True),
     lambda on: on.cut(-1),
-    lambda on: on.away(attempts=2),
+    lambda on: on.stop_listening(attempts=2),
 )
 SLOW = (lambda on: on.cut(7, then="stall"), lambda on: on.delay(0.5))
 
@@ -35,13 +35,13 @@ class Setting:
 
     endpoints: dict[str, object]
     faults: tuple
-    deadlines: Deadlines
+    deadlines: Timeouts
 
 
 SETTINGS = {
-    "memory": Setting({"endpoints": ()}, ALWAYS + SLOW, Deadlines(1, 1, 1, 2, 2, 1)),
-    "tcp": Setting({"tcp": "127.0.0.1:0"}, ALWAYS, Deadlines.of(20)),
-    "unix": Setting({"unix": "-"}, ALWAYS, Deadlines.of(20)),
+    "memory": Setting({"endpoints": ()}, ALWAYS + SLOW, Timeouts(1, 1, 1, 2, 2, 1)),
+    "tcp": Setting({"tcp": "127.0.0.1:0"}, ALWAYS, Timeouts.of(20)),
+    "unix": Setting({"unix": "-"}, ALWAYS, Timeouts.of(20)),
 }
 
 
@@ -52,7 +52,7 @@ def held():
 
 async def soak(setting, rounds):
     """Write, zero and read over a server that fails; the number of times that it failed."""
-    policy = Policy(attempts=100, deadline=10_000, pause=0.001, longest=0.01)
+    policy = RetryPolicy(attempts=100, deadline=10_000, pause=0.001, longest=0.01)
     async with open_server(
         size=PART * PARTS, content="zeros", seed=3, **setting.endpoints
     ) as server:
@@ -91,20 +91,20 @@ async def soak(setting, rounds):
             async with trio.open_nursery() as nursery:
                 for part in range(PARTS):
                     nursery.start_soon(work, part)
-            strikes = server.strikes()
+            fired = server.fired()
             for fault in tuple(server.faults):
                 server.faults.remove(fault)
             assert await client.read(0, client.size) == image
         assert server.export.read(0, len(image)) == image
         assert server.errors == []
-        return strikes
+        return fired
 
 
 async def soaked(setting, rounds):
     before = held()
-    strikes = await soak(setting, rounds)
+    fired = await soak(setting, rounds)
     assert held() == before
-    return strikes
+    return fired
 
 
 @pytest.mark.trio

@@ -11,8 +11,8 @@ import trio
 import trio.testing
 import trustme
 
-from fakenbd.client import TLS, Client, Deadlines
-from fakenbd.errors import DeadlineError, LostError, ProtocolError, TLSError
+from fakenbd.client import TLS, Client, Timeouts
+from fakenbd.errors import ConnectionLostError, DeadlineExceededError, ProtocolError, TLSError
 from fakenbd.protocol.constants import Option
 from fakenbd.protocol.decode import decode_client_flags
 from fakenbd.protocol.encode import encode
@@ -65,7 +65,7 @@ async def session_under_tls(server, certificate=GOOD, **options):
     await inner.options()
     request = await inner.request()
     await inner.say(answer(request))
-    await inner.goodbye()
+    await inner.disconnect()
 
 
 async def conversation(script, use, tls, **options):
@@ -117,7 +117,7 @@ async def test_client_certificate(folder):
     await conversation(script, read_something, TLS(hostname="localhost", **files))
     # Only now does the server see that there is no certificate: its word is lost, the session ends.
     del files["certificate"], files["key"]
-    await failure(script, TLS(hostname="localhost", **files), LostError)
+    await failure(script, TLS(hostname="localhost", **files), ConnectionLostError)
 
 
 DISTRUSTED = {
@@ -220,12 +220,14 @@ async def test_silence_instead_of_tls(autojump_clock):
         while await server.stream.receive_some(1000):
             pass
 
-    message = await failure(script, TLS(verify=False), DeadlineError, timeout=Deadlines(option=7))
+    message = await failure(
+        script, TLS(verify=False), DeadlineExceededError, timeout=Timeouts(option=7)
+    )
     assert message == "no end of the TLS handshake came within 7 s"
 
 
 async def test_truncated_content_is_not_taken_for_whole():
-    """An end without TLS's goodbye in the middle of a payload (S-111)."""
+    """An end without a TLS close_notify in the middle of a payload (S-111)."""
 
     async def script(server):
         inner = await upgraded(server, GOOD)
@@ -236,7 +238,9 @@ async def test_truncated_content_is_not_taken_for_whole():
         await server.stream.aclose()
 
     async def use(client):
-        with pytest.raises(LostError, match=r"in the middle of a reply|the other side closed it"):
+        with pytest.raises(
+            ConnectionLostError, match=r"in the middle of a reply|the other side closed it"
+        ):
             await client.read(4096, 512)
 
     await conversation(script, use, TLS(verify=False))
@@ -333,7 +337,7 @@ async def test_real_server(command, folder, tmp_path):
             async with Client.connect(uri + "&tls-hostname=elsewhere"):
                 raise AssertionError("there is no session")
         anonymous = TLS(authority=str(folder / "ca-cert.pem"))
-        with pytest.raises(LostError):
+        with pytest.raises(ConnectionLostError):
             async with Client.connect(clear, tls=anonymous):
                 raise AssertionError("there is no session")
         with pytest.raises(TLSError, match="the server requires TLS: it answered"):

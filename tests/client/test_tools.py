@@ -11,18 +11,18 @@ import trio
 
 from fakenbd.client import (
     Client,
+    ExportInfo,
     Listed,
-    Offer,
-    Policy,
+    RetryPolicy,
     Run,
     copy,
     describe_export,
+    list_export_infos,
     list_exports,
-    list_offers,
     map_export,
     qemu_json,
 )
-from fakenbd.errors import ClientError, CommandError, LostError, RefusedError
+from fakenbd.errors import ClientError, CommandError, ConnectionLostError, OptionRefusedError
 from fakenbd.export import BlockSize
 from fakenbd.profile import Profile, find
 from fakenbd.server import open_server
@@ -112,7 +112,7 @@ async def test_a_failing_write_fails_the_copy(tmp_path):
 
 async def test_wrong_data_is_found(tmp_path):
     async with open_server(size="2MiB", seed=1) as server:
-        server.on("read", nth=1).garble(byte=-1, xor="ff")
+        server.on("read", nth=1).corrupt(byte=-1, xor="ff")
         path = tmp_path / "copy"
         with pytest.raises(ClientError, match=r"the copy differs from the source at byte \d+: it"):
             await copy(server.uri, path, verify=True, in_flight=1)
@@ -122,11 +122,11 @@ async def test_a_copy_that_survives(tmp_path):
     async with open_server(size="4MiB", seed=1) as server:
         server.on("read", nth=2).close()
         path = tmp_path / "copy"
-        await copy(server.uri, path, policy=Policy(pause=0))
+        await copy(server.uri, path, policy=RetryPolicy(pause=0))
         assert path.read_bytes() == server.export.read(0, 4 << 20)
     async with open_server(size="4MiB", seed=1) as server:
         server.on("read").close()
-        with pytest.raises(LostError):
+        with pytest.raises(ConnectionLostError):
             await copy(server.uri, path)
 
 
@@ -213,27 +213,27 @@ async def test_list_and_offers():
     )
     async with open_server(profile, seed=1) as server:
         assert await list_exports(server.uri) == (Listed("disk", "the first"),)
-        ((listed, offer),) = await list_offers(server.uri)
+        ((listed, export_info),) = await list_export_infos(server.uri)
         assert listed == Listed("disk", "the first")
-        assert isinstance(offer, Offer)
-        assert (offer.size, offer.description) == (1 << 20, "the first")
-        assert offer.block_size == BlockSize(512, 4096, 1 << 25)
-        assert offer.contexts == ("base:allocation",)
-        assert await describe_export(server.uri, export="disk") == offer
-        with pytest.raises(RefusedError, match='does not open the export "other"'):
+        assert isinstance(export_info, ExportInfo)
+        assert (export_info.size, export_info.description) == (1 << 20, "the first")
+        assert export_info.block_size == BlockSize(512, 4096, 1 << 25)
+        assert export_info.contexts == ("base:allocation",)
+        assert await describe_export(server.uri, export="disk") == export_info
+        with pytest.raises(OptionRefusedError, match='does not open the export "other"'):
             await describe_export(server.uri, export="other")
 
 
 async def test_contexts_that_are_listed_only_when_asked_for():
     async with open_server(find("quirks/context-list-leaves-some-out"), seed=1) as server:
-        offer = await describe_export(server.uri)
-        assert offer.contexts == ("base:allocation", "qemu:allocation-depth")
+        export_info = await describe_export(server.uri)
+        assert export_info.contexts == ("base:allocation", "qemu:allocation-depth")
 
 
 async def test_a_server_without_options_cannot_be_asked(tmp_path):
     command = [require("nbdkit"), "-f", "--mask-handshake=0", "memory", "1M"]
     with activated(command, tmp_path / "socket") as uri:
-        with pytest.raises(RefusedError) as caught:
+        with pytest.raises(OptionRefusedError) as caught:
             await list_exports(uri)
         assert str(caught.value) == (
             "the server knows no options, so it cannot be asked what it has"
@@ -244,9 +244,9 @@ async def test_lists_of_others(tmp_path):
     image = sparse_file(tmp_path / "image")
     command = [require("qemu-nbd"), "--persistent", "-f", "raw", "-x", "disk", "-D", "mine", image]
     with activated(command, tmp_path / "socket") as uri:
-        ((listed, offer),) = await list_offers(uri)
+        ((listed, export_info),) = await list_export_infos(uri)
         assert listed == Listed("disk", "mine")
-        assert (offer.size, offer.description) == (1 << 21, "mine")
+        assert (export_info.size, export_info.description) == (1 << 21, "mine")
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ async def test_lists_of_others(tmp_path):
     ],
 )
 async def test_nothing_there(uri, message):
-    with pytest.raises(LostError) as caught:
+    with pytest.raises(ConnectionLostError) as caught:
         async with Client.connect(uri):
             raise AssertionError("there is no session")
     assert str(caught.value).startswith(f"cannot connect to {uri.rstrip('/')}")
@@ -266,7 +266,7 @@ async def test_nothing_there(uri, message):
 
 
 async def test_nobody_listens(unused_tcp_port_of_nobody):
-    with pytest.raises(LostError) as caught:
+    with pytest.raises(ConnectionLostError) as caught:
         async with Client.connect(f"nbd://127.0.0.1:{unused_tcp_port_of_nobody}/"):
             raise AssertionError("there is no session")
     assert str(caught.value) == (
@@ -291,7 +291,7 @@ async def test_no_answer_in_time(autojump_clock):
 
     trio.socket.set_custom_hostname_resolver(Silent())
     try:
-        with pytest.raises(LostError) as caught:
+        with pytest.raises(ConnectionLostError) as caught:
             async with Client.connect("nbd://example.invalid/", timeout=5):
                 raise AssertionError("there is no session")
     finally:

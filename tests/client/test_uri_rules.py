@@ -7,8 +7,8 @@ import trio
 
 from fakenbd.cli import main
 from fakenbd.client import TLS, Client, ResilientClient, copy, list_exports
-from fakenbd.errors import LostError, TLSError, UriError
-from fakenbd.journal import Heard
+from fakenbd.errors import ConnectionLostError, TLSError, UriError
+from fakenbd.journal import Received
 from fakenbd.protocol.messages import OptionRequest
 from fakenbd.protocol.uri import Uri
 from fakenbd.server import TLS as ServerTLS  # noqa: N811
@@ -31,7 +31,7 @@ def names(server):
     return [
         entry.message.body.name
         for entry in server.journal
-        if isinstance(entry, Heard)
+        if isinstance(entry, Received)
         and isinstance(entry.message, OptionRequest)
         and hasattr(entry.message.body, "name")
     ]
@@ -123,7 +123,7 @@ async def test_the_port_that_is_called(uri, address):
     dialled = Dialled()
     trio.socket.set_custom_socket_factory(dialled)
     try:
-        with pytest.raises(LostError):
+        with pytest.raises(ConnectionLostError):
             await opened(uri)
     finally:
         trio.socket.set_custom_socket_factory(None)

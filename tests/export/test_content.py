@@ -7,11 +7,11 @@ import pytest
 
 from fakenbd.export.content import (
     PERIOD,
-    Computed,
+    BytesContent,
+    FunctionContent,
     Hex,
     Pattern,
     RandomBytes,
-    Stored,
     Text,
     Zeros,
     describe_origin,
@@ -39,9 +39,17 @@ def exactly(message):
         (Text("abc"), 3, False, 2**63, 2, bytes(2), [(2, HOLE)]),
         (Text(""), 0, False, 0, 2, bytes(2), [(2, HOLE)]),
         (Hex("00ff 7F"), 3, False, 1, 2, b"\xff\x7f", [(2, DATA)]),
-        (Stored(b"12345"), 5, False, 2, 2, b"34", [(2, DATA)]),
-        (Computed(lambda o, n: b"%d" % o * n), None, False, 7, 3, b"777", [(3, DATA)]),
-        (Computed(lambda o, n: b"x" * n, size=8), 8, False, 7, 3, b"xxx", [(1, DATA), (2, HOLE)]),
+        (BytesContent(b"12345"), 5, False, 2, 2, b"34", [(2, DATA)]),
+        (FunctionContent(lambda o, n: b"%d" % o * n), None, False, 7, 3, b"777", [(3, DATA)]),
+        (
+            FunctionContent(lambda o, n: b"x" * n, size=8),
+            8,
+            False,
+            7,
+            3,
+            b"xxx",
+            [(1, DATA), (2, HOLE)],
+        ),
     ],
 )
 def test_content(content, size, sparse, offset, length, expected, segments):
@@ -159,11 +167,11 @@ def test_a_function_that_gives_the_wrong_number_of_bytes_is_told():
     with pytest.raises(
         ValueError, match=exactly("the content function gave 3 bytes for offset 512, length 4")
     ):
-        Computed(lambda offset, length: b"abc").read(512, 4)
+        FunctionContent(lambda offset, length: b"abc").read(512, 4)
 
 
 def test_what_a_function_gives_is_copied_when_it_could_change():
     buffer = bytearray(b"abcd")
-    read = Computed(lambda offset, length: buffer).read(0, 4)
+    read = FunctionContent(lambda offset, length: buffer).read(0, 4)
     buffer[:] = b"efgh"
     assert read == b"abcd"

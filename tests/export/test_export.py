@@ -8,18 +8,18 @@ import fakenbd.export as room
 from fakenbd.export import (
     ALL_FLAGS,
     BlockSize,
-    Computed,
+    BytesContent,
     Content,
     Export,
+    FunctionContent,
     Pattern,
     Policy,
     RandomBytes,
-    Stored,
     Text,
-    Truth,
+    TrueExtents,
     Zeros,
 )
-from fakenbd.export.content import Ended
+from fakenbd.export.content import ZeroPadded
 from fakenbd.protocol.constants import TransmissionFlag
 from fakenbd.protocol.messages import Extent
 
@@ -40,7 +40,7 @@ CONTEXT = "base:allocation"
         ({"size": 1000, "round_size_to": 512}, 1024),
         ({"size": 1024, "round_size_to": 512}, 1024),
         ({"size": 2**64 - 1}, 2**64 - 1),
-        ({"content": Computed(lambda o, n: bytes(n), size=77)}, 77),
+        ({"content": FunctionContent(lambda o, n: bytes(n), size=77)}, 77),
     ],
 )
 def test_size(given, size):
@@ -59,7 +59,7 @@ def test_defaults():
     assert export.block_size is None
     assert export.description == ""
     assert export.canonical_name is None
-    assert export.contexts == {CONTEXT: Truth()}
+    assert export.contexts == {CONTEXT: TrueExtents()}
     assert export.any_alignment is False
     assert export.tls_only is False
     assert export.flags == ALL_FLAGS == 0b1101_1110_1101
@@ -110,7 +110,7 @@ def test_zeroing_comes_first():
     assert export.read(0, 2) == b"x\0"
 
 
-@pytest.mark.parametrize("content", [Pattern(), Stored(bytes(Pattern().read(0, 1020)))])
+@pytest.mark.parametrize("content", [Pattern(), BytesContent(bytes(Pattern().read(0, 1020)))])
 def test_a_size_that_is_rounded_up_ends_in_zeros(content):
     export = Export(content=content, size=1000, round_size_to=512)
     assert export.read(0, 1024) == bytes(Pattern().read(0, 1000)) + bytes(24)
@@ -133,10 +133,10 @@ def test_exports_do_not_share_what_is_written():
         ({}, False),
         ({"content": RandomBytes(1), "size": 2**60}, False),
         ({"content": Zeros()}, True),
-        ({"content": Stored(b"abc")}, False),
-        ({"content": Stored(b"abc"), "size": 4}, True),
-        ({"content": Stored(b"abc"), "round_size_to": 3}, False),
-        ({"content": Stored(b"abc"), "round_size_to": 512}, True),
+        ({"content": BytesContent(b"abc")}, False),
+        ({"content": BytesContent(b"abc"), "size": 4}, True),
+        ({"content": BytesContent(b"abc"), "round_size_to": 3}, False),
+        ({"content": BytesContent(b"abc"), "round_size_to": 512}, True),
         ({"size": 1000, "round_size_to": 512}, True),
         ({"size": 1024, "round_size_to": 512}, False),
     ],
@@ -166,8 +166,8 @@ def test_contexts_are_told_each_by_its_script():
         "x:function": [(7, 7)],
         "x:unknown": [(1024, 0)],
     }
-    for context, said in expected.items():
-        assert export.block_status(context, 0, 1024, 0) == [Extent(*e) for e in said]
+    for context, given in expected.items():
+        assert export.block_status(context, 0, 1024, 0) == [Extent(*e) for e in given]
 
 
 def test_a_script_about_extents_leaves_the_segments_true():
@@ -196,25 +196,25 @@ def test_every_public_name_exists():
 
 
 @pytest.mark.parametrize(
-    ("content", "lasting"),
+    ("content", "stable"),
     [
         (Pattern(), True),
         (RandomBytes("a"), True),
         (Zeros(), True),
-        (Stored(b"abc"), True),
-        (Ended(Pattern(), 700), True),
-        (Ended(Computed(lambda offset, length: bytes(length)), 700), False),
-        (Computed(lambda offset, length: bytes(length)), False),
+        (BytesContent(b"abc"), True),
+        (ZeroPadded(Pattern(), 700), True),
+        (ZeroPadded(FunctionContent(lambda offset, length: bytes(length)), 700), False),
+        (FunctionContent(lambda offset, length: bytes(length)), False),
     ],
 )
-def test_a_source_is_there_as_long_as_nobody_has_written(content: Content, lasting: bool) -> None:
+def test_a_source_is_there_as_long_as_nobody_has_written(content: Content, stable: bool) -> None:
     written, zeroed = (Export(size=1 << 16, content=content) for _ in range(2))
     for export in (written, zeroed):
-        assert (export.source is not None) == lasting
-    source = written.source
+        assert (export.stable_read is not None) == stable
+    source = written.stable_read
     before = bytes(written.read(0, 4096))
     written.write(512, bytes(range(256)))
     zeroed.trim(0, 512)
-    assert written.source is zeroed.source is None
+    assert written.stable_read is zeroed.stable_read is None
     if source is not None:
         assert bytes(source(0, 4096)) == before

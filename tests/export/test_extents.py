@@ -10,17 +10,17 @@ from hypothesis import strategies as st
 import fakenbd.export.extents as extents_module
 from fakenbd.export.extents import (
     MAXIMUM_EXTENTS,
+    AllData,
     ExtentList,
+    FunctionExtents,
     Policy,
     Query,
     Repeated,
-    Scripted,
-    Truth,
-    Unwritten,
+    TrueExtents,
     capped,
+    extent_source,
     parse_extent,
     parse_size,
-    script,
 )
 from fakenbd.protocol.messages import Extent
 
@@ -36,8 +36,8 @@ def no_truth(offset, length):
     raise AssertionError("a literal script does not ask for the truth")
 
 
-def ask(told, size, offset, length, flags=0, *, context=CONTEXT, truth=no_truth):
-    return told.block_status(Query(context, offset, length, flags, size, truth))
+def ask(reported, size, offset, length, flags=0, *, context=CONTEXT, true_extents=no_truth):
+    return reported.block_status(Query(context, offset, length, flags, size, true_extents))
 
 
 def extents(*pairs):
@@ -199,8 +199,8 @@ def test_a_list_agrees_with_walking_it(listed, size, offset, length, flags):
     expected = expected or [Extent(end - offset, 0)]
     if flags:
         expected = expected[:1]
-    for told in (ExtentList(listed), Policy(ExtentList(listed))):
-        assert ask(told, size, offset, end - offset, flags) == expected
+    for reported in (ExtentList(listed), Policy(ExtentList(listed))):
+        assert ask(reported, size, offset, end - offset, flags) == expected
 
 
 # The rows of qemu.md section 2: what a server has to say for each, asked with REQ_ONE.
@@ -208,7 +208,7 @@ MANY = {"one_extent": False}
 
 
 @pytest.mark.parametrize(
-    ("size", "told", "answers"),
+    ("size", "reported", "answers"),
     [
         (1024, ExtentList(ODD), {0: [(1000, 0)], 512: [(488, 0)]}),
         (1024, ExtentList(["1 data", "511 data", "512 hole,zero"]), {0: [(1, 0)], 512: [(512, 3)]}),
@@ -241,41 +241,43 @@ MANY = {"one_extent": False}
         (512, ExtentList(["1 data", "511 hole,zero"]), {0: [(1, 0)]}),
     ],
 )
-def test_the_decision_table_can_be_provoked(size, told, answers):
+def test_the_decision_table_can_be_provoked(size, reported, answers):
     for offset, expected in answers.items():
-        assert ask(told, size, offset, size - offset, REQ_ONE) == extents(*expected)
+        assert ask(reported, size, offset, size - offset, REQ_ONE) == extents(*expected)
 
 
 def test_a_million_extents_are_slices_of_the_list():
     listed = [Extent(4096, index & 1) for index in range(1_000_000)]
-    told = ExtentList(listed)
-    answer = ask(told, 4096 * 1_000_000, 4096 * 500_000 + 1, 4096 * 100_000)
+    reported = ExtentList(listed)
+    answer = ask(reported, 4096 * 1_000_000, 4096 * 500_000 + 1, 4096 * 100_000)
     assert len(answer) == 100_001
     assert answer[0] == Extent(4095, 0)
-    assert all(said is own for said, own in zip(answer[1:-1], told.extents[500_001:], strict=False))
+    assert all(
+        given is own for given, own in zip(answer[1:-1], reported.extents[500_001:], strict=False)
+    )
     assert answer[-1] == Extent(1, 0)
 
 
 @pytest.mark.parametrize(
-    "told",
+    "reported",
     [
         ExtentList([Extent(1, 0)] * 32),
         Policy(ExtentList([Extent(1, 0)] * 32)),
         Repeated(["1 data"]),
         Policy(split=1),
-        Truth(),
-        Scripted(lambda *_: itertools.repeat(Extent(1, 0))),
+        TrueExtents(),
+        FunctionExtents(lambda *_: itertools.repeat(Extent(1, 0))),
     ],
 )
 @pytest.mark.parametrize("length", [31, 32])
-def test_no_answer_has_more_than_the_most_extents(told, length, monkeypatch):
+def test_no_answer_has_more_than_the_most_extents(reported, length, monkeypatch):
     assert MAXIMUM_EXTENTS == 1 << 20
     monkeypatch.setattr(extents_module, "MAXIMUM_EXTENTS", 16)
 
-    def truth(offset, length):
+    def true_extents(offset, length):
         return iter([Extent(1, 0)] * length)
 
-    assert ask(told, 32, 0, length, truth=truth) == [Extent(1, 0)] * 16
+    assert ask(reported, 32, 0, length, true_extents=true_extents) == [Extent(1, 0)] * 16
 
 
 # --- other scripts ----------------------------------------------------------------------------
@@ -295,14 +297,14 @@ def test_no_answer_has_more_than_the_most_extents(told, length, monkeypatch):
     ],
 )
 def test_a_repeated_list(size, offset, length, flags, expected):
-    told = Repeated(["4KiB data", "4KiB hole,zero"])
-    assert ask(told, size, offset, length, flags) == extents(*expected)
-    assert ask(Policy(told), size, offset, length, flags) == extents(*expected)
+    reported = Repeated(["4KiB data", "4KiB hole,zero"])
+    assert ask(reported, size, offset, length, flags) == extents(*expected)
+    assert ask(Policy(reported), size, offset, length, flags) == extents(*expected)
 
 
 def test_a_repeated_list_tells_its_empty_extents():
-    told = Repeated(["0 zero", "512 data"])
-    assert ask(told, 4096, 256, 512) == extents((256, 0), (0, 2), (256, 0))
+    reported = Repeated(["0 zero", "512 data"])
+    assert ask(reported, 4096, 256, 512) == extents((256, 0), (0, 2), (256, 0))
 
 
 def test_repeating_nothing_is_refused():
@@ -345,7 +347,7 @@ def halves(offset, length):
     ],
 )
 def test_a_policy_tells_the_truth_in_another_manner(policy, offset, length, flags, expected):
-    assert ask(policy, 8192, offset, length, flags, truth=halves) == extents(*expected)
+    assert ask(policy, 8192, offset, length, flags, true_extents=halves) == extents(*expected)
 
 
 @pytest.mark.parametrize(
@@ -363,8 +365,8 @@ def test_a_policy_over_a_list(merge, split, expected):
 
 def test_merging_ends_where_a_repetition_does_not(monkeypatch):
     monkeypatch.setattr(extents_module, "MAXIMUM_EXTENTS", 1000)
-    told = Policy(Repeated(["1 data"]), merge=True, overrun=True)
-    assert ask(told, 2**63, 0, 512) == [Extent(1000, 0)]
+    reported = Policy(Repeated(["1 data"]), merge=True, overrun=True)
+    assert ask(reported, 2**63, 0, 512) == [Extent(1000, 0)]
 
 
 def test_a_split_of_nothing_is_refused():
@@ -397,12 +399,12 @@ def test_lengths_are_capped_for_32_bits(given, block, expected):
 def test_a_function_is_sent_as_it_stands():
     asked = []
 
-    def told(context, offset, length, flags):
+    def reported(context, offset, length, flags):
         asked.append((context, offset, length, flags))
         yield Extent(600, 3)
         yield 0, 7
 
-    answer = ask(Scripted(told), 1024, 512, 100, REQ_ONE, context="x:y")
+    answer = ask(FunctionExtents(reported), 1024, 512, 100, REQ_ONE, context="x:y")
     assert answer == extents((600, 3), (0, 7))
     assert asked == [("x:y", 512, 100, REQ_ONE)]
 
@@ -417,23 +419,25 @@ def test_a_function_is_sent_as_it_stands():
     ],
 )
 def test_the_truth(offset, length, flags, expected):
-    assert ask(Truth(), 8192, offset, length, flags, truth=halves) == extents(*expected)
+    assert ask(TrueExtents(), 8192, offset, length, flags, true_extents=halves) == extents(
+        *expected
+    )
 
 
 def test_a_context_without_a_script_is_one_extent_of_data():
-    for told in (Unwritten(), Policy()):
-        assert ask(told, 8192, 5, 100, context="qemu:dirty-bitmap:b") == [Extent(100, 0)]
-        assert ask(told, 8192, 5, 0, context="qemu:dirty-bitmap:b") == []
+    for reported in (AllData(), Policy()):
+        assert ask(reported, 8192, 5, 100, context="qemu:dirty-bitmap:b") == [Extent(100, 0)]
+        assert ask(reported, 8192, 5, 0, context="qemu:dirty-bitmap:b") == []
 
 
 def test_script_takes_what_users_give():
-    def told(context, offset, length, flags):
+    def reported(context, offset, length, flags):
         return []
 
-    assert script(None, CONTEXT) == Truth()
-    assert script(None, "x:y") == Unwritten()
-    assert script(Policy(split=5), CONTEXT) == Policy(split=5)
-    assert script(told, CONTEXT) == Scripted(told)
-    listed = script(["5 data", (6, 1), Extent(7, 2)], CONTEXT)
+    assert extent_source(None, CONTEXT) == TrueExtents()
+    assert extent_source(None, "x:y") == AllData()
+    assert extent_source(Policy(split=5), CONTEXT) == Policy(split=5)
+    assert extent_source(reported, CONTEXT) == FunctionExtents(reported)
+    listed = extent_source(["5 data", (6, 1), Extent(7, 2)], CONTEXT)
     assert isinstance(listed, ExtentList)
     assert listed.extents == extents((5, 0), (6, 1), (7, 2))

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fakenbd.export.overlay as overlay_module
-from fakenbd.export.content import Pattern, Stored, Zeros
+from fakenbd.export.content import BytesContent, Pattern, Zeros
 from fakenbd.export.overlay import BLOCK, PAGE, Overlay
 from fakenbd.protocol.messages import Extent
 
@@ -30,7 +30,7 @@ operations = st.lists(
     max_size=25,
 )
 contents = st.sampled_from(
-    [Pattern(), Zeros(), Stored(bytes(Pattern().read(7, 5000)))],
+    [Pattern(), Zeros(), BytesContent(bytes(Pattern().read(7, 5000)))],
 )
 
 
@@ -41,8 +41,8 @@ def run_lengths(states):
 
 @pytest.mark.parametrize("few", [0, 1024], ids=["runs of pages", "page by page"])
 @settings(max_examples=300, deadline=None)
-@given(content=contents, base=st.sampled_from([0, PAGE, 2**63 - PAGE]), script=operations)
-def test_it_is_a_plain_bytearray(few, content, base, script):
+@given(content=contents, base=st.sampled_from([0, PAGE, 2**63 - PAGE]), extent_source=operations)
+def test_it_is_a_plain_bytearray(few, content, base, extent_source):
     overlay = Overlay(content)
     model = bytearray(content.read(base, SPAN))
     states = bytearray()
@@ -51,7 +51,7 @@ def test_it_is_a_plain_bytearray(few, content, base, script):
     promises = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(overlay_module, "_FEW", few)
-        for count, (verb, (start, end)) in enumerate(script, start=1):
+        for count, (verb, (start, end)) in enumerate(extent_source, start=1):
             length = end - start
             if verb == "write":
                 data = bytes([count]) * length
@@ -69,8 +69,8 @@ def test_it_is_a_plain_bytearray(few, content, base, script):
                 assert read == model[start:end]
                 promises.append((read, bytes(read)))
             else:
-                said = list(overlay.segments(base + start, length))
-                assert said == run_lengths(states[start:end])
+                given = list(overlay.segments(base + start, length))
+                assert given == run_lengths(states[start:end])
         assert overlay.read(base, SPAN) == model
         assert list(overlay.segments(base, SPAN)) == run_lengths(states)
     for read, at_the_time in promises:

@@ -8,17 +8,17 @@ import attrs
 
 from fakenbd.faults.answer import (
     Answer,
-    Away,
-    End,
-    Hold,
-    Paced,
+    BeginShutdown,
+    CeaseReading,
+    CloseConnection,
+    NeverSend,
+    PaceBytes,
     Pause,
     RepeatMessages,
     SendPieces,
-    Shutdown,
-    Stall,
     StartTLS,
-    StopReading,
+    TakeListenerDown,
+    WaitForReplies,
 )
 from fakenbd.protocol.messages import (
     Ack,
@@ -38,7 +38,7 @@ from fakenbd.protocol.messages import (
     SimpleReply,
     Status,
 )
-from tests.faults.truths import (
+from tests.faults.correct_answers import (
     ABORT,
     CHUNKS,
     CONNECT,
@@ -49,7 +49,7 @@ from tests.faults.truths import (
     SIMPLE,
     STARTTLS,
     STATUS,
-    Truth,
+    CorrectAnswer,
 )
 
 
@@ -58,7 +58,7 @@ class Case:
     """`do` of a profile at work on a truth: the answer, its bytes in hexadecimal, the sentence."""
 
     do: str
-    truth: Truth
+    correct_answer: CorrectAnswer
     answer: Answer
     wire: str
     change: str
@@ -302,47 +302,47 @@ CASES: Final[tuple[Case, ...]] = (
     Case(
         "{ cut = 7 }",
         SIMPLE,
-        [Raw(bytes.fromhex("67446698 000000")), End()],
+        [Raw(bytes.fromhex("67446698 000000")), CloseConnection()],
         "67446698 000000",
         "cut after 7 of 32 bytes, then close",
     ),
     Case(
         '{ cut = -1, then = "reset", at = "data" }',
         CHUNKS,
-        [Raw(bytes.fromhex(DATA_HEX)[:-1]), End("reset")],
+        [Raw(bytes.fromhex(DATA_HEX)[:-1]), CloseConnection("reset")],
         DATA_HEX[:-2],
         "cut after 35 of 68 bytes, then reset",
     ),
     Case(
         '{ cut = 0, then = "stall" }',
         CHUNKS,
-        [Stall()],
+        [NeverSend()],
         "",
         "stalled after 0 of 68 bytes",
     ),
     Case(
         '{ cut = 0, at = "last", then = "half-close" }',
         CHUNKS,
-        [DATA, End("half-close")],
+        [DATA, CloseConnection("half-close")],
         DATA_HEX,
         "cut after 36 of 68 bytes, then half-close",
     ),
     Case(
-        '{ garble = 3, xor = "80" }',
+        '{ corrupt = 3, xor = "80" }',
         SIMPLE,
         [Raw(bytes.fromhex(SIMPLE_HEX.replace("67446698", "67446618")))],
         SIMPLE_HEX.replace("67446698", "67446618"),
         "changed byte 3: 0x98 -> 0x18",
     ),
     Case(
-        '{ garble = -2, overwrite = "0000", at = "data" }',
+        '{ corrupt = -2, overwrite = "0000", at = "data" }',
         CHUNKS,
         [Raw(bytes.fromhex(DATA_HEX[:-4] + "0000")), HOLE],
         DATA_HEX[:-4] + "0000" + HOLE_HEX,
         "changed 2 bytes, the first at 34",
     ),
     Case(
-        "{ garble = true, count = 2 }",
+        "{ corrupt = true, count = 2 }",
         GREETING,
         [Raw(bytes.fromhex("4ebd444d41474943 b6484156454f5054 0003"))],
         "4ebd444d41474943 b6484156454f5054 0003",
@@ -351,14 +351,14 @@ CASES: Final[tuple[Case, ...]] = (
     Case(
         "{ dribble = 3, seconds = 0.5 }",
         CHUNKS,
-        [Paced(CHUNKS.wire, 3, 0.5)],
+        [PaceBytes(CHUNKS.wire, 3, 0.5)],
         DATA_HEX + HOLE_HEX,
         "sent 3 bytes a write, 0.5 s apart",
     ),
     Case(
         '{ dribble = [20, 8], at = "data" }',
         CHUNKS,
-        [Paced(CHUNKS.wire[:36], (20, 8)), HOLE],
+        [PaceBytes(CHUNKS.wire[:36], (20, 8)), HOLE],
         DATA_HEX + HOLE_HEX,
         "sent in writes of 20, 8, 8 bytes",
     ),
@@ -381,30 +381,36 @@ CASES: Final[tuple[Case, ...]] = (
     Case(
         '{ hold = 1, at = "hole" }',
         CHUNKS,
-        [DATA, Hold(1), HOLE],
+        [DATA, WaitForReplies(1), HOLE],
         DATA_HEX + HOLE_HEX,
         "held until 1 other answer left",
     ),
     Case(
         "{ hold = 2, idle = 0.5 }",
         SIMPLE,
-        [Hold(2, 0.5), *SIMPLE.answer],
+        [WaitForReplies(2, 0.5), *SIMPLE.answer],
         SIMPLE_HEX,
         "held until 2 other answers left",
     ),
-    Case('{ hold = "idle" }', SIMPLE, [Hold(), *SIMPLE.answer], SIMPLE_HEX, "held until idle"),
-    Case("{ stall = true }", SIMPLE, [Stall()], "", "stalled after 0 of 32 bytes"),
+    Case(
+        '{ hold = "idle" }',
+        SIMPLE,
+        [WaitForReplies(), *SIMPLE.answer],
+        SIMPLE_HEX,
+        "held until idle",
+    ),
+    Case("{ stall = true }", SIMPLE, [NeverSend()], "", "stalled after 0 of 32 bytes"),
     Case(
         '{ stall = 8, at = "hole" }',
         CHUNKS,
-        [DATA, Raw(bytes.fromhex(HOLE_HEX)[:8]), Stall()],
+        [DATA, Raw(bytes.fromhex(HOLE_HEX)[:8]), NeverSend()],
         DATA_HEX + f"{CHUNK_DONE} 0002",
         "stalled after 44 of 68 bytes",
     ),
     Case(
         "{ rate = 100 }",
         SIMPLE,
-        [Paced(SIMPLE.wire, 2, 0.02)],
+        [PaceBytes(SIMPLE.wire, 2, 0.02)],
         SIMPLE_HEX,
         "sent 2 bytes a write, 0.02 s apart",
     ),
@@ -412,64 +418,64 @@ CASES: Final[tuple[Case, ...]] = (
     Case(
         "{ refuse-connection = true }",
         CONNECT,
-        [End("reset")],
+        [CloseConnection("reset")],
         "",
         "reset instead of going on",
     ),
-    Case("{ mute = true }", GREETING, [Stall()], "", "stalled after 0 of 18 bytes"),
+    Case("{ no-greeting = true }", GREETING, [NeverSend()], "", "stalled after 0 of 18 bytes"),
     Case(
         '{ close = true, reading = "1KiB" }',
         SIMPLE,
-        [End("close", 1024)],
+        [CloseConnection("close", 1024)],
         "",
         "cut after 0 of 32 bytes, then close after taking 1024 bytes",
     ),
     Case(
         '{ close = true, after = true, how = "half-close" }',
         SIMPLE,
-        [*SIMPLE.answer, End("half-close")],
+        [*SIMPLE.answer, CloseConnection("half-close")],
         SIMPLE_HEX,
         "cut after 32 of 32 bytes, then half-close",
     ),
     Case(
         "{ reset = true, after = true, reading = 4 }",
         GREETING,
-        [Greeting(), End("reset", 4)],
+        [Greeting(), CloseConnection("reset", 4)],
         GREETING_HEX,
         "cut after 18 of 18 bytes, then reset after taking 4 bytes",
     ),
     Case(
         "{ stop-reading = true }",
         SIMPLE,
-        [StopReading(), *SIMPLE.answer],
+        [CeaseReading(), *SIMPLE.answer],
         SIMPLE_HEX,
         "stopped reading",
     ),
     Case(
         "{ shutdown = true }",
         SIMPLE,
-        [Shutdown(), SimpleReply(COOKIE, 108)],
+        [BeginShutdown(), SimpleReply(COOKIE, 108)],
         f"67446698 0000006c {COOKIE_HEX}",
         "shut down: NBD_ESHUTDOWN",
     ),
     Case(
         "{ shutdown = true, effect = true }",
         GO,
-        [Shutdown(), OptionReply(7, ErrorReply(), type=0x80000007)],
+        [BeginShutdown(), OptionReply(7, ErrorReply(), type=0x80000007)],
         "0003e889045565a9 00000007 80000007 00000000",
         "shut down: NBD_REP_ERR_SHUTDOWN",
     ),
     Case(
-        "{ away = 2 }",
+        "{ stop-listening = 2 }",
         SIMPLE,
-        [Away(2), End()],
+        [TakeListenerDown(2), CloseConnection()],
         "",
         "took the listener away for 2 attempts; cut after 0 of 32 bytes, then close",
     ),
     Case(
-        '{ away = true, seconds = 1.5, then = "answer" }',
+        '{ stop-listening = true, seconds = 1.5, then = "answer" }',
         SIMPLE,
-        [Away(None, 1.5), *SIMPLE.answer],
+        [TakeListenerDown(None, 1.5), *SIMPLE.answer],
         SIMPLE_HEX,
         "took the listener away for 1.5 s",
     ),
@@ -498,7 +504,7 @@ CASES: Final[tuple[Case, ...]] = (
     Case(
         '{ no-handshake = "silence" }',
         STARTTLS,
-        [OptionReply(5, Ack()), Stall()],
+        [OptionReply(5, Ack()), NeverSend()],
         TLS_ACK_HEX,
         "stalled instead of TLS",
     ),
@@ -526,7 +532,7 @@ CASES: Final[tuple[Case, ...]] = (
     Case(
         "{ no-close-notify = true }",
         ABORT,
-        [OptionReply(2, Ack()), End("truncate")],
+        [OptionReply(2, Ack()), CloseConnection("truncate")],
         ABORT.pieces[0],
         "cut after 20 of 20 bytes, then close without close_notify",
     ),

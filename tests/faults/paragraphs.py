@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fakenbd.faults import KINDS
 from fakenbd.faults.event import REPLY_EVENTS
-from fakenbd.faults.manual import Page, fields_of_messages, page
+from fakenbd.faults.kind_docs import KindDoc, kind_doc, message_fields
 
 __all__ = ["README", "between", "chapter"]
 
@@ -32,21 +32,21 @@ def chapter() -> str:
 def _kinds() -> Iterator[str]:
     family = ""
     for slug in KINDS:
-        each = page(slug)
+        each = kind_doc(slug)
         if each.family != family:
             family = each.family
             yield f"### Family {family}\n"
         yield from _paragraphs(each)
 
 
-def _paragraphs(each: Page) -> Iterator[str]:
+def _paragraphs(each: KindDoc) -> Iterator[str]:
     yield f"#### `{each.slug}`\n"
     for paragraph in each.paragraphs:
         yield f"{paragraph}\n"
     yield f"```toml\n{each.example}\n```\n"
     facts = list(each.facts)
     if len(each.events) < len(REPLY_EVENTS):
-        facts.insert(0, f"Strikes at {' and '.join(each.events)}.")
+        facts.insert(0, f"Fires at {' and '.join(each.events)}.")
     if facts:
         yield " ".join(facts) + "\n"
     if each.parameters:
@@ -66,7 +66,7 @@ def _messages() -> Iterator[str]:
     yield "### Messages and their fields\n"
     yield "For `reply`, `insert` and `set`:\n"
     yield "| message | fields |\n|---|---|"
-    for word, fields in fields_of_messages().items():
+    for word, fields in message_fields().items():
         yield f"| `{word}` | {', '.join(fields)} |"
     yield ""
 

@@ -1,4 +1,4 @@
-"""When a fault strikes: each condition, what it says when it does not hold, and its mistakes."""
+"""When a fault fires: each condition, what it says when it does not hold, and its mistakes."""
 
 from __future__ import annotations
 
@@ -121,17 +121,17 @@ def test_a_condition_holds_or_says_what_it_wanted(
 def test_occurrences_are_counted_from_one(
     table: dict[str, Any], due: list[int], reason: str
 ) -> None:
-    when, struck, reasons = When(**table), [], []
+    when, fired, reasons = When(**table), [], []
     for seen in range(1, 7):
-        words = when.waits(seen, len(struck))
+        words = when.waits(seen, len(fired))
         if words is None:
-            struck.append(seen)
+            fired.append(seen)
         else:
             reasons.append(words)
-    assert struck == due
+    assert fired == due
     assert (reasons or [""])[0] == reason
-    over = when.exhausted(6, len(struck))
-    assert over == ("nth" in table or len(struck) == table.get("times"))
+    over = when.exhausted(6, len(fired))
+    assert over == ("nth" in table or len(fired) == table.get("times"))
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,21 @@ from typing import Any
 
 import pytest
 
-from fakenbd.faults import Answer, Event, Fault, Faults, Strike, Struck, When, make_kind, parse_do
+from fakenbd.faults import (
+    Answer,
+    Event,
+    Fault,
+    Faults,
+    Firing,
+    FiringRecord,
+    When,
+    make_kind,
+    parse_do,
+)
 from fakenbd.faults.answer import Pause
 from fakenbd.faults.stream import step_bytes
 from fakenbd.protocol.messages import OptionReply, Request, SimpleReply
-from tests.faults.truths import CHUNKS, GO, SIMPLE
+from tests.faults.correct_answers import CHUNKS, GO, SIMPLE
 
 
 def command(number: int = 0, connection: int = 1, **fields: Any) -> Event:
@@ -24,7 +34,7 @@ OK: Answer = [SimpleReply(1)]
 
 def errors(faults: Faults, events: list[Event]) -> list[int]:
     """The error that each event is answered with."""
-    answers = (faults.strike(event, OK)[0][0] for event in events)
+    answers = (faults.fire(event, OK)[0][0] for event in events)
     return [answer.error if isinstance(answer, SimpleReply) else -1 for answer in answers]
 
 
@@ -42,9 +52,9 @@ def test_a_fault_with_also_stacks_on_the_one_that_wins() -> None:
     faults.on("read", name="first").error(1)
     faults.on("read", name="shadowed").error(2)
     faults.on("read", also=True, name="late").delay(2)
-    answer, struck = faults.strike(READ, OK)
+    answer, fired = faults.fire(READ, OK)
     assert answer == [Pause(2.0), SimpleReply(0, 1)]
-    assert [record.fault for record in struck] == ["slow", "first", "late"]
+    assert [record.fault for record in fired] == ["slow", "first", "late"]
 
 
 def test_a_fault_that_changes_nothing_has_not_fired_and_does_not_pass_the_turn() -> None:
@@ -52,11 +62,11 @@ def test_a_fault_that_changes_nothing_has_not_fired_and_does_not_pass_the_turn()
     first = faults.on("read", times=1, name="no holes").drop("hole")
     second = faults.on("read").error(5)
     assert errors(faults, [READ, READ]) == [0, 0]
-    assert (faults.strikes(first), faults.strikes(second)) == (0, 0)
+    assert (faults.fired(first), faults.fired(second)) == (0, 0)
     assert faults.unfired([READ, READ]) == [
-        "fault 'no holes' never struck: at NBD_CMD_READ number 1 on connection 1 "
+        "fault 'no holes' never fired: at NBD_CMD_READ number 1 on connection 1 "
         "it left the answer as it was",
-        "fault 'error on read' never struck: at NBD_CMD_READ number 1 on connection 1 "
+        "fault 'error on read' never fired: at NBD_CMD_READ number 1 on connection 1 "
         "fault 'no holes' came first",
     ]
 
@@ -64,10 +74,10 @@ def test_a_fault_that_changes_nothing_has_not_fired_and_does_not_pass_the_turn()
 def test_a_fault_that_changed_nothing_is_not_used_up() -> None:
     faults = Faults()
     fault = faults.on("read", times=1).drop("data")
-    faults.strike(CHUNKS.event, [])
+    faults.fire(CHUNKS.event, [])
     assert 0 in faults.touched_commands
-    _, struck = faults.strike(CHUNKS.event, CHUNKS.answer)
-    assert [record.fault for record in struck] == [fault.name]
+    _, fired = faults.fire(CHUNKS.event, CHUNKS.answer)
+    assert [record.fault for record in fired] == [fault.name]
     assert faults.touched_commands == frozenset()
 
 
@@ -78,8 +88,8 @@ def test_a_choice_depends_on_events_and_not_on_replies() -> None:
     choices = [faults.choose(READ) for _ in range(3)]
     assert all(choices)
     assert not faults.choose(WRITE)
-    struck = [faults.apply(choice, OK)[1] for choice in reversed(choices)]
-    assert [[(each.fault, each.occurrence) for each in records] for records in struck] == [
+    fired = [faults.apply(choice, OK)[1] for choice in reversed(choices)]
+    assert [[(each.fault, each.occurrence) for each in records] for records in fired] == [
         [("slow", 3)],
         [("second", 2), ("slow", 2)],
         [("slow", 1)],
@@ -95,7 +105,7 @@ def test_no_more_faults_are_chosen_at_a_time_than_may_fire() -> None:
     faults.apply(first, [])
     third = faults.choose(READ)
     assert faults.apply(third, OK)[0] == []
-    assert faults.strikes(fault) == 1
+    assert faults.fired(fault) == 1
     assert not faults.choose(READ)
 
 
@@ -108,7 +118,7 @@ def test_what_was_chosen_on_a_connection_that_ended_may_be_chosen_again() -> Non
     assert again
     faults.apply(lost, [])
     faults.apply(again, OK)
-    assert faults.strikes(fault) == 1
+    assert faults.fired(fault) == 1
     assert faults.touched_commands == frozenset()
 
 
@@ -155,10 +165,10 @@ def test_kinds_of_one_fault_apply_in_order() -> None:
     faults = Faults()
     cut, delayed = make_kind("cut", 3), make_kind("delay", 1)
     faults.on("read").do(make_kind("error", 5), cut, delayed)
-    answer, struck = faults.strike(SIMPLE.event, SIMPLE.answer)
+    answer, fired = faults.fire(SIMPLE.event, SIMPLE.answer)
     assert b"".join(map(step_bytes, answer)) == bytes.fromhex("674466")
-    assert struck == [
-        Struck(
+    assert fired == [
+        FiringRecord(
             fault="error and cut and delay on read",
             kinds=("error", "cut", "delay"),
             occurrence=1,
@@ -167,8 +177,8 @@ def test_kinds_of_one_fault_apply_in_order() -> None:
             "cut after 3 of 16 bytes, then close; delayed by 1 s",
         )
     ]
-    assert str(struck[0]) == (
-        "fault 'error and cut and delay on read' struck on connection 1: " + struck[0].change
+    assert str(fired[0]) == (
+        "fault 'error and cut and delay on read' fired on connection 1: " + fired[0].change
     )
 
 
@@ -193,10 +203,10 @@ def test_occurrences_count_for_the_server_or_for_each_connection(
     fault = faults.on("read", **conditions).error(5)
     events = [command(0, connection) for connection in (1, 1, 2, 2, 1, 2)]
     assert errors(faults, events) == expected
-    assert faults.strikes(fault) == expected.count(5)
+    assert faults.fired(fault) == expected.count(5)
     on_two = [expected[place] for place in (2, 3, 5)]
-    assert faults.strikes(fault, connection=2) == on_two.count(5)
-    assert faults.strikes(fault, connection=3) == 0
+    assert faults.fired(fault, connection=2) == on_two.count(5)
+    assert faults.fired(fault, connection=3) == 0
 
 
 def test_occurrences_count_only_what_meets_all_fixed_conditions() -> None:
@@ -212,10 +222,10 @@ def test_a_fault_that_is_used_up_leaves_the_hot_path() -> None:
     nth = faults.on("read", nth=2).error(5)
     faults.on("write", times=1).error(5)
     assert faults.touched_commands == {0, 1}
-    faults.strike(WRITE, OK)
-    faults.strike(READ, OK)
+    faults.fire(WRITE, OK)
+    faults.fire(READ, OK)
     assert faults.touched_commands == {0}
-    faults.strike(READ, OK)
+    faults.fire(READ, OK)
     assert faults.touched_commands == frozenset()
     assert nth in list(faults)
     assert len(faults) == 2
@@ -225,11 +235,11 @@ def test_counting_per_connection_ends_only_for_connections_named_beforehand() ->
     faults = Faults()
     faults.on("read", per="connection", nth=1, connection=[1, 2]).error(5)
     faults.on("write", per="connection", nth=1).error(5)
-    faults.strike(command(0, 1), OK)
-    faults.strike(command(1, 1), OK)
+    faults.fire(command(0, 1), OK)
+    faults.fire(command(1, 1), OK)
     assert faults.touched_commands == {0, 1}
-    faults.strike(command(0, 2), OK)
-    faults.strike(command(1, 2), OK)
+    faults.fire(command(0, 2), OK)
+    faults.fire(command(1, 2), OK)
     assert faults.touched_commands == {1}
 
 
@@ -245,7 +255,7 @@ def test_a_fault_on_any_command_touches_every_command() -> None:
 
 def test_conditions_without_a_kind_of_event_touch_what_the_kinds_can_change() -> None:
     faults = Faults()
-    faults.on(connection=2).mute()
+    faults.on(connection=2).no_greeting()
     assert faults.touched_commands == frozenset()
     assert faults.choose(Event("greeting", 2))
     faults.on(tls=True).delay(1)
@@ -256,7 +266,7 @@ def test_conditions_without_a_kind_of_event_touch_what_the_kinds_can_change() ->
 def test_no_fault_is_chosen_for_a_timer() -> None:
     faults = Faults()
     faults.on().delay(1)
-    faults.on().call(lambda answer, strike: [])
+    faults.on().call(lambda answer, firing: [])
     assert not faults.choose(Event("timer", 1, now=3.0))
 
 
@@ -266,7 +276,7 @@ def test_a_fault_that_is_not_armed_neither_fires_nor_counts() -> None:
     )
     assert faults.touched_commands == frozenset()
     assert errors(faults, [READ, READ]) == [0, 0]
-    assert faults.unfired([READ, READ]) == ["fault 'late' never struck: it was not armed"]
+    assert faults.unfired([READ, READ]) == ["fault 'late' never fired: it was not armed"]
     faults.arm("late")
     assert [fault.armed for fault in faults] == [True]
     assert errors(faults, [READ]) == [0]
@@ -307,24 +317,24 @@ def test_what_was_counted_for_a_connection_can_be_forgotten() -> None:
     fault = faults.on("read", per="connection", nth=1).error(5)
     assert errors(faults, [command(0, 9)]) == [5]
     faults.forget(9)
-    assert faults.strikes(fault, connection=9) == 0
-    assert faults.strikes(fault) == 1
+    assert faults.fired(fault, connection=9) == 0
+    assert faults.fired(fault) == 1
 
 
 # --- functions ---------------------------------------------------------------------------------
 
 
 def test_a_function_is_a_kind() -> None:
-    def shout(answer: Answer, strike: Strike) -> Answer:
-        assert strike.event is READ
+    def shout(answer: Answer, firing: Firing) -> Answer:
+        assert firing.event is READ
         answer.append(OptionReply(7, GO.answer[-1].body))  # type: ignore[union-attr, arg-type]
         return answer
 
     faults = Faults()
     fault = faults.on("read").call(shout)
-    honest = list(OK)
-    answer, (record,) = faults.strike(READ, honest)
-    assert honest == OK, "the function works on a copy"
+    correct = list(OK)
+    answer, (record,) = faults.fire(READ, correct)
+    assert correct == OK, "the function works on a copy"
     assert len(answer) == 2
     assert (fault.name, record.kinds) == ("shout on read", ("shout",))
     assert record.change == "changed by shout"
@@ -332,9 +342,9 @@ def test_a_function_is_a_kind() -> None:
 
 def test_a_function_that_returns_no_answer_is_named() -> None:
     faults = Faults()
-    faults.on("read", name="mine").call(lambda answer, strike: None)
+    faults.on("read", name="mine").call(lambda answer, firing: None)
     with pytest.raises(TypeError) as caught:
-        faults.strike(READ, OK)
+        faults.fire(READ, OK)
     assert str(caught.value) == "fault 'mine': <lambda> returned NoneType, not a list of steps"
 
 
@@ -344,15 +354,15 @@ def test_a_function_that_returns_no_answer_is_named() -> None:
 def run(seed: int, order: list[int]) -> dict[int, list[tuple[bytes, int]]]:
     """What each connection is told, its requests coming in the given order of connections."""
     faults = Faults(seed=seed)
-    faults.on("read", chance=0.5, name="noise").garble(count=3)
+    faults.on("read", chance=0.5, name="noise").corrupt(count=3)
     faults.on("read", also=True, name="order").shuffle()
-    said: dict[int, list[tuple[bytes, int]]] = {}
+    collected: dict[int, list[tuple[bytes, int]]] = {}
     for connection in order:
         event = Event("command", connection, request=CHUNKS.event.request, structured=True)
-        answer, struck = faults.strike(event, CHUNKS.answer)
+        answer, fired = faults.fire(event, CHUNKS.answer)
         sent = b"".join(map(step_bytes, answer))
-        said.setdefault(connection, []).append((sent, len(struck)))
-    return said
+        collected.setdefault(connection, []).append((sent, len(fired)))
+    return collected
 
 
 def test_the_same_seed_says_the_same_bytes_in_whatever_order_connections_come() -> None:
@@ -370,14 +380,14 @@ def test_chance_strikes_about_as_often_as_it_says_and_not_always_alike() -> None
     faults = Faults(seed=3)
     fault = faults.on("read", chance=0.25).error(5)
     for _ in range(1000):
-        faults.strike(READ, OK)
-    assert 200 < faults.strikes(fault) < 300
+        faults.fire(READ, OK)
+    assert 200 < faults.fired(fault) < 300
 
 
 def test_purposes_draw_different_numbers() -> None:
-    strike = Strike(READ, "noise", 3, seed=1)
-    assert strike.random().random() == random.Random("1/1/noise/3").random()
-    assert strike.random("chance").random() != strike.random().random()
+    firing = Firing(READ, "noise", 3, seed=1)
+    assert firing.random().random() == random.Random("1/1/noise/3").random()
+    assert firing.random("chance").random() != firing.random().random()
 
 
 # --- cost --------------------------------------------------------------------------------------
@@ -391,6 +401,6 @@ def test_faults_on_other_commands_are_never_looked_at(monkeypatch: pytest.Monkey
     faults.on("read", nth=1000).error(5)
     looked: list[When] = []
     monkeypatch.setattr(When, "matches", lambda when, event: looked.append(when))
-    faults.strike(READ, OK)
+    faults.fire(READ, OK)
     assert len(looked) == 1
     assert 3 not in faults.touched_commands

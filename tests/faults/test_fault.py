@@ -126,7 +126,7 @@ DO_MISTAKES: list[tuple[Any, list[str]]] = [
         {"insert": "00", "before": 0, "after": 0},
         ["do.insert: expected only one of before and after"],
     ),
-    ({"garble": 0, "xor": ""}, ["do.xor: expected at least one byte"]),
+    ({"corrupt": 0, "xor": ""}, ["do.xor: expected at least one byte"]),
     ({"dribble": []}, ["do.dribble: expected at least one size"]),
     ({"delay": -1}, ["do.delay: expected a number of seconds from 0, got -1"]),
     ({"delay": "1"}, ['do.delay: expected a number of seconds from 0, got "1"']),
@@ -134,7 +134,7 @@ DO_MISTAKES: list[tuple[Any, list[str]]] = [
     ({"rate": 0}, ["do.rate: expected at least 1 byte a second, got 0"]),
     ({"reset": 3}, ["do.reset: expected true, got 3"]),
     ({"close": True, "after": "false"}, ['do.after: expected true or false, got "false"']),
-    ("away", ["do.away: expected either attempts or seconds"]),
+    ("stop-listening", ["do.stop-listening: expected either attempts or seconds"]),
     (
         {"certificate": "old"},
         [
@@ -178,8 +178,8 @@ def test_mistakes_of_do_are_listed_with_their_key_path(do: Any, mistakes: list[s
             ["fault[1]: error changes replies to commands, not to options"],
         ),
         (
-            {"do": [{"mute": True}, {"error": "EIO"}]},
-            ["fault[1]: mute and error have no kind of event in common"],
+            {"do": [{"no-greeting": True}, {"error": "EIO"}]},
+            ["fault[1]: no-greeting and error have no kind of event in common"],
         ),
         ("x", ['fault[1]: expected a table, got "x"']),
     ],
@@ -201,13 +201,13 @@ def test_python_builds_the_same_faults() -> None:
         parse_do({"set": {"size": 0}, "at": "info-export"}),
     )
     assert faults.on("connect").refuse_connection().name == "refuse-connection on connect"
-    assert faults.on("greeting", also=True).mute().also
+    assert faults.on("greeting", also=True).no_greeting().also
     assert faults.on(77).do(make_kind("delay", 1), make_kind("drop")).words == "delay and drop"
     assert [fault.name for fault in faults] == [
         "error on read",
         "shrunk",
         "refuse-connection on connect",
-        "mute on greeting",
+        "no-greeting on greeting",
         "delay and drop on 77",
     ]
 

@@ -10,14 +10,14 @@ import pytest
 
 from fakenbd.faults import Event, TableError
 from fakenbd.faults.fields import FIELDS, field_of, read_setting, with_field
-from fakenbd.faults.literal import LITERALS, literal
+from fakenbd.faults.message_template import MESSAGE_TEMPLATES, message_template
 from fakenbd.faults.selection import SELECTORS, noun, selected, selector
 from fakenbd.protocol.encode import encode
 from fakenbd.protocol.messages import Raw, Request, ServerMessage
 
 COMPACT = Event("command", 1, request=Request(0, cookie=9, offset=4096, length=512))
 EXTENDED = Event("command", 1, request=Request(0, 9, 4096, 512), extended=True)
-MESSAGES = [build(event) for event in (COMPACT, EXTENDED) for build in LITERALS.values()]
+MESSAGES = [build(event) for event in (COMPACT, EXTENDED) for build in MESSAGE_TEMPLATES.values()]
 
 
 def names(message: ServerMessage) -> list[str]:
@@ -53,25 +53,25 @@ def test_every_field_of_every_message_can_be_set(message: ServerMessage, name: s
 
 @pytest.mark.parametrize(("message", "name"), FIELDS_OF_MESSAGES)
 def test_a_number_can_be_changed_from_the_honest_one(message: ServerMessage, name: str) -> None:
-    honest = field_of(message, name)
-    if not isinstance(honest, int):
-        assert name in VALUES or honest is None
+    correct = field_of(message, name)
+    if not isinstance(correct, int):
+        assert name in VALUES or correct is None
         return
     for words, change in (("+1", 1), ("-2", -2), ("+4KiB", 4096)):
         changed = with_field(message, name, read_setting(name, words))
-        assert field_of(changed, name) == honest + change
+        assert field_of(changed, name) == correct + change
     there = with_field(message, name, read_setting(name, "swapped"))
     back = with_field(there, name, read_setting(name, "swapped"))
-    assert encode(back) == encode(message), "swapped twice is honest again"
+    assert encode(back) == encode(message), "swapped twice is correct again"
     assert sorted(encode(there)) == sorted(encode(message)), "swapped within the field's width"
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=noun)
 def test_setting_a_field_to_its_honest_value_changes_nothing(message: ServerMessage) -> None:
     for name in names(message):
-        honest = field_of(message, name)
-        if isinstance(honest, int):
-            assert with_field(message, name, read_setting(name, honest)) is message
+        correct = field_of(message, name)
+        if isinstance(correct, int):
+            assert with_field(message, name, read_setting(name, correct)) is message
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_numbers_are_words_sizes_or_integers(name: str, value: Any, expected: in
 
 
 @pytest.mark.parametrize(
-    ("value", "honest", "expected"),
+    ("value", "correct", "expected"),
     [
         ("00 fF", b"honest", b"\x00\xff"),
         (b"raw", b"honest", b"raw"),
@@ -110,12 +110,12 @@ def test_numbers_are_words_sizes_or_integers(name: str, value: Any, expected: in
         ({"resize": "-9"}, b"honest", b""),
     ],
 )
-def test_bytes_are_hexadecimal_or_a_table(value: Any, honest: bytes, expected: bytes) -> None:
-    assert read_setting("data", value).over(honest) == expected  # type: ignore[union-attr, call-arg, arg-type]
+def test_bytes_are_hexadecimal_or_a_table(value: Any, correct: bytes, expected: bytes) -> None:
+    assert read_setting("data", value).over(correct) == expected  # type: ignore[union-attr, call-arg, arg-type]
 
 
 def test_texts_may_hold_bytes_that_are_no_text() -> None:
-    message = LITERALS["refusal"](COMPACT)
+    message = MESSAGE_TEMPLATES["refusal"](COMPACT)
     changed = with_field(message, "text", read_setting("text", {"hex": "ff00"}))
     assert encode(changed)[20:] == b"\xff\0"
 
@@ -136,9 +136,9 @@ def test_mistakes_in_bytes(value: Any, words: str) -> None:
 # --- literals and selection --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("word", LITERALS)
+@pytest.mark.parametrize("word", MESSAGE_TEMPLATES)
 def test_a_literal_is_selected_by_its_own_word(word: str) -> None:
-    built = literal({"message": word})
+    built = message_template({"message": word})
     message = built.build(COMPACT)  # type: ignore[union-attr]
     at = word.removeprefix("oldstyle-")
     assert at in SELECTORS
@@ -146,23 +146,23 @@ def test_a_literal_is_selected_by_its_own_word(word: str) -> None:
 
 
 def test_literals_take_what_is_honest_from_the_event() -> None:
-    assert encode(LITERALS["hole"](EXTENDED)) == bytes.fromhex(
+    assert encode(MESSAGE_TEMPLATES["hole"](EXTENDED)) == bytes.fromhex(
         "6e8a278c 0000 0002 0000000000000009 0000000000001000 000000000000000c"
         "0000000000001000 00000200"
     )
-    assert encode(LITERALS["ack"](Event("option", 1, option=3))) == bytes.fromhex(
+    assert encode(MESSAGE_TEMPLATES["ack"](Event("option", 1, option=3))) == bytes.fromhex(
         "0003e889045565a9 00000003 00000001 00000000"
     )
 
 
 def test_a_message_from_python_is_a_literal_too() -> None:
-    assert literal(Raw(b"x")) == Raw(b"x")
-    assert literal(b"x") == Raw(b"x")
+    assert message_template(Raw(b"x")) == Raw(b"x")
+    assert message_template(b"x") == Raw(b"x")
 
 
 def test_a_literal_with_mistakes_lists_them() -> None:
     with pytest.raises(TableError) as caught:
-        literal({"message": "hole", "size": "big", "data": "00"})
+        message_template({"message": "hole", "size": "big", "data": "00"})
     assert caught.value.mistakes == (
         'size: expected a number, a change such as "+1" or "swapped", got "big"',
         'data: a message "hole" has no such field',

@@ -11,8 +11,15 @@ from typing import Any
 import attrs
 import pytest
 
-from fakenbd.faults import KINDS, Answer, Kind, Strike, make_kind, parse_do
-from fakenbd.faults.answer import End, Paced, RepeatMessages, SendPieces, Shutdown, Stall
+from fakenbd.faults import KINDS, Answer, Firing, Kind, make_kind, parse_do
+from fakenbd.faults.answer import (
+    BeginShutdown,
+    CloseConnection,
+    NeverSend,
+    PaceBytes,
+    RepeatMessages,
+    SendPieces,
+)
 from fakenbd.faults.event import Event
 from fakenbd.faults.registry import parameters
 from fakenbd.faults.selection import materialised
@@ -29,14 +36,14 @@ from fakenbd.protocol.messages import (
     SimpleReply,
 )
 from tests.faults.cases import CASES, Case
-from tests.faults.truths import (
+from tests.faults.correct_answers import (
     ABORT,
     CHUNKS,
     COOKIE,
+    CORRECT_ANSWERS,
     GREETING,
     SIMPLE,
-    TRUTHS,
-    Truth,
+    CorrectAnswer,
 )
 
 
@@ -48,20 +55,24 @@ def wire(answer: list[Any]) -> bytes:
     return b"".join(map(step_bytes, answer))
 
 
-@pytest.mark.parametrize("truth", TRUTHS, ids=lambda truth: truth.event.describe())
-def test_the_truths_are_what_was_written_out_by_hand(truth: Truth) -> None:
-    assert wire(truth.answer) == truth.wire
+@pytest.mark.parametrize(
+    "correct_answer", CORRECT_ANSWERS, ids=lambda correct_answer: correct_answer.event.describe()
+)
+def test_the_truths_are_what_was_written_out_by_hand(correct_answer: CorrectAnswer) -> None:
+    assert wire(correct_answer.answer) == correct_answer.wire
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.truth.event.kind} {case.do}")
+@pytest.mark.parametrize(
+    "case", CASES, ids=lambda case: f"{case.correct_answer.event.kind} {case.do}"
+)
 def test_a_kind_turns_the_truth_into_its_lie(case: Case) -> None:
     (kind,) = parse_do(written(case.do))
-    before = list(case.truth.answer)
-    after, change = kind.apply(before, Strike(case.truth.event, "a lie"))
+    before = list(case.correct_answer.answer)
+    after, change = kind.apply(before, Firing(case.correct_answer.event, "a lie"))
     assert after == case.answer
     assert wire(after) == bytes.fromhex(case.wire)
     assert change == case.change
-    assert before == case.truth.answer, "a kind must not touch the answer it was given"
+    assert before == case.correct_answer.answer, "a kind must not touch the answer it was given"
 
 
 @pytest.mark.parametrize("slug", KINDS)
@@ -71,12 +82,12 @@ def test_a_kind_leaves_alone_what_it_cannot_change(slug: str) -> None:
         (kind,) = parse_do(written(case.do))
         if kind.slug != slug:
             continue
-        for truth in TRUTHS:
-            if truth.event.kind in kind.events:
-                strike = Strike(truth.event, "a lie")
-                once, change = kind.apply(list(truth.answer), strike)
-                assert (once, change) == kind.apply(list(truth.answer), strike)
-                assert bool(change) == (once != truth.answer)
+        for correct_answer in CORRECT_ANSWERS:
+            if correct_answer.event.kind in kind.events:
+                firing = Firing(correct_answer.event, "a lie")
+                once, change = kind.apply(list(correct_answer.answer), firing)
+                assert (once, change) == kind.apply(list(correct_answer.answer), firing)
+                assert bool(change) == (once != correct_answer.answer)
 
 
 def documented(kind: type[Kind]) -> dict[str, str]:
@@ -122,10 +133,10 @@ def test_the_example_of_a_kind_is_a_profile_line_that_works(slug: str) -> None:
     assert isinstance(kind, KINDS[slug])
 
 
-def changed(kind: Kind | str, answer: Answer, strike: Strike, *values: Any) -> Answer:
+def changed(kind: Kind | str, answer: Answer, firing: Firing, *values: Any) -> Answer:
     """What a kind makes of an answer."""
     kind = make_kind(kind, *values) if isinstance(kind, str) else kind
-    return kind.apply(answer, strike)[0]
+    return kind.apply(answer, firing)[0]
 
 
 def many(count: int) -> list[Any]:
@@ -134,12 +145,12 @@ def many(count: int) -> list[Any]:
 
 
 def test_shuffle_never_gives_the_honest_order_and_keeps_what_ends_the_reply() -> None:
-    honest = [*many(3), Chunk(1, NoneChunk(), flags=1)]
+    correct = [*many(3), Chunk(1, NoneChunk(), flags=1)]
     orders = set()
     for occurrence in range(1, 60):
-        strike = Strike(Event("command", 1), "a lie", occurrence)
-        shuffled = changed("shuffle", honest, strike)
-        assert shuffled[-1] == honest[-1]
+        firing = Firing(Event("command", 1), "a lie", occurrence)
+        shuffled = changed("shuffle", correct, firing)
+        assert shuffled[-1] == correct[-1]
         orders.add(tuple(chunk.body.offset for chunk in shuffled[:-1]))
     assert orders == {(0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)}
 
@@ -147,7 +158,7 @@ def test_shuffle_never_gives_the_honest_order_and_keeps_what_ends_the_reply() ->
 def test_split_at_holes_counts_sectors_from_the_start_of_the_export() -> None:
     data = b"x" * 12 + bytes(512) + bytes(500) + b"y" + bytes(511) + bytes(100)
     chunk = Chunk(1, Data(500, data), flags=1)
-    answer = changed(make_kind("split", "holes"), [chunk], Strike(CHUNKS.event))
+    answer = changed(make_kind("split", "holes"), [chunk], Firing(CHUNKS.event))
     assert answer == [SendPieces(chunk, "holes", "0/1//1")]
     assert materialised(answer) == [
         Chunk(1, Data(500, data[:12])),
@@ -158,17 +169,17 @@ def test_split_at_holes_counts_sectors_from_the_start_of_the_export() -> None:
 
 
 def test_split_at_holes_makes_one_hole_of_zeroes_alone_and_leaves_data_whole() -> None:
-    strike, split = Strike(CHUNKS.event), make_kind("split", "holes")
+    firing, split = Firing(CHUNKS.event), make_kind("split", "holes")
     zeroes, data = Chunk(1, Data(0, bytes(1024)), flags=1), Chunk(1, Data(0, b"x" * 1024), flags=1)
     hole: Answer = [Chunk(1, Hole(0, 1024), flags=1)]
-    assert split.apply([zeroes], strike) == (hole, "replaced data chunk by hole chunk")
-    assert split.apply([data], strike) == ([data], "")
+    assert split.apply([zeroes], firing) == (hole, "replaced data chunk by hole chunk")
+    assert split.apply([data], firing) == ([data], "")
 
 
 def test_split_at_random_covers_the_same_bytes_in_pieces() -> None:
     data = bytes(range(256)) * 40
     chunk = Chunk(1, Data(0, data), flags=1)
-    pieces = materialised(changed(make_kind("split", "random"), [chunk], Strike(CHUNKS.event)))
+    pieces = materialised(changed(make_kind("split", "random"), [chunk], Firing(CHUNKS.event)))
     assert len(pieces) > 5
     assert b"".join(bytes(piece.body.data) for piece in pieces) == data
     assert [piece.body.offset for piece in pieces][:2] == [0, len(pieces[0].body.data)]
@@ -177,7 +188,7 @@ def test_split_at_random_covers_the_same_bytes_in_pieces() -> None:
 
 def test_split_bounds_the_number_of_pieces() -> None:
     chunk = Chunk(1, Hole(0, 1 << 31), flags=1)
-    pieces = materialised(changed(make_kind("split", 1), [chunk], Strike(CHUNKS.event)))
+    pieces = materialised(changed(make_kind("split", 1), [chunk], Firing(CHUNKS.event)))
     assert len(pieces) == 65536
     assert pieces[-1].body.size == (1 << 31) - 65535
 
@@ -185,12 +196,12 @@ def test_split_bounds_the_number_of_pieces() -> None:
 @pytest.mark.parametrize("position", range(len(CHUNKS.wire) + 1))
 @pytest.mark.parametrize("kind", ["cut", "stall"])
 def test_every_byte_of_an_answer_is_a_place_to_stop(kind: str, position: int) -> None:
-    strike = Strike(CHUNKS.event)
-    answer = changed(make_kind(kind, position), CHUNKS.answer, strike)
+    firing = Firing(CHUNKS.event)
+    answer = changed(make_kind(kind, position), CHUNKS.answer, firing)
     assert wire(answer) == CHUNKS.wire[:position]
     from_end = make_kind(kind, position - len(CHUNKS.wire) or len(CHUNKS.wire))
-    assert answer == changed(from_end, CHUNKS.answer, strike)
-    assert isinstance(answer[-1], {"cut": End, "stall": Stall}[kind])
+    assert answer == changed(from_end, CHUNKS.answer, firing)
+    assert isinstance(answer[-1], {"cut": CloseConnection, "stall": NeverSend}[kind])
 
 
 @pytest.mark.parametrize(
@@ -201,9 +212,9 @@ def test_every_byte_of_an_answer_is_a_place_to_stop(kind: str, position: int) ->
         ("cut", 1, {"at": "status"}),
         ("cut", 33, {"at": "last"}),
         ("stall", 69, {}),
-        ("garble", 69, {}),
-        ("garble", 0, {"overwrite": "66"}),
-        ("garble", None, {"at": "status"}),
+        ("corrupt", 69, {}),
+        ("corrupt", 0, {"overwrite": "66"}),
+        ("corrupt", None, {"at": "status"}),
         ("drop", "status", {}),
         ("repeat", 1, {"at": 7}),
         ("set", {"cookie": COOKIE}, {}),
@@ -218,27 +229,27 @@ def test_every_byte_of_an_answer_is_a_place_to_stop(kind: str, position: int) ->
 )
 def test_what_cannot_be_done_changes_nothing(kind: str, value: Any, named: dict[str, Any]) -> None:
     lie = make_kind(kind, value, **named)
-    assert lie.apply(CHUNKS.answer, Strike(CHUNKS.event)) == (CHUNKS.answer, "")
+    assert lie.apply(CHUNKS.answer, Firing(CHUNKS.event)) == (CHUNKS.answer, "")
 
 
 def test_bytes_that_repeat_for_ever_can_be_cut_and_garbled_in_their_first_round() -> None:
-    strike = Strike(GREETING.event)
-    endless = changed("repeat", GREETING.answer, strike, "forever")
-    cut = changed("cut", endless, strike, 20)
-    assert cut == [Greeting(), Raw(GREETING.wire[:2]), End()]
-    garbled = changed("garble", endless, strike, 18)
+    firing = Firing(GREETING.event)
+    endless = changed("repeat", GREETING.answer, firing, "forever")
+    cut = changed("cut", endless, firing, 20)
+    assert cut == [Greeting(), Raw(GREETING.wire[:2]), CloseConnection()]
+    corrupted = changed("corrupt", endless, firing, 18)
     lie = b"\xb1" + GREETING.wire[1:]
-    assert garbled == [Greeting(), Raw(lie), RepeatMessages((Greeting(),), None)]
+    assert corrupted == [Greeting(), Raw(lie), RepeatMessages((Greeting(),), None)]
 
 
 def test_paced_bytes_stay_paced_on_both_sides_of_a_cut() -> None:
-    strike = Strike(SIMPLE.event)
-    paced = changed("dribble", SIMPLE.answer, strike, 2)
-    assert changed("cut", paced, strike, 5) == [Paced(SIMPLE.wire[:5], 2), End()]
+    firing = Firing(SIMPLE.event)
+    paced = changed("dribble", SIMPLE.answer, firing, 2)
+    assert changed("cut", paced, firing, 5) == [PaceBytes(SIMPLE.wire[:5], 2), CloseConnection()]
 
 
 def test_writes_of_given_sizes_keep_their_borders_on_both_sides_of_a_cut() -> None:
-    paced = Paced(b"0123456789", (4, 3))
+    paced = PaceBytes(b"0123456789", (4, 3))
     assert list(paced.writes()) == [b"0123", b"456", b"789"]
     borders = {
         0: ([], [b"0123", b"456", b"789"]),
@@ -248,26 +259,26 @@ def test_writes_of_given_sizes_keep_their_borders_on_both_sides_of_a_cut() -> No
     }
     for position, (before, after) in borders.items():
         parts = [
-            [write for step in steps if isinstance(step, Paced) for write in step.writes()]
+            [write for step in steps if isinstance(step, PaceBytes) for write in step.writes()]
             for steps in split_at([paced], position)
         ]
         assert parts == [before, after]
 
 
 def test_paced_bytes_remember_what_they_are_until_they_are_cut() -> None:
-    strike = Strike(CHUNKS.event)
+    firing = Firing(CHUNKS.event)
     for kind in (make_kind("dribble", 2), make_kind("dribble", [4]), make_kind("rate", 100)):
-        steps = changed(kind, CHUNKS.answer, strike)
+        steps = changed(kind, CHUNKS.answer, firing)
         assert [message for step in steps for message in step.messages] == CHUNKS.answer
-        cut = changed("cut", steps, strike, 5)
-        assert [step.messages for step in cut if isinstance(step, Paced)] == [()]
+        cut = changed("cut", steps, firing, 5)
+        assert [step.messages for step in cut if isinstance(step, PaceBytes)] == [()]
 
 
 def test_shutdown_answers_abort_as_ever_and_export_name_by_closing() -> None:
     shutdown = make_kind("shutdown")
-    assert changed(shutdown, ABORT.answer, Strike(ABORT.event)) == [Shutdown(), *ABORT.answer]
+    assert changed(shutdown, ABORT.answer, Firing(ABORT.event)) == [BeginShutdown(), *ABORT.answer]
     event = Event("option", 1, option=1)
-    assert changed(shutdown, [], Strike(event)) == [Shutdown(), End()]
+    assert changed(shutdown, [], Firing(event)) == [BeginShutdown(), CloseConnection()]
 
 
 def test_facts_are_those_of_the_table_of_kinds() -> None:
@@ -283,7 +294,17 @@ def test_facts_are_those_of_the_table_of_kinds() -> None:
         *("error", "refuse", "shutdown", "delay", "hold", "dribble", "rate"),
     }
     assert facts["may_stall"] == {
-        *("reply", "set", "drop", "insert", "cut", "garble", "stall", "mute", "stop-reading"),
+        *(
+            "reply",
+            "set",
+            "drop",
+            "insert",
+            "cut",
+            "corrupt",
+            "stall",
+            "no-greeting",
+            "stop-reading",
+        ),
         "no-handshake",
     }
 
@@ -303,8 +324,8 @@ def test_a_reply_that_claims_what_was_not_done_is_a_change(
 ) -> None:
     event = Event("command", 1, request=Request(command, 9, 0, 512))
     reply = make_kind("reply", [{"message": "simple"}], effect=effect)
-    honest: Answer = [SimpleReply(9)]
-    assert reply.apply(honest, Strike(event)) == (honest, change)
+    correct: Answer = [SimpleReply(9)]
+    assert reply.apply(correct, Firing(event)) == (correct, change)
 
 
 def test_families_are_those_of_the_table_of_kinds() -> None:
@@ -314,11 +335,11 @@ def test_families_are_those_of_the_table_of_kinds() -> None:
     assert {family: sorted(slugs) for family, slugs in families.items()} == {
         "answer": ["error", "extents", "refuse", "reply"],
         "message": ["drop", "insert", "repeat", "reverse", "set", "shuffle", "split"],
-        "bytes": ["cut", "dribble", "garble"],
+        "bytes": ["corrupt", "cut", "dribble"],
         "time": ["delay", "hold", "rate", "stall"],
         "connection": [
-            *("away", "close", "mute", "refuse-connection", "reset", "shutdown"),
-            "stop-reading",
+            *("close", "no-greeting", "refuse-connection", "reset", "shutdown"),
+            *("stop-listening", "stop-reading"),
         ],
         "tls": [
             *("abort-handshake", "certificate", "keep-state", "no-close-notify", "no-handshake"),

@@ -10,14 +10,14 @@ from typing import Any
 import attrs
 import pytest
 
-from fakenbd.faults import Answer, Faults, Strike, parse_do
-from fakenbd.faults.answer import End, Pause, RepeatMessages, SendPieces, Stall
+from fakenbd.faults import Answer, Faults, Firing, parse_do
+from fakenbd.faults.answer import CloseConnection, NeverSend, Pause, RepeatMessages, SendPieces
 from fakenbd.faults.selection import materialised
 from fakenbd.faults.stream import carries_bytes, length, split_at, step_bytes
 from fakenbd.protocol.encode import encode
 from fakenbd.protocol.messages import Chunk, Data, Extent, Hole, Raw, ServerMessage, Status
 from tests.faults.cases import CASES
-from tests.faults.truths import CHUNKS
+from tests.faults.correct_answers import CHUNKS
 
 DATA, HOLE = CHUNKS.answer
 BILLION = 1_000_000_000
@@ -32,7 +32,7 @@ def after(do: list[dict[str, Any]], answer: Answer) -> tuple[Answer, str]:
     """What kinds in a row make of an answer, and the note of the last one."""
     note = ""
     for kind in parse_do(do):
-        answer, note = kind.apply(answer, Strike(CHUNKS.event))
+        answer, note = kind.apply(answer, Firing(CHUNKS.event))
     return answer, note
 
 
@@ -127,16 +127,22 @@ def test_several_chunks_are_not_split_alike_at_random() -> None:
         ),
         (
             [{"repeat": BILLION}, {"cut": 7}],
-            [Raw(CHUNKS.wire[:7]), End()],
+            [Raw(CHUNKS.wire[:7]), CloseConnection()],
             f"cut after 7 of {68 + 32 * BILLION} bytes, then close",
         ),
         (
             [{"repeat": BILLION}, {"stall": -33}],
-            [DATA, HOLE, RepeatMessages((HOLE,), BILLION - 2), Raw(CHUNKS.wire[36:67]), Stall()],
+            [
+                DATA,
+                HOLE,
+                RepeatMessages((HOLE,), BILLION - 2),
+                Raw(CHUNKS.wire[36:67]),
+                NeverSend(),
+            ],
             f"stalled after {68 + 32 * BILLION - 33} of {68 + 32 * BILLION} bytes",
         ),
         (
-            [{"repeat": BILLION, "at": "each"}, {"garble": 68 * 500_000, "xor": "01"}],
+            [{"repeat": BILLION, "at": "each"}, {"corrupt": 68 * 500_000, "xor": "01"}],
             [
                 DATA,
                 HOLE,
@@ -181,7 +187,7 @@ def test_pieces_are_made_as_far_as_a_byte_fault_needs_them(made: list[ServerMess
         first,
         second,
         Raw(encode(attrs.evolve(first, body=Data(4098, b"")))[:2]),
-        End(),
+        CloseConnection(),
     ]
 
 
@@ -207,8 +213,8 @@ def test_messages_by_place_are_those_that_leave() -> None:
 def test_a_function_gets_the_pieces() -> None:
     faults = Faults()
     (split,) = parse_do({"split": 4, "at": "data"})
-    faults.on("read").do(split, lambda answer, strike: answer[1:])
-    answer, (record,) = faults.strike(CHUNKS.event, CHUNKS.answer)
+    faults.on("read").do(split, lambda answer, firing: answer[1:])
+    answer, (record,) = faults.fire(CHUNKS.event, CHUNKS.answer)
     assert answer == [Chunk(DATA.cookie, Data(4100, b"4567")), HOLE]
     assert record.change == "split the data chunk into 2; changed by <lambda>"
 
@@ -252,13 +258,13 @@ LAZY: dict[str, Answer] = {
 
 
 @pytest.mark.parametrize("steps", LAZY.values(), ids=LAZY)
-@pytest.mark.parametrize("do", sorted({each.do for each in CASES if each.truth is CHUNKS}))
+@pytest.mark.parametrize("do", sorted({each.do for each in CASES if each.correct_answer is CHUNKS}))
 def test_a_kind_makes_the_same_bytes_of_lazy_steps_as_of_their_messages(
     do: str, steps: Answer
 ) -> None:
     (kind,) = parse_do(tomllib.loads(f"do = {do}")["do"])
-    lazy, lazy_note = kind.apply(list(steps), Strike(CHUNKS.event))
-    eager, eager_note = kind.apply(materialised(steps), Strike(CHUNKS.event))
+    lazy, lazy_note = kind.apply(list(steps), Firing(CHUNKS.event))
+    eager, eager_note = kind.apply(materialised(steps), Firing(CHUNKS.event))
     assert wire(lazy) == wire(eager)
     assert [step for step in lazy if not carries_bytes(step)] == [
         step for step in eager if not carries_bytes(step)

@@ -121,7 +121,7 @@ def test_also_and_armed_are_written_where_they_are_not_the_default() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda answer, strike: answer, "the function <lambda> cannot be written as a table"),
+        (lambda answer, firing: answer, "the function <lambda> cannot be written as a table"),
         (
             make_kind("reply", [OptionReply(7, Ack())]),
             "expected something that a table can hold, got a value of type OptionReply",

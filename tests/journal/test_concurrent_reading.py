@@ -15,10 +15,10 @@ from itertools import count
 import attrs
 import pytest
 
-from fakenbd.journal import Entry, Heard, Journal, Said
+from fakenbd.journal import Entry, Journal, Received, Sent
 from fakenbd.protocol.encode import encode
 from fakenbd.protocol.messages import Buffer, Chunk, ErrorChunk, Request, SimpleReply
-from tests.journal.conversation import heard
+from tests.journal.conversation import received
 from tests.journal.test_journal import FORMS, journal, plain_requests
 
 
@@ -58,7 +58,7 @@ class Recorder:
             head = encode(one)
             data = one.data if isinstance(one, SimpleReply) else getattr(one.body, "data", b"")
             buffers += [head[: len(head) - len(data)], data] if data else [head]
-        self.journal.exchanged(
+        self.journal.plain_batch(
             1,
             headers,
             len(requests),
@@ -84,8 +84,8 @@ class Recorder:
         first = entries[0].index
         assert [entry.index for entry in entries] == list(range(first, first + len(entries)))
         for entry in entries:
-            assert isinstance(entry, Heard | Said)
-            if isinstance(entry, Heard):
+            assert isinstance(entry, Received | Sent)
+            if isinstance(entry, Received):
                 (sent,) = (one for one in plain_requests(extended) if one.cookie == entry.cookie)
                 assert attrs.evolve(entry.message, payload=b"") == attrs.evolve(sent, payload=b"")
                 assert entry.data in (None, sent.payload or None)
@@ -144,7 +144,7 @@ def test_a_ring_that_moves_is_looked_at_again(start: int) -> None:
     one = journal()
 
     def record() -> None:
-        heard(one, 1, Request(1, next(cookies), 0, 600, payload=bytes(600)))
+        received(one, 1, Request(1, next(cookies), 0, 600, payload=bytes(600)))
 
     for _ in range(10):
         record()
@@ -157,7 +157,7 @@ def test_a_ring_that_moves_is_looked_at_again(start: int) -> None:
 def test_a_record_on_its_way_to_the_light_ones_is_seen_once() -> None:
     one = journal(payload_limit=5000)
     for cookie in range(5):
-        heard(one, 1, Request(1, cookie, 0, 600, payload=bytes(600)))
+        received(one, 1, Request(1, cookie, 0, 600, payload=bytes(600)))
     ring = one._ring
     ring._light.append(ring._recent[0].lighter())
     assert [entry.index for entry in one] == list(range(5))

@@ -6,14 +6,14 @@ import attrs
 import pytest
 
 from fakenbd.journal import (
+    Closed,
     Connected,
-    Ended,
     Entry,
-    Failed,
-    Heard,
+    FaultFired,
+    InternalFailure,
     Payload,
-    Said,
-    Struck,
+    Received,
+    Sent,
     Violated,
 )
 from fakenbd.protocol.messages import (
@@ -46,7 +46,7 @@ PAYLOAD = Payload(512, b"a" * 512)
 
 HEARD = [
     (
-        Heard(0, 0.0, 1, Request(1, 7, 4096, 512, 1), PAYLOAD),
+        Received(0, 0.0, 1, Request(1, 7, 4096, 512, 1), PAYLOAD),
         {
             "command": "write",
             "cookie": 7,
@@ -59,7 +59,7 @@ HEARD = [
         },
     ),
     (
-        Heard(0, 0.0, 1, Request(99)),
+        Received(0, 0.0, 1, Request(99)),
         {
             "command": "99",
             "cookie": 0,
@@ -70,26 +70,26 @@ HEARD = [
         },
     ),
     (
-        Heard(0, 0.0, 1, OptionRequest(7, InfoQuery("disk"))),
+        Received(0, 0.0, 1, OptionRequest(7, InfoQuery("disk"))),
         {"option": "go", "name": "disk", "type": "option"},
     ),
     (
-        Heard(0, 0.0, 1, OptionRequest(1, ExportName("disk"))),
+        Received(0, 0.0, 1, OptionRequest(1, ExportName("disk"))),
         {"option": "export-name", "name": "disk", "type": "option"},
     ),
     (
-        Heard(0, 0.0, 1, OptionRequest(10, MetaContextQuery("disk", ["a:b"]))),
+        Received(0, 0.0, 1, OptionRequest(10, MetaContextQuery("disk", ["a:b"]))),
         {"option": "set-meta-context", "name": "disk", "type": "option"},
     ),
-    (Heard(0, 0.0, 1, OptionRequest(99)), {"option": "99", "type": "option"}),
-    (Heard(0, 0.0, 1, ClientFlags(3)), {"flags": 3, "type": "client-flags"}),
-    (Heard(0, 0.0, 1, Raw(b"")), {"type": "raw"}),
+    (Received(0, 0.0, 1, OptionRequest(99)), {"option": "99", "type": "option"}),
+    (Received(0, 0.0, 1, ClientFlags(3)), {"flags": 3, "type": "client-flags"}),
+    (Received(0, 0.0, 1, Raw(b"")), {"type": "raw"}),
 ]
 SAID = [
-    (Said(0, 0.0, 1, Greeting(3)), {"flags": 3, "type": "greeting"}),
-    (Said(0, 0.0, 1, OldstyleGreeting(512, 5)), {"flags": 5, "type": "greeting"}),
+    (Sent(0, 0.0, 1, Greeting(3)), {"flags": 3, "type": "greeting"}),
+    (Sent(0, 0.0, 1, OldstyleGreeting(512, 5)), {"flags": 5, "type": "greeting"}),
     (
-        Said(0, 0.0, 1, SimpleReply(7), PAYLOAD),
+        Sent(0, 0.0, 1, SimpleReply(7), PAYLOAD),
         {
             "cookie": 7,
             "length": 512,
@@ -98,17 +98,17 @@ SAID = [
             "digest": "471be6558b665e4f",
         },
     ),
-    (Said(0, 0.0, 1, SimpleReply(7, 5)), {"cookie": 7, "error": "eio", "type": "simple"}),
+    (Sent(0, 0.0, 1, SimpleReply(7, 5)), {"cookie": 7, "error": "eio", "type": "simple"}),
     (
-        Said(0, 0.0, 1, Chunk(7, Data(9, b""), 1, request_offset=3), Payload(512)),
+        Sent(0, 0.0, 1, Chunk(7, Data(9, b""), 1, request_offset=3), Payload(512)),
         {"cookie": 7, "offset": 9, "length": 512, "flags": 1, "type": "offset-data"},
     ),
     (
-        Said(0, 0.0, 1, Chunk(7, Hole(9, 4), 1)),
+        Sent(0, 0.0, 1, Chunk(7, Hole(9, 4), 1)),
         {"cookie": 7, "offset": 9, "length": 4, "flags": 1, "type": "offset-hole"},
     ),
     (
-        Said(0, 0.0, 1, Chunk(7, ErrorChunk(5, "bad", 9), 1)),
+        Sent(0, 0.0, 1, Chunk(7, ErrorChunk(5, "bad", 9), 1)),
         {
             "cookie": 7,
             "offset": 9,
@@ -119,54 +119,54 @@ SAID = [
         },
     ),
     (
-        Said(0, 0.0, 1, Chunk(7, ErrorChunk(999), 1, request_offset=3)),
+        Sent(0, 0.0, 1, Chunk(7, ErrorChunk(999), 1, request_offset=3)),
         {"cookie": 7, "offset": 3, "error": "999", "text": "", "flags": 1, "type": "error"},
     ),
     (
-        Said(0, 0.0, 1, Chunk(7, Status(1, [(4, 0), (5, 1)]), request_offset=3)),
+        Sent(0, 0.0, 1, Chunk(7, Status(1, [(4, 0), (5, 1)]), request_offset=3)),
         {"cookie": 7, "offset": 3, "length": 9, "flags": 0, "type": "block-status-ext"},
     ),
-    (Said(0, 0.0, 1, OptionReply(7, Ack())), {"option": "go", "type": "ack"}),
+    (Sent(0, 0.0, 1, OptionReply(7, Ack())), {"option": "go", "type": "ack"}),
     (
-        Said(0, 0.0, 1, OptionReply(7, ErrorReply("no"), type=0x80000003)),
+        Sent(0, 0.0, 1, OptionReply(7, ErrorReply("no"), type=0x80000003)),
         {"option": "go", "type": "err-invalid", "error": "err-invalid", "text": "no"},
     ),
     (
-        Said(0, 0.0, 1, OptionReply(7, InfoExport(1, 5))),
+        Sent(0, 0.0, 1, OptionReply(7, InfoExport(1, 5))),
         {"option": "go", "type": "info", "info": "export", "flags": 5},
     ),
     (
-        Said(0, 0.0, 1, OptionReply(7, InfoText(2, "big"))),
+        Sent(0, 0.0, 1, OptionReply(7, InfoText(2, "big"))),
         {"option": "go", "type": "info", "info": "description", "text": "big"},
     ),
     (
-        Said(0, 0.0, 1, OptionReply(7, InfoBlockSize())),
+        Sent(0, 0.0, 1, OptionReply(7, InfoBlockSize())),
         {"option": "go", "type": "info", "info": "block-size"},
     ),
     (
-        Said(0, 0.0, 1, OptionReply(10, MetaContext(1, "a:b"))),
+        Sent(0, 0.0, 1, OptionReply(10, MetaContext(1, "a:b"))),
         {"option": "set-meta-context", "type": "meta-context", "name": "a:b"},
     ),
     (
-        Said(0, 0.0, 1, OptionReply(3, Server("disk"))),
+        Sent(0, 0.0, 1, OptionReply(3, Server("disk"))),
         {"option": "list", "type": "server", "name": "disk"},
     ),
 ]
 
 
 @pytest.mark.parametrize(("entry", "expected"), HEARD + SAID)
-def test_what_can_be_asked_of_a_message(entry: Heard | Said, expected: dict[str, Any]) -> None:
-    names = {*Heard.conditions, *Said.conditions, "type"} - {"connection", "at"}
+def test_what_can_be_asked_of_a_message(entry: Received | Sent, expected: dict[str, Any]) -> None:
+    names = {*Received.conditions, *Sent.conditions, "type"} - {"connection", "at"}
     answers = {name: getattr(entry, name, None) for name in names}
     assert {name: value for name, value in answers.items() if value is not None} == expected
 
 
 OTHERS: list[Entry] = [
     Connected(0, 0.0, 1, "127.0.0.1:5", "tcp"),
-    Struck(0, 0.0, 1, "x", ["cut"], 1, ""),
+    FaultFired(0, 0.0, 1, "x", ["cut"], 1, ""),
     Violated(0, 0.0, 1, "C-89", "MUST", "it did"),
-    Ended(0, 0.0, 1, "client", "EOF"),
-    Failed(0, 0.0, None, "oh"),
+    Closed(0, 0.0, 1, "client", "EOF"),
+    InternalFailure(0, 0.0, None, "oh"),
 ]
 
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from fakenbd.errors import ExpectationError
-from fakenbd.journal import Ended, Heard, Journal, Said, Violated, Waiter
+from fakenbd.journal import Closed, Journal, Received, Sent, Violated, Waiter
 from fakenbd.protocol.messages import Request
-from tests.journal.conversation import heard, recorded, sample
+from tests.journal.conversation import received, recorded, sample
 
 FOUND: list[tuple[dict[str, Any], list[int]]] = [
     ({"command": "read"}, [16, 20]),
@@ -76,8 +76,8 @@ def test_requests_and_kinds() -> None:
     journal = recorded()
     assert [request.index for request in journal.requests()] == [16, 20, 23, 25, 31]
     assert [request.index for request in journal.requests("read", length=1024)] == [20]
-    assert [type(entry) for entry in journal.select(Ended)] == [Ended, Ended]
-    assert [entry.index for entry in journal.select(Said, cookie=8)] == [21, 22]
+    assert [type(entry) for entry in journal.select(Closed)] == [Closed, Closed]
+    assert [entry.index for entry in journal.select(Sent, cookie=8)] == [21, 22]
     assert [entry.rule for entry in journal.select(Violated)] == ["C-14", "C-89"]  # type: ignore[union-attr]
     assert journal.last().index == 33
     assert Journal(lambda: 0.0).last() is None
@@ -92,14 +92,14 @@ def test_order() -> None:
 def small() -> Journal:
     journal = Journal(lambda: 0.0)
     for cookie, (offset, length) in enumerate([(0, 512), (4096, 512), (4096, 1024), (0, 7)]):
-        heard(journal, 1, Request(0, cookie, offset, length))
+        received(journal, 1, Request(0, cookie, offset, length))
     return journal
 
 
 def numbers(count: int) -> Journal:
     journal = Journal(lambda: 0.0)
     for cookie in range(count):
-        heard(journal, 1, Request(3, cookie))
+        received(journal, 1, Request(3, cookie))
     return journal
 
 
@@ -311,7 +311,7 @@ def test_waiting() -> None:
     sample(journal)
     assert seen.index(True) == 20
     assert [entry.index for entry in waiter.found] == [16, 20]
-    assert all(isinstance(entry, Heard) for entry in waiter.found)
+    assert all(isinstance(entry, Received) for entry in waiter.found)
 
 
 def test_waiting_in_vain() -> None:
@@ -336,7 +336,7 @@ def short(flushes: int, **options: Any) -> Journal:
     """A journal that holds the last ten of `flushes` entries."""
     journal = Journal(lambda: 0.0, limit=10, **options)
     for cookie in range(flushes):
-        heard(journal, 1, Request(3, cookie))
+        received(journal, 1, Request(3, cookie))
     return journal
 
 
@@ -444,7 +444,7 @@ def test_waiting_sees_what_is_dropped_between_two_looks() -> None:
     waiter = Waiter(journal, {"cookie": 100})
     assert not waiter.done()
     for cookie in range(100, 120):
-        heard(journal, 1, Request(3, cookie))
+        received(journal, 1, Request(3, cookie))
     assert not waiter.done()
     assert "raise journal_limit, " in str(waiter.error(5))
 

@@ -8,15 +8,15 @@ from itertools import count
 import attrs
 import pytest
 
-from fakenbd.export import Pattern, Source
+from fakenbd.export import Pattern, StableRead
 from fakenbd.journal import (
-    Ended,
-    Failed,
-    Heard,
+    Closed,
+    InternalFailure,
     Journal,
     Part,
     Payload,
-    Said,
+    Received,
+    Sent,
     Totals,
     Violated,
 )
@@ -38,7 +38,7 @@ from fakenbd.protocol.messages import (
     SimpleReply,
     Status,
 )
-from tests.journal.conversation import heard, recorded, said
+from tests.journal.conversation import received, recorded, sent
 
 
 def journal(**options: object) -> Journal:
@@ -100,7 +100,7 @@ def batch_and_singles(
     whole, single = journal(**options), journal(**options)
     wires = Disk(2)
     detach = whole.attach(wires)
-    whole.exchanged(
+    whole.plain_batch(
         1,
         headers,
         len(requests),
@@ -118,7 +118,7 @@ def batch_and_singles(
     while view:
         decoded = decode_request(view, extended=extended, limit=1 << 20)
         assert decoded is not None
-        indexes[decoded[0].cookie] = heard(single, 1, decoded[0])
+        indexes[decoded[0].cookie] = received(single, 1, decoded[0])
         view = view[decoded[1] :]
     lengths = {request.cookie: request.length * (request.command == 0) for request in requests}
     view = memoryview(b"".join(buffers))
@@ -132,7 +132,7 @@ def batch_and_singles(
         )
         assert answered is not None
         assert isinstance(answered[0], SimpleReply | Chunk)
-        said(single, 1, answered[0], indexes[answered[0].cookie])
+        sent(single, 1, answered[0], indexes[answered[0].cookie])
         view = view[answered[1] :]
     return whole, single
 
@@ -157,10 +157,10 @@ def test_a_batch_without_its_bytes_still_tells_lengths(
     whole, _ = batch_and_singles(form, only, payload_limit=2000)
     if looked:
         assert whole.entries() == expected.entries()
-    heard(whole, 1, Request(1, 9, 0, 2000, payload=bytes(2000)))
+    received(whole, 1, Request(1, 9, 0, 2000, payload=bytes(2000)))
     for ours, reference in zip(whole[:-1], expected, strict=True):
-        assert isinstance(ours, Heard | Said)
-        assert isinstance(reference, Heard | Said)
+        assert isinstance(ours, Received | Sent)
+        assert isinstance(reference, Received | Sent)
         assert ours.message == reference.message
         assert ours.length == reference.length
         assert ours.data is None
@@ -168,10 +168,10 @@ def test_a_batch_without_its_bytes_still_tells_lengths(
 
 def test_bytes_that_are_let_go_leave_the_digest_that_was_asked_for() -> None:
     small = journal(payload_limit=1000)
-    early = heard(small, 1, Request(1, 1, 0, 600, payload=b"a" * 600))
+    early = received(small, 1, Request(1, 1, 0, 600, payload=b"a" * 600))
     digest = small[early].digest
-    heard(small, 1, Request(1, 2, 0, 600, payload=b"b" * 600))
-    heard(small, 1, Request(1, 3, 0, 600, payload=b"c" * 600))
+    received(small, 1, Request(1, 2, 0, 600, payload=b"b" * 600))
+    received(small, 1, Request(1, 3, 0, 600, payload=b"c" * 600))
     assert digest is not None
     assert [(entry.digest, entry.data) for entry in small] == [
         (digest, None),
@@ -184,9 +184,9 @@ def test_bytes_that_are_let_go_leave_the_digest_that_was_asked_for() -> None:
 @pytest.mark.parametrize("form", FORMS)
 def test_a_batch_keeps_the_digests_that_were_asked_for(form: str) -> None:
     small, _ = batch_and_singles(form, payload_limit=2000)
-    digests = [entry.digest for entry in small if isinstance(entry, Heard | Said)]
-    heard(small, 1, Request(1, 9, 0, 2000, payload=bytes(2000)))
-    kept = [entry for entry in small[:-1] if isinstance(entry, Heard | Said)]
+    digests = [entry.digest for entry in small if isinstance(entry, Received | Sent)]
+    received(small, 1, Request(1, 9, 0, 2000, payload=bytes(2000)))
+    kept = [entry for entry in small[:-1] if isinstance(entry, Received | Sent)]
     assert [entry.digest for entry in kept] == digests
     assert [entry.data for entry in kept] == [None] * 10
     assert sum(digest is not None for digest in digests) == 4
@@ -194,10 +194,10 @@ def test_a_batch_keeps_the_digests_that_were_asked_for(form: str) -> None:
 
 def test_what_was_handed_out_stays_whole() -> None:
     small = journal(payload_limit=1000)
-    index = heard(small, 1, Request(1, 1, 0, 600, payload=b"a" * 600))
+    index = received(small, 1, Request(1, 1, 0, 600, payload=b"a" * 600))
     entry = small[index]
-    heard(small, 1, Request(1, 2, 0, 600, payload=b"b" * 600))
-    assert isinstance(entry, Heard)
+    received(small, 1, Request(1, 2, 0, 600, payload=b"b" * 600))
+    assert isinstance(entry, Received)
     assert entry.data == b"a" * 600
     assert small.requests()[0].data is None
 
@@ -212,7 +212,7 @@ def test_content_is_read_again_only_for_who_asks_for_it() -> None:
     one = journal()
     raw = b"".join(encode(Request(0, cookie, cookie * 512, 512)) for cookie in range(3))
     buffers = [part for n in range(3) for part in (encode(SimpleReply(n)), b"x" * 512)]
-    one.exchanged(
+    one.plain_batch(
         1,
         raw,
         3,
@@ -220,11 +220,11 @@ def test_content_is_read_again_only_for_who_asks_for_it() -> None:
         buffers,
         extended=False,
         structured=False,
-        source=source,
+        stable_read=source,
         received=84,
         sent=3 * 528,
     )
-    assert [entry.length for entry in one.select(Said)] == [512] * 3  # type: ignore[union-attr]
+    assert [entry.length for entry in one.select(Sent)] == [512] * 3  # type: ignore[union-attr]
     assert reads == []
     assert one.expect(type="simple", cookie=1)[0].data == b"x" * 512
     assert reads == [(512, 512)]
@@ -233,7 +233,7 @@ def test_content_is_read_again_only_for_who_asks_for_it() -> None:
 def test_whole_payloads_cost_entries_not_bytes() -> None:
     whole = journal(payload_limit=1000, payloads="whole")
     for cookie in range(4):
-        heard(whole, 1, Request(1, cookie, 0, 400, payload=b"a" * 400))
+        received(whole, 1, Request(1, cookie, 0, 400, payload=b"a" * 400))
     assert [(entry.cookie, entry.data) for entry in whole] == [(2, b"a" * 400), (3, b"a" * 400)]
 
 
@@ -256,14 +256,14 @@ def test_bulk_lies_beside_the_message_and_goes_back_into_it(
 ) -> None:
     one = journal()
     if isinstance(message, SimpleReply | Chunk):
-        said(one, 1, message)
+        sent(one, 1, message)
     else:
-        heard(one, 1, message)
+        received(one, 1, message)
     entry = one[0]
-    assert isinstance(entry, Heard | Said)
+    assert isinstance(entry, Received | Sent)
     assert (entry.payload.length if entry.payload else None) == bulk
     assert entry.whole == message
-    assert (one.totals.bytes_heard or one.totals.bytes_said) == len(encode(message))
+    assert (one.totals.bytes_received or one.totals.bytes_sent) == len(encode(message))
 
 
 def test_payloads_are_equal_when_length_and_digest_are() -> None:
@@ -291,8 +291,8 @@ def test_what_can_be_read_again_is_not_kept(form: str) -> None:
         buffers += encode_buffers(chunk if structured else SimpleReply(one.cookie, 0, data))
     kept, light = journal(), journal(payload_limit=0)
 
-    def exchange(target: Journal, again: Source | None) -> None:
-        target.exchanged(
+    def exchange(target: Journal, again: StableRead | None) -> None:
+        target.plain_batch(
             1,
             headers,
             3,
@@ -300,7 +300,7 @@ def test_what_can_be_read_again_is_not_kept(form: str) -> None:
             buffers,
             extended=extended,
             structured=structured,
-            source=again,
+            stable_read=again,
             received=len(headers),
             sent=sum(map(len, buffers)),
         )
@@ -309,7 +309,7 @@ def test_what_can_be_read_again_is_not_kept(form: str) -> None:
     exchange(light, source)
     assert light.entries() == kept.entries()
     assert light.totals == kept.totals
-    payloads = [entry.payload for entry in light if isinstance(entry, Said)]
+    payloads = [entry.payload for entry in light if isinstance(entry, Sent)]
     assert [payload and payload.data for payload in payloads] == buffers[1::2]
     seen = Disk(2)
     light.attach(seen)
@@ -320,7 +320,7 @@ def test_what_can_be_read_again_is_not_kept(form: str) -> None:
 def test_the_ring_keeps_the_newest_and_the_totals_keep_all() -> None:
     small = journal(limit=10)
     for cookie in range(25):
-        heard(small, 1, Request(0, cookie, 0, 512))
+        received(small, 1, Request(0, cookie, 0, 512))
     assert [entry.index for entry in small] == list(range(15, 25))
     assert len(small) == 10
     assert small.totals.commands == {"read": 25}
@@ -332,7 +332,7 @@ def test_a_batch_larger_than_the_ring_shows_its_end() -> None:
     raw = b"".join(encode(Request(0, cookie, 0, 1)) for cookie in range(5))
     replies = [encode(SimpleReply(cookie, 5)) for cookie in range(5)]
     sizes = {"received": len(raw), "sent": sum(map(len, replies))}
-    small.exchanged(1, raw, 5, (), replies, extended=False, structured=False, **sizes)
+    small.plain_batch(1, raw, 5, (), replies, extended=False, structured=False, **sizes)
     assert [entry.index for entry in small] == [7, 8, 9]
     assert [entry.index for entry in reversed(small)] == [9, 8, 7]
     assert len(small) == 3
@@ -356,7 +356,7 @@ def test_looking() -> None:
 def test_extents_weigh() -> None:
     small = journal(payload_limit=100_000)
     for cookie in range(100):
-        said(small, 1, Chunk(cookie, Status(1, [(512, 0)] * 200), 1))
+        sent(small, 1, Chunk(cookie, Status(1, [(512, 0)] * 200), 1))
     assert len(small) == 4
 
 
@@ -366,11 +366,11 @@ def test_totals() -> None:
         connections=2,
         commands={"read": 2, "write": 1, "disc": 1, "block-status": 1},
         options={"list": 1, "go": 1, "structured-reply": 1, "set-meta-context": 1},
-        heard=11,
-        said=14,
-        bytes_heard=279,
-        bytes_said=914,
-        strikes={"second read fails": 1, "odd tail": 1},
+        received=11,
+        sent=14,
+        bytes_received=279,
+        bytes_sent=914,
+        fired={"second read fails": 1, "odd tail": 1},
         violation_levels={("C-14", "MUST"): 1, ("C-89", "SHOULD"): 1},
         failures=1,
     )
@@ -385,7 +385,7 @@ def fill(target: Journal, requests: int) -> None:
         for i in range(64):
             buffers += [encode(SimpleReply(start + i)), bytearray(4096)]
         sizes = {"received": len(raw), "sent": sum(map(len, buffers))}
-        target.exchanged(1, raw, 64, (), buffers, extended=False, structured=False, **sizes)
+        target.plain_batch(1, raw, 64, (), buffers, extended=False, structured=False, **sizes)
 
 
 def check_bounded(requests: int) -> None:
@@ -398,10 +398,10 @@ def check_bounded(requests: int) -> None:
         tracemalloc.stop()
     assert ring.totals == Totals(
         commands={"read": requests},
-        heard=requests,
-        said=requests,
-        bytes_heard=requests * 28,
-        bytes_said=requests * (16 + 4096),
+        received=requests,
+        sent=requests,
+        bytes_received=requests * 28,
+        bytes_sent=requests * (16 + 4096),
     )
     assert 19_000 < len(ring) <= 20_000
     assert sum(entry.data is not None for entry in ring) * 4096 > 7 << 20
@@ -450,11 +450,17 @@ def test_a_sink_that_fails_is_given_up_and_the_service_goes_on() -> None:
     one.attach(full)
     one.attach(roomy)
     for cookie in range(4):
-        heard(one, 1, Request(2, cookie))
+        received(one, 1, Request(2, cookie))
     assert full.closed
     assert len(full.taken) == 2
-    assert [type(entry) for entry in one] == [Heard, Heard, Heard, Failed, Heard]
-    assert one[3] == Failed(3, 0.0, None, "the disk is given up: No space left on device")
+    assert [type(entry) for entry in one] == [
+        Received,
+        Received,
+        Received,
+        InternalFailure,
+        Received,
+    ]
+    assert one[3] == InternalFailure(3, 0.0, None, "the disk is given up: No space left on device")
     assert [entry for record in roomy.taken for entry in record.entries()] == one.entries()
     assert one.totals.failures == 1
 
@@ -463,10 +469,10 @@ def test_a_sink_may_be_taken_away() -> None:
     one = journal()
     disk = Disk(10)
     detach = one.attach(disk)
-    heard(one, 1, Request(2))
+    received(one, 1, Request(2))
     detach()
     detach()
-    heard(one, 1, Request(2))
+    received(one, 1, Request(2))
     assert len(disk.taken) == 1
     assert disk.closed
 
@@ -476,11 +482,11 @@ def test_sinks_see_the_bytes_of_the_wire() -> None:
     disk = Disk(10)
     one.attach(disk)
     request = Request(1, 1, 0, 3, payload=b"abc")
-    heard(one, 1, request)
-    said(one, 1, SimpleReply(1))
-    one.said(1, SimpleReply(1, 0, b"abcdef"), 10, 16, wire=[b"only ", b"these"])
+    received(one, 1, request)
+    sent(one, 1, SimpleReply(1))
+    one.sent(1, SimpleReply(1, 0, b"abcdef"), 10, 16, wire=[b"only ", b"these"])
     answer = [encode(SimpleReply(1))]
-    one.exchanged(
+    one.plain_batch(
         1,
         encode(request)[:28],
         1,
@@ -491,7 +497,7 @@ def test_sinks_see_the_bytes_of_the_wire() -> None:
         received=31,
         sent=16,
     )
-    one.ended(1, "client", "EOF")
+    one.closed(1, "client", "EOF")
     assert disk.wires == [
         encode(request),
         encode(SimpleReply(1)),
@@ -500,15 +506,15 @@ def test_sinks_see_the_bytes_of_the_wire() -> None:
         encode(SimpleReply(1)),
         b"",
     ]
-    assert one.totals.bytes_said == 16 + 10 + 16
+    assert one.totals.bytes_sent == 16 + 10 + 16
 
 
 def test_failures_raise_the_alarm() -> None:
     told: list[str] = []
     one = journal(alarm=told.append)
-    heard(one, 1, Request(2))
-    one.failed(1, "the disk is gone")
-    one.failed(None, "and so is the tape")
+    received(one, 1, Request(2))
+    one.internal_failure(1, "the disk is gone")
+    one.internal_failure(None, "and so is the tape")
     assert told == ["the disk is gone", "and so is the tape"]
 
 
@@ -516,11 +522,11 @@ def test_subscribers_are_told_after_each_record() -> None:
     one = journal()
     seen: list[int] = []
     unsubscribe = one.subscribe(lambda: seen.append(len(one)))
-    heard(one, 1, Request(2))
-    one.ended(1, "client", "DISC")
+    received(one, 1, Request(2))
+    one.closed(1, "client", "DISC")
     unsubscribe()
     unsubscribe()
-    one.failed(None, "not seen")
+    one.internal_failure(None, "not seen")
     assert seen == [1, 2]
 
 
@@ -537,7 +543,7 @@ def test_the_ninth_violation_of_a_rule_on_a_connection_is_only_counted() -> None
     assert one.violated(1, "C-95", "advisory", "it did, as it may") == 10
     assert seen == [*range(1, 9), 8, 8, 9, 10, 11]
     assert [entry.index for entry in one if isinstance(entry, Violated) and entry.last] == [7]
-    one.ended(1, "client", "EOF")
+    one.closed(1, "client", "EOF")
     assert broken(1, "C-95") == 12
     assert one.totals.violations == {"C-95": 13, "C-96": 1}
 
@@ -548,9 +554,9 @@ def test_the_ninth_violation_of_a_rule_on_a_connection_is_only_counted() -> None
 def test_time_is_counted_from_the_start() -> None:
     clock = count(100, 2).__next__
     one = Journal(clock)
-    one.ended(1, "client", "EOF")
-    one.ended(1, "client", "EOF")
-    assert one[:] == [Ended(0, 2.0, 1, "client", "EOF"), Ended(1, 4.0, 1, "client", "EOF")]
+    one.closed(1, "client", "EOF")
+    one.closed(1, "client", "EOF")
+    assert one[:] == [Closed(0, 2.0, 1, "client", "EOF"), Closed(1, 4.0, 1, "client", "EOF")]
 
 
 @pytest.mark.parametrize(

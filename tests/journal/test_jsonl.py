@@ -9,11 +9,11 @@ from typing import IO
 import pytest
 
 from fakenbd.errors import FakenbdError
-from fakenbd.journal import Header, Heard, Journal, JsonlSink, Said, Totals, load
+from fakenbd.journal import Header, Journal, JsonlSink, Received, Sent, Totals, load
 from fakenbd.journal.jsonl import entry_from_json, entry_to_json
 from fakenbd.journal.transcript import transcript
 from fakenbd.protocol.messages import Request
-from tests.journal.conversation import heard, millisecond_clock, recorded, said, sample
+from tests.journal.conversation import millisecond_clock, received, recorded, sample, sent
 from tests.journal.test_journal import fill
 from tests.journal.test_transcript import MESSAGES, Words
 
@@ -36,7 +36,7 @@ def test_a_journal_loads_back_equal(tmp_path: Path, whole: bool) -> None:
     assert header == HEADER
     assert entries == journal.entries()
     assert transcript(entries) == transcript(journal.entries())
-    data = [entry.data for entry in entries if isinstance(entry, Heard) and entry.payload]
+    data = [entry.data for entry in entries if isinstance(entry, Received) and entry.payload]
     assert data == [b"hidden" if whole else None]
 
 
@@ -44,9 +44,9 @@ def test_a_journal_loads_back_equal(tmp_path: Path, whole: bool) -> None:
 def test_every_message_loads_back_equal(case: Words) -> None:
     journal = Journal(lambda: 0.0)
     if case.words.startswith("C>"):
-        heard(journal, 1, case.message)  # type: ignore[arg-type]
+        received(journal, 1, case.message)  # type: ignore[arg-type]
     else:
-        said(journal, 1, case.message)  # type: ignore[arg-type]
+        sent(journal, 1, case.message)  # type: ignore[arg-type]
     line = json.dumps(entry_to_json(journal[0], whole=True))
     assert entry_from_json(json.loads(line)) == journal[0]
 
@@ -54,18 +54,18 @@ def test_every_message_loads_back_equal(case: Words) -> None:
 def test_lines_as_they_are() -> None:
     lines = [json.dumps(entry_to_json(entry)) for entry in recorded()]
     assert lines[23] == (
-        '{"kind": "heard", "index": 23, "time": 0.024, "connection": 1, "at": 173,'
-        ' "says": "NBD_CMD_WRITE",'
+        '{"kind": "received", "index": 23, "time": 0.024, "connection": 1, "at": 173,'
+        ' "name": "NBD_CMD_WRITE",'
         ' "message": {"is": "Request", "command": 1, "cookie": 9, "offset": 512, "length": 6,'
         ' "flags": 1}, "payload": {"length": 6, "digest": "e564b4081d7a9ea4"}}'
     )
     assert lines[18] == (
-        '{"kind": "struck", "index": 18, "time": 0.019, "connection": 1,'
+        '{"kind": "fired", "index": 18, "time": 0.019, "connection": 1,'
         ' "fault": "second read fails", "kinds": ["error"], "occurrence": 1,'
         ' "change": "error 0 -> NBD_EIO", "about": 16}'
     )
     assert lines[17] == (
-        '{"kind": "said", "index": 17, "time": 0.018, "connection": 1, "at": 247, "about": 16,'
+        '{"kind": "sent", "index": 17, "time": 0.018, "connection": 1, "at": 247, "about": 16,'
         ' "message": {"is": "SimpleReply", "cookie": 7, "error": 5}}'
     )
 
@@ -81,7 +81,7 @@ def test_the_file_is_complete_though_the_ring_forgets(tmp_path: Path) -> None:
     assert len(journal) <= 100
     assert len(entries) == 1280 == journal.next_index
     assert entries[-len(journal) :] == journal.entries()
-    assert sum(isinstance(entry, Heard) for entry in entries) == journal.totals.requests
+    assert sum(isinstance(entry, Received) for entry in entries) == journal.totals.requests
     sink.close()
 
 
@@ -103,11 +103,11 @@ BROKEN = {
         "line 2 is no entry of a journal: Expecting value: line 1 column 1 (char 0)"
     ),
     HEAD + '{"kind": "seen"}\n': "line 2 is no entry of a journal: 'seen'",
-    HEAD + '{"kind": "ended"}\n': (
-        "line 2 is no entry of a journal: Ended.__init__() missing 5 required positional"
+    HEAD + '{"kind": "closed"}\n': (
+        "line 2 is no entry of a journal: Closed.__init__() missing 5 required positional"
         " arguments: 'index', 'time', 'connection', 'by', and 'how'"
     ),
-    HEAD + '{"kind": "heard", "message": {"is": "Raw", "data": "x"}}\n': (
+    HEAD + '{"kind": "received", "message": {"is": "Raw", "data": "x"}}\n': (
         "line 2 is no entry of a journal: non-hexadecimal number found in fromhex()"
     ),
 }
@@ -138,7 +138,7 @@ def test_a_full_disk_is_named() -> None:
     assert str(sink) == "the journal file"
     sink.stream = full_disk()
     journal.attach(sink)
-    heard(journal, 1, Request(2))
+    received(journal, 1, Request(2))
     assert sink.stream.closed
     assert transcript(journal[1:]) == (
         "  0.000    !! the journal file /dev/full is given up: No space left on device\n"
@@ -155,14 +155,14 @@ def check_long(path: Path, requests: int) -> None:
     assert len(journal) == 1024
     assert entries[-1024:] == journal.entries()
     assert [entry.index for entry in entries] == list(range(2 * requests))
-    heard = [entry for entry in entries if isinstance(entry, Heard)]
-    said = [entry for entry in entries if isinstance(entry, Said)]
+    received = [entry for entry in entries if isinstance(entry, Received)]
+    sent = [entry for entry in entries if isinstance(entry, Sent)]
     assert journal.totals == Totals(
-        commands=dict(Counter(entry.command for entry in heard if entry.command)),
-        heard=len(heard),
-        said=len(said),
-        bytes_heard=len(heard) * 28,
-        bytes_said=sum(16 + (entry.length or 0) for entry in said),
+        commands=dict(Counter(entry.command for entry in received if entry.command)),
+        received=len(received),
+        sent=len(sent),
+        bytes_received=len(received) * 28,
+        bytes_sent=sum(16 + (entry.length or 0) for entry in sent),
     )
 
 

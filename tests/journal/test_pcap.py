@@ -12,7 +12,7 @@ from fakenbd.journal import Journal, PcapSink
 from fakenbd.journal.tcp import addresses
 from fakenbd.protocol.encode import encode
 from fakenbd.protocol.messages import Raw, Request, SimpleReply
-from tests.journal.conversation import heard, millisecond_clock, said, sample
+from tests.journal.conversation import millisecond_clock, received, sample, sent
 from tests.peers import require
 
 CHECKED = ["-o", "tcp.check_checksum:TRUE", "-o", "ip.check_checksum:TRUE"]
@@ -61,16 +61,16 @@ def capture(tmp_path: Path) -> Iterator[Capture]:
 def test_wireshark_reads_a_session_as_nbd(capture: Capture) -> None:
     path, journal = capture.path, capture.journal
     journal.connected(1, "127.0.0.1:41873", "tcp", "127.0.0.1:4711")
-    heard(journal, 1, Request(0, 7, 4096, 512))
-    said(journal, 1, SimpleReply(7, 0, bytes(512)))
-    heard(journal, 1, Request(1, 8, 512, 6, payload=b"hidden"))
-    said(journal, 1, SimpleReply(8, 28))
+    received(journal, 1, Request(0, 7, 4096, 512))
+    sent(journal, 1, SimpleReply(7, 0, bytes(512)))
+    received(journal, 1, Request(1, 8, 512, 6, payload=b"hidden"))
+    sent(journal, 1, SimpleReply(8, 28))
     raw = b"".join(encode(Request(0, cookie, cookie * 512, 100_000)) for cookie in range(3))
     buffers = [part for n in range(3) for part in (encode(SimpleReply(n)), bytes(100_000))]
     sizes = {"received": len(raw), "sent": sum(map(len, buffers))}
-    journal.exchanged(1, raw, 3, (), buffers, extended=False, structured=False, **sizes)
-    heard(journal, 1, Request(2, 9))
-    journal.ended(1, "client", "DISC")
+    journal.plain_batch(1, raw, 3, (), buffers, extended=False, structured=False, **sizes)
+    received(journal, 1, Request(2, 9))
+    journal.closed(1, "client", "DISC")
     healthy(path)
     requests = fields(
         path, "nbd.type", "nbd.handle", "nbd.from", "nbd.len", select="nbd.magic == 0x25609513"
@@ -124,13 +124,13 @@ def test_each_connection_is_a_conversation_of_its_own(capture: Capture) -> None:
         ("1", "·······A·R··", "192.0.2.2"),
     ]
     followed = "".join(tshark(path, "-q", "-z", "follow,tcp,raw,0"))
-    heard = b"".join(
+    received = b"".join(
         encode(entry.whole)
         for entry in journal
-        if entry.kind in ("heard", "said") and entry.connection == 1
+        if entry.kind in ("received", "sent") and entry.connection == 1
     ).hex()
-    assert len(heard) > 2000
-    assert heard in followed.replace("\t", "").replace("\n", "")
+    assert len(received) > 2000
+    assert received in followed.replace("\t", "").replace("\n", "")
     healthy(path)
 
 
@@ -150,9 +150,9 @@ def test_megabytes_and_ipv6(capture: Capture) -> None:
     path, journal = capture.path, capture.journal
     journal.connected(1, "[::1]:41873", "tcp", "[::1]:10809")
     for _ in range(40):
-        said(journal, 1, Raw(bytes(range(256)) * 513))
-    journal.ended(1, "server", "EOF")
-    journal.ended(1, "client", "EOF")
+        sent(journal, 1, Raw(bytes(range(256)) * 513))
+    journal.closed(1, "server", "EOF")
+    journal.closed(1, "client", "EOF")
     healthy(path)
     lengths = fields(path, "tcp.len", select="tcp.len > 0 && ipv6.src == ::1")
     assert sum(int(length) for (length,) in lengths) == 40 * 256 * 513
@@ -161,7 +161,7 @@ def test_megabytes_and_ipv6(capture: Capture) -> None:
 
 def test_what_was_cut_is_captured_cut(capture: Capture) -> None:
     path, journal = capture.path, capture.journal
-    journal.said(4, SimpleReply(7, 0, bytes(512)), 3, 0, wire=[b"cut"])
+    journal.sent(4, SimpleReply(7, 0, bytes(512)), 3, 0, wire=[b"cut"])
     assert fields(path, "tcp.payload", select="tcp.len > 0") == [("637574",)]
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from fakenbd.journal import Entry, Failed, Heard, Journal, Said, Struck, Violated
+from fakenbd.journal import Entry, FaultFired, InternalFailure, Journal, Received, Sent, Violated
 from fakenbd.journal.transcript import phrase, transcript
 from fakenbd.protocol.messages import (
     Ack,
@@ -31,8 +31,8 @@ from fakenbd.protocol.messages import (
     SimpleReply,
     Status,
 )
-from fakenbd.protocol.text import quoted, visible
-from tests.journal.conversation import heard, recorded, said
+from fakenbd.protocol.text import escaped, quoted
+from tests.journal.conversation import received, recorded, sent
 
 WHOLE = r"""
   0.001  #1  -- connected over tcp from 127.0.0.1:41873 to 127.0.0.1:10809
@@ -96,8 +96,8 @@ def test_links() -> None:
     )
 
 
-def cut(about: int) -> Struck:
-    return Struck(9, 0.0, 1, "x", ["cut"], 2, "gone", about)
+def cut(about: int) -> FaultFired:
+    return FaultFired(9, 0.0, 1, "x", ["cut"], 2, "gone", about)
 
 
 def broken(about: int | None, at: int | None = None) -> Violated:
@@ -119,7 +119,7 @@ MARGINS: list[tuple[Entry, str]] = [
 
 @pytest.mark.parametrize(("entry", "words"), MARGINS)
 def test_what_an_entry_is_about(entry: Entry, words: str) -> None:
-    before = [Heard(0, 0.0, 1, Request(2, 1)), Heard(1, 0.0, 1, Request(2, 2), None, 28)]
+    before = [Received(0, 0.0, 1, Request(2, 1)), Received(1, 0.0, 1, Request(2, 2), None, 28)]
     assert transcript([*before, entry]).splitlines()[-1].strip() == words
 
 
@@ -170,10 +170,10 @@ def test_windows_leave_nothing_out_that_they_need_not() -> None:
 
 def test_columns_grow_with_what_they_hold() -> None:
     entries = [
-        Heard(0, 9.5, 1, Request(2, 1)),
-        Struck(1, 9.5, 1, "x", ["cut"], 3, "closed after 2 bytes"),
-        Heard(2, 1234.5678, 10, Request(2, 2)),
-        Failed(3, 1234.6, None, "oh"),
+        Received(0, 9.5, 1, Request(2, 1)),
+        FaultFired(1, 9.5, 1, "x", ["cut"], 3, "closed after 2 bytes"),
+        Received(2, 1234.5678, 10, Request(2, 2)),
+        InternalFailure(3, 1234.6, None, "oh"),
     ]
     assert (
         transcript(entries)
@@ -301,16 +301,16 @@ def test_messages_in_words(case: Words) -> None:
     journal = Journal(lambda: 0.0)
     message = case.message
     if case.words.startswith("C>"):
-        heard(journal, 1, message)  # type: ignore[arg-type]
+        received(journal, 1, message)  # type: ignore[arg-type]
     else:
-        said(journal, 1, message)  # type: ignore[arg-type]
+        sent(journal, 1, message)  # type: ignore[arg-type]
     assert phrase(journal[0]) == case.words
 
 
 def test_bytes_that_are_let_go_are_counted_still() -> None:
     journal = Journal(lambda: 0.0, payload_limit=300)
-    heard(journal, 1, Raw(b"a" * 300))
-    heard(journal, 1, Raw(b"b" * 300))
+    received(journal, 1, Raw(b"a" * 300))
+    received(journal, 1, Raw(b"b" * 300))
     assert [phrase(entry) for entry in journal] == [
         "C> raw 300 bytes",
         "C> raw 300 bytes: 62 62 62 62 62 62 62 62 62 62 62 62 62 62 62 62 …",
@@ -319,7 +319,7 @@ def test_bytes_that_are_let_go_are_counted_still() -> None:
 
 def test_a_name_never_reaches_the_terminal_as_it_came() -> None:
     hostile = "\x1b]0;gone\x07\u202e\r\n\udcfe" + "\U000e0001"
-    entry = Said(0, 0.0, 1, OptionReply(3, Server(hostile, hostile)))
+    entry = Sent(0, 0.0, 1, OptionReply(3, Server(hostile, hostile)))
     text = transcript([entry])
     assert text.count("\n") == 1
     assert text.rstrip("\n").isprintable()
@@ -337,5 +337,5 @@ TEXTS = {
 
 @pytest.mark.parametrize(("text", "shown"), TEXTS.items())
 def test_visible(text: str, shown: str) -> None:
-    assert visible(text) == shown
+    assert escaped(text) == shown
     assert quoted(text) == f'"{shown}"'

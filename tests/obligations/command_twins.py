@@ -83,7 +83,7 @@ COMMAND_TWINS = (
         "C-74",
         session(read(flags=0x40)),
         _READ,
-        "NBD_CMD_READ has the command flags 0x40, which NBD lacks",
+        "NBD_CMD_READ contains undefined command flags 0x40",
     ),
     Twins(
         "C-74",

@@ -46,7 +46,7 @@ HANDSHAKE_TWINS = (
         "C-01",
         haggling(hello=ClientFlags(7)),
         _POLITE,
-        "the client flags have the bits 0x4, which NBD lacks",
+        "client flags contain undefined bits 0x4",
     ),
     Twins(
         "C-02",
@@ -376,7 +376,7 @@ HANDSHAKE_TWINS = (
         "C-132",
         (HELLO, LIST, LEAVE),
         _POLITE,
-        "the client left option haggling without NBD_OPT_ABORT",
+        "the client left option negotiation without NBD_OPT_ABORT",
     ),
     Twins(
         "C-133",

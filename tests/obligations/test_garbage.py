@@ -31,7 +31,7 @@ class Bytes:
     data: bytes
 
 
-def garbled(recording: Recording, random: Random) -> list[Bytes | TLSStarted | Closed]:
+def corrupted(recording: Recording, random: Random) -> list[Bytes | TLSStarted | Closed]:
     """The steps of the first connection, from one of them on with some bytes changed."""
     steps: list[Bytes | TLSStarted | Closed] = []
     first = random.randrange(len(recording.steps))
@@ -88,7 +88,7 @@ def single(data: bytes) -> list[bytes]:
 @pytest.mark.parametrize("seed", range(150))
 def test_garbled_conversations(seed: int, start: Start) -> None:
     random = Random(seed)
-    steps = garbled(random.choice(SMALL), random)
+    steps = corrupted(random.choice(SMALL), random)
     expected = found(steps, whole, start)
     assert found(steps, single, start) == expected
 
@@ -102,7 +102,7 @@ def test_garbled_conversations(seed: int, start: Start) -> None:
 @pytest.mark.parametrize("seed", range(100))
 def test_conversations_with_gaps(seed: int) -> None:
     random = Random(seed)
-    steps = garbled(random.choice(SMALL), random)
+    steps = corrupted(random.choice(SMALL), random)
 
     def holed(data: bytes) -> list[bytes | Gap]:
         at = random.randrange(len(data) + 1)

@@ -33,14 +33,14 @@ async def test_judged(trio_nbd_server, autojump_clock):
 """
 
 _JUDGED = """\
-fault 'error on read' never struck: there was no event that it could strike at
+fault 'error on read' never fired: there was no event that it could fire at
 ------------------------------ fakenbd transcript ------------------------------
 trio_nbd_server: profile python
 seed <seed>; for the same again: pytest --fakenbd-seed=<seed>
   0.000  #1  -- connected over memory from memory
   0.000  #1  <S greeting FIXED_NEWSTYLE|NO_ZEROES
   0.000  #1  C> client flags FIXED_NEWSTYLE|NO_ZEROES|0x4
-             ✗ C-01 MUST: the client flags have the bits 0x4, which NBD lacks
+             ✗ C-01 MUST: client flags contain undefined bits 0x4
   0.000  #1  -- the server ended the connection: refused, client flags 0x4 match nothing that was \
 offered
 """
@@ -113,7 +113,7 @@ def test_xdist(run: Run) -> None:
     assert (
         """\
 _________________________ ERROR at teardown of test_it _________________________
-fault 'error on read' never struck: there was no event that it could strike at
+fault 'error on read' never fired: there was no event that it could fire at
 ------------------------------ fakenbd transcript ------------------------------
 """
         in text

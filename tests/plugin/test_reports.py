@@ -45,7 +45,7 @@ def test_it(nbd_server):
         {"passed": 1},
     ),
     Case(
-        "a fault never struck",
+        "a fault never fired",
         """
 def test_it(nbd_server):
     nbd_server.on("read", nth=2).error("EIO")
@@ -55,7 +55,7 @@ def test_it(nbd_server):
 {_PASSED_AT_FIRST}
 {_ERRORS}
 {_AT_TEARDOWN}
-fault 'error on read' never struck: there was no event that it could strike at
+fault 'error on read' never fired: there was no event that it could fire at
 {_TRANSCRIPT}
 {_SERVER}
   {_CONNECTED.format(1)}
@@ -65,7 +65,7 @@ fault 'error on read' never struck: there was no event that it could strike at
   0.000  #1  <S NBD_REP_ACK to NBD_OPT_ABORT
   0.000  #1  -- the client ended the connection: ABORT
 {_SHORT}
-ERROR test_it.py::test_it - Failed: fault 'error on read' never struck: there...
+ERROR test_it.py::test_it - Failed: fault 'error on read' never fired: there ...
 1 passed, 1 error in <time>s""",
         {"passed": 1, "errors": 1},
     ),
@@ -80,23 +80,23 @@ def test_it(nbd_server):
 {_PASSED_AT_FIRST}
 {_ERRORS}
 {_AT_TEARDOWN}
-the client broke C-01 (MUST, 2 times): the client flags have the bits 0x4, which NBD lacks
+the client broke C-01 (MUST, 2 times): client flags contain undefined bits 0x4
 {_TRANSCRIPT}
 {_SERVER}
   {_CONNECTED.format(1)}
   0.000  #1  <S greeting FIXED_NEWSTYLE|NO_ZEROES
   0.000  #1  C> client flags FIXED_NEWSTYLE|NO_ZEROES|0x4
-             ✗ C-01 MUST: the client flags have the bits 0x4, which NBD lacks
+             ✗ C-01 MUST: client flags contain undefined bits 0x4
   0.000  #1  -- the server ended the connection: refused, client flags 0x4 match nothing that was \
 offered
   {_CONNECTED.format(2)}
   0.000  #2  <S greeting FIXED_NEWSTYLE|NO_ZEROES
   0.000  #2  C> client flags FIXED_NEWSTYLE|NO_ZEROES|0x4
-             ✗ C-01 MUST: the client flags have the bits 0x4, which NBD lacks
+             ✗ C-01 MUST: client flags contain undefined bits 0x4
   0.000  #2  -- the server ended the connection: refused, client flags 0x4 match nothing that was \
 offered
 {_SHORT}
-ERROR test_it.py::test_it - Failed: the client broke C-01 (MUST, 2 times): th...
+ERROR test_it.py::test_it - Failed: the client broke C-01 (MUST, 2 times): cl...
 1 passed, 1 error in <time>s""",
         {"passed": 1, "errors": 1},
     ),
@@ -121,7 +121,7 @@ length 3; it may have none
     Case(
         "the server failed",
         """
-def broken(answer, strike):
+def broken(answer, firing):
     return None
 
 def test_it(nbd_server):
@@ -134,7 +134,7 @@ def test_it(nbd_server):
 {_AT_TEARDOWN}
 the server failed: TypeError: fault 'broken on greeting': broken returned NoneType, not a list of \
 steps
-fault 'broken on greeting' never struck: the closest was the greeting of connection 1 (the fault \
+fault 'broken on greeting' never fired: the closest was the greeting of connection 1 (the fault \
 came later, or failed)
 {_TRANSCRIPT}
 {_SERVER}
@@ -171,10 +171,10 @@ E   SystemError: dead
   {_CONNECTED.format(1)}
   0.000  #1  <S greeting FIXED_NEWSTYLE|NO_ZEROES
   0.000  #1  C> client flags FIXED_NEWSTYLE|NO_ZEROES|0x4
-             ✗ C-01 MUST: the client flags have the bits 0x4, which NBD lacks
+             ✗ C-01 MUST: client flags contain undefined bits 0x4
   0.000  #1  -- the server ended the connection: refused, client flags 0x4 match nothing that was \
 offered
-fault 'error on read' never struck: there was no event that it could strike at
+fault 'error on read' never fired: there was no event that it could fire at
 {_SHORT}
 FAILED test_it.py::test_it - SystemError: dead
 1 failed in <time>s""",
@@ -223,7 +223,7 @@ def test_it(nbd_server, make_nbd_server):
 {_PASSED_AT_FIRST}
 {_ERRORS}
 {_AT_TEARDOWN}
-nbd_server: fault 'error on read' never struck: there was no event that it could strike at
+nbd_server: fault 'error on read' never fired: there was no event that it could fire at
 {_TRANSCRIPT}
 {_SERVER}
 nobody connected
@@ -233,13 +233,13 @@ seed <seed>; for the same again: pytest --fakenbd-seed=<seed>
 nobody connected
 =============================== warnings summary ===============================
 test_it.py::test_it
-  test_it.py:4: UnfiredFaultWarning: server 1: fault 'error on read' never struck: there was no \
-event that it could strike at
+  test_it.py:4: UnfiredFaultWarning: server 1: fault 'error on read' never fired: there was no \
+event that it could fire at
     def test_it(nbd_server, make_nbd_server):
 
 -- Docs: https://docs.pytest.org/en/stable/how-to/capture-warnings.html
 {_SHORT}
-ERROR test_it.py::test_it - Failed: nbd_server: fault 'error on read' never s...
+ERROR test_it.py::test_it - Failed: nbd_server: fault 'error on read' never f...
 1 passed, 1 warning, 1 error in <time>s""",
         {"passed": 1, "errors": 1, "warnings": 1},
     ),

@@ -23,7 +23,7 @@ def test_import_brings_nothing_but_the_plugin() -> None:
     )
     assert result.stdout.split() == [
         "fakenbd",
-        "fakenbd.later",
+        "fakenbd.lazy",
         "fakenbd.pytest_plugin",
         "fakenbd.pytest_plugin.category",
     ]

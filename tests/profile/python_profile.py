@@ -16,10 +16,10 @@ def extents(context, offset, length, flags):
         yield 512, place >> 8 & 2
 
 
-def halved(answer, strike):
+def halved(answer, firing):
     """A fault: of the true answer, which is a list of steps, it makes another one."""
     middle = len(answer) // 2
-    return [*answer[:middle], Pause(0.01 * strike.occurrence), *answer[middle:]]
+    return [*answer[:middle], Pause(0.01 * firing.occurrence), *answer[middle:]]
 
 
 profile = Profile.of(
@@ -31,5 +31,5 @@ profile = Profile.of(
         Fault("in halves", When(option="any"), halved, also=True),
         Fault("bad stripe", When(command="read", offset=1024), make_kind("error", "EIO")),
     ],
-    expect=Expect("fails", exercise=("read",)),
+    expect=Expect("fails", operations=("read",)),
 )

@@ -7,7 +7,7 @@ import tomllib
 
 import pytest
 
-from fakenbd.profile import exports, find, library, library_folder, loader
+from fakenbd.profile import export_table, find, library, library_folder, loader
 from fakenbd.profile.lookup import locate
 from fakenbd.profile.sweep import substitute
 from fakenbd.protocol.rules import known, outcomes, rules
@@ -63,6 +63,6 @@ def test_rows_that_no_profile_shows_are_rows_and_are_not_shown():
 
 def test_every_key_of_a_profile_is_documented():
     readme = (library_folder() / "README.md").read_text(encoding="utf-8")
-    keys = {*exports._EXPORT, "content", *exports._POLICY, *exports._CONTEXT}
+    keys = {*export_table._EXPORT, "content", *export_table._POLICY, *export_table._CONTEXT}
     keys |= {*loader._HANDSHAKE, *loader._EXPECT, *loader.OPERATIONS}
     assert [key for key in keys if not re.search(rf"[`\s]{key}[`\s]", readme)] == []

@@ -10,7 +10,7 @@ import pytest
 from fakenbd.errors import ProfileError
 from fakenbd.export import BlockSize, ExtentList, Policy, Repeated
 from fakenbd.faults import Fault, When, make_kind
-from fakenbd.profile import ContentPlan, Expect, ExportPlan, Handshake, Profile, find, find_all
+from fakenbd.profile import ContentSpec, Expect, ExportSpec, Handshake, Profile, find, find_all
 from fakenbd.protocol.messages import Extent
 
 
@@ -57,9 +57,9 @@ PROFILES = {
     [expect]
     outcome = "fails"
     session = "soft-disconnects"
-    exercise = ["map", "cache"]
+    operations = ["map", "cache"]
     """: attrs.evolve(
-        DEFAULT, expect=Expect("fails", session="soft-disconnects", exercise=("map", "cache"))
+        DEFAULT, expect=Expect("fails", session="soft-disconnects", operations=("map", "cache"))
     ),
     """
     [expect]
@@ -98,7 +98,7 @@ PROFILES = {
     name = "b"
     tls-only = true
     """: attrs.evolve(
-        DEFAULT, exports=(ExportPlan("a", size=65536), ExportPlan("b", tls_only=True))
+        DEFAULT, exports=(ExportSpec("a", size=65536), ExportSpec("b", tls_only=True))
     ),
 }
 
@@ -116,12 +116,12 @@ EXPORTS = {
     "round-size-to = 512": {"round_size_to": 512},
     f"size = {2**64 - 512}\nround-size-to = 512": {"size": 2**64 - 512, "round_size_to": 512},
     "block-size = { minimum = 1, preferred = 1, maximum = 1 }": {"block_size": BlockSize(1, 1, 1)},
-    'content = "pattern"': {"content": ContentPlan()},
-    'content = "zeros"': {"content": ContentPlan("zeros")},
-    'content = { text = "hé" }': {"content": ContentPlan("text", "hé")},
-    'content = { hex = "00 ff" }': {"content": ContentPlan("hex", "00 ff")},
-    "content = { random = 7 }": {"content": ContentPlan("random", 7)},
-    'content = { random = "seven" }': {"content": ContentPlan("random", "seven")},
+    'content = "pattern"': {"content": ContentSpec()},
+    'content = "zeros"': {"content": ContentSpec("zeros")},
+    'content = { text = "hé" }': {"content": ContentSpec("text", "hé")},
+    'content = { hex = "00 ff" }': {"content": ContentSpec("hex", "00 ff")},
+    "content = { random = 7 }": {"content": ContentSpec("random", 7)},
+    'content = { random = "seven" }': {"content": ContentSpec("random", "seven")},
     "block-size = false": {"block_size": None},
     "block-size = {}": {"block_size": BlockSize()},
     "block-size = { minimum = 0, preferred = 3, maximum = 0 }": {"block_size": BlockSize(0, 3, 0)},
@@ -148,7 +148,7 @@ EXPORTS = {
 
 @pytest.mark.parametrize("text", EXPORTS)
 def test_an_export(text, tmp_path):
-    assert load(tmp_path, f"[export]\n{text}").exports == (ExportPlan(**EXPORTS[text]),)
+    assert load(tmp_path, f"[export]\n{text}").exports == (ExportSpec(**EXPORTS[text]),)
 
 
 SCRIPTS = {
@@ -174,8 +174,8 @@ def told(script):
 
 @pytest.mark.parametrize("text", SCRIPTS)
 def test_a_context_with_a_script(text, tmp_path):
-    (plan,) = load(tmp_path, f'[export]\ncontexts = {{ "base:allocation" = {text} }}').exports
-    assert told(plan.contexts["base:allocation"]) == told(SCRIPTS[text])
+    (spec,) = load(tmp_path, f'[export]\ncontexts = {{ "base:allocation" = {text} }}').exports
+    assert told(spec.contexts["base:allocation"]) == told(SCRIPTS[text])
 
 
 def test_a_file_lies_beside_its_profile_and_tells_its_holes(tmp_path):
@@ -300,13 +300,13 @@ BROKEN = {
     '[[fault]]\nwhen = { option = "go" }\ndo = { error = "EIO" }': [
         "fault[0]: error changes replies to commands, not to options",
     ],
-    '[expect]\noutcome = "passes"\nsession = ""\nexercise = ["raed"]\nverdict = "pass"': [
+    '[expect]\noutcome = "passes"\nsession = ""\noperations = ["raed"]\nverdict = "pass"': [
         'expect.outcome: expected one of "succeeds", "fails", "either", got "passes"',
         'expect.session: expected one of "continues", "disconnects", "soft-disconnects", '
         '"reconnects", got ""',
-        'expect.exercise[0]: expected one of "info", "list", "read", "write", "copy", "map", '
+        'expect.operations[0]: expected one of "info", "list", "read", "write", "copy", "map", '
         '"zero", "trim", "flush", "cache", "reconnect", got "raed"',
-        'expect: unknown key "verdict"; known are outcome, session, exercise, tls, may-break',
+        'expect: unknown key "verdict"; known are outcome, session, operations, tls, may-break',
     ],
     'export = []\nfault = [1]\n[expect]\nmay-break = ["C-88", "S-60"]': [
         "export: expected at least one export, got an empty list",

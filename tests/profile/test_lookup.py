@@ -49,7 +49,7 @@ def test_select(patterns):
 
 @pytest.fixture
 def shelf(tmp_path, monkeypatch):
-    """A small library: two honest profiles, a family, and a file that is no TOML."""
+    """A small library: two correct profiles, a family, and a file that is no TOML."""
     for name, text in {
         "quirks/odd-tail": "",
         "quirks/odd-head": "",

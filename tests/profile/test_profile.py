@@ -9,7 +9,7 @@ import fakenbd.profile as room
 from fakenbd.errors import ProfileError, ServeError
 from fakenbd.export import BlockSize, Pattern, RandomBytes
 from fakenbd.faults import Fault, When, make_kind, parse_fault
-from fakenbd.profile import Expect, ExportPlan, Handshake, Profile, find
+from fakenbd.profile import Expect, ExportSpec, Handshake, Profile, find
 from fakenbd.protocol.messages import Extent
 
 
@@ -95,7 +95,7 @@ def test_the_rest_of_a_profile():
         handshake=Handshake(tls="required"),
         faults=(fault,),
         expect=Expect("fails"),
-        exports=(ExportPlan("a"), ExportPlan("b", size=1)),
+        exports=(ExportSpec("a"), ExportSpec("b", size=1)),
     )
 
 

@@ -7,12 +7,12 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from fakenbd import open_server
-from fakenbd.check.exercise import exercise
-from fakenbd.check.findings import Facts
 from fakenbd.check.operation_result import OperationResult
-from fakenbd.client import TLS, Policy
-from fakenbd.errors import LostError
-from fakenbd.journal import Connected, Ended, Entry, Struck, Violated
+from fakenbd.check.oracle import GroundTruth
+from fakenbd.check.workload import run_workload
+from fakenbd.client import TLS, RetryPolicy
+from fakenbd.errors import ConnectionLostError
+from fakenbd.journal import Closed, Connected, Entry, FaultFired, Violated
 from fakenbd.journal.transcript import transcript
 from fakenbd.profile import Profile
 from fakenbd.server import Server
@@ -52,18 +52,18 @@ class Play:
         return not all(outcome.succeeded for outcome in self.outcomes)
 
     @property
-    def ends(self) -> dict[int, Ended]:
+    def ends(self) -> dict[int, Closed]:
         """How each connection ended, by its number."""
         return {
             entry.connection: entry
             for entry in self.journal
-            if isinstance(entry, Ended) and entry.connection is not None
+            if isinstance(entry, Closed) and entry.connection is not None
         }
 
     @property
-    def struck(self) -> set[int]:
-        """The connections on which a fault struck; all of them, where there are no faults."""
-        kind = Struck if self.profile.faults else Connected
+    def fired(self) -> set[int]:
+        """The connections on which a fault fired; all of them, where there are no faults."""
+        kind = FaultFired if self.profile.faults else Connected
         return {
             entry.connection
             for entry in self.journal
@@ -89,7 +89,7 @@ def security(server: Server, profile: Profile) -> TLS | None:
     return TLS(profile.tls_policy, server.security.ca_file, hostname="localhost")
 
 
-async def play(profile: Profile, *, policy: Policy | None = None) -> Play:
+async def play(profile: Profile, *, policy: RetryPolicy | None = None) -> Play:
     """Let the reference client do what `profile` wants to be exercised by, one by one.
 
     With a `policy` it is the client that comes back.
@@ -100,13 +100,15 @@ async def play(profile: Profile, *, policy: Policy | None = None) -> Play:
             try:
                 return server.connect()
             except ConnectionRefusedError as error:
-                raise LostError(str(error)) from error
+                raise ConnectionLostError(str(error)) from error
 
         tls = security(server, profile)
-        facts = Facts.of(profile, server.export)
+        ground_truth = GroundTruth.of(profile, server.export)
         outcomes = []
-        for operation in profile.expect.exercise:
-            outcomes.append(await exercise(operation, connect, facts, tls=tls, policy=policy))
+        for operation in profile.expect.operations:
+            outcomes.append(
+                await run_workload(operation, connect, ground_truth, tls=tls, policy=policy)
+            )
             # The server hears of the client's end before the next one begins.
             await wait_all_tasks_blocked()
         return Play(

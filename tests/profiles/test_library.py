@@ -26,7 +26,7 @@ def expected_outcome(played: Play) -> str:
 
 def expected_strikes(played: Play) -> str:
     if bool(played.unfired) != (played.profile.id in UNREACHED):
-        return "a fault never struck" if played.unfired else "its fault struck after all"
+        return "a fault never fired" if played.unfired else "its fault fired after all"
     return ""
 
 
@@ -37,18 +37,18 @@ def is_polite(played: Play, connection: int) -> bool:
 
 def leaves_politely(played: Play) -> bool:
     """That nothing else was asked after a shutdown is among the client's obligations."""
-    return all(is_polite(played, connection) for connection in played.struck)
+    return all(is_polite(played, connection) for connection in played.fired)
 
 
 def disconnects(played: Play) -> bool:
     return any(
         played.ends[connection].by == "client" and not is_polite(played, connection)
-        for connection in played.struck
+        for connection in played.fired
     )
 
 
 def reconnects(played: Play) -> bool:
-    return bool(played.struck) and max(played.ends) > min(played.struck)
+    return bool(played.fired) and max(played.ends) > min(played.fired)
 
 
 SESSIONS = {
@@ -81,7 +81,7 @@ CHECKS = (expected_outcome, no_bugs, expected_strikes, no_violations, expected_s
 @pytest.mark.parametrize("profile_id", list(library()))
 async def test_a_profile_does_what_it_promises(profile_id, autojump_clock):
     profile = find(profile_id)
-    assert bool(profile.expect.exercise) == (profile_id not in UNREACHED)
+    assert bool(profile.expect.operations) == (profile_id not in UNREACHED)
     played = await play(profile)
     complaints = [complaint for check in CHECKS if (complaint := check(played))]
     assert not complaints, played.told("; ".join(complaints))

@@ -14,7 +14,7 @@ import pytest
 
 from fakenbd import background_server
 from fakenbd.check.process import Limits, run
-from fakenbd.journal import Connected, Ended
+from fakenbd.journal import Closed, Connected
 from fakenbd.journal.transcript import transcript
 from fakenbd.profile import find, library
 from tests.peers import require
@@ -84,7 +84,7 @@ def test_whatever_a_client_does_the_harness_lives(profile_id, client, tmp_path):
     assert how_it_ended(done)
     assert server.errors == [], transcript(server.journal)
     connected = {entry.connection for entry in server.journal if isinstance(entry, Connected)}
-    ended = {entry.connection for entry in server.journal if isinstance(entry, Ended)}
+    ended = {entry.connection for entry in server.journal if isinstance(entry, Closed)}
     assert connected <= ended, transcript(server.journal)
 
 

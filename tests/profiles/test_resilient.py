@@ -12,19 +12,19 @@ import pytest
 import trio
 
 from fakenbd import open_server
-from fakenbd.check.exercise import exercise
-from fakenbd.check.findings import Facts
-from fakenbd.client import Deadlines, Policy
-from fakenbd.errors import LostError
+from fakenbd.check.oracle import GroundTruth
+from fakenbd.check.workload import run_workload
+from fakenbd.client import RetryPolicy, Timeouts
+from fakenbd.errors import ConnectionLostError
 from fakenbd.journal import Connected
 from fakenbd.profile import find, library
 from tests.profiles.playing import Play, play, security
 from tests.profiles.test_library import expected_outcome, no_bugs, no_violations
 from tests.profiles.test_peers import spread
 
-POLICY = Policy()
+POLICY = RetryPolicy()
 SAMPLE = 6
-TIMED = {"delay", "dribble", "hold", "rate", "away", "split"}
+TIMED = {"delay", "dribble", "hold", "rate", "stop-listening", "split"}
 """Kinds of faults that a client must sit out, which takes real time over a real socket."""
 
 
@@ -34,7 +34,7 @@ def connections(played: Play) -> int:
 
 def is_lost(played: Play) -> bool:
     """Whether a connection was lost: a call failed for it, or the server ended it unasked."""
-    failed = any(isinstance(outcome.exception, LostError) for outcome in played.outcomes)
+    failed = any(isinstance(outcome.exception, ConnectionLostError) for outcome in played.outcomes)
     return failed or any(end.by == "server" for end in played.ends.values())
 
 
@@ -98,19 +98,23 @@ def sample() -> list[str]:
 async def test_over_a_socket(profile_id, where):
     profile = find(profile_id)
     # Who must cope has all the time that it needs; who must not is not waited for.
-    timeout = Deadlines() if profile.expect.outcome == "succeeds" else Deadlines.of(0.5)
+    timeout = Timeouts() if profile.expect.outcome == "succeeds" else Timeouts.of(0.5)
     outcomes = []
     async with open_server(profile, seed=1, **where) as server:
 
         async def connect() -> str:
             return server.uri
 
-        facts = Facts.of(profile, server.export)
-        for operation in profile.expect.exercise:
+        ground_truth = GroundTruth.of(profile, server.export)
+        for operation in profile.expect.operations:
             with trio.fail_after(60):
                 outcomes.append(
-                    await exercise(
-                        operation, connect, facts, tls=security(server, profile), timeout=timeout
+                    await run_workload(
+                        operation,
+                        connect,
+                        ground_truth,
+                        tls=security(server, profile),
+                        timeout=timeout,
                     )
                 )
     unfired = tuple(server.unfired())

@@ -64,4 +64,4 @@ async def test_a_map_that_was_asked_for_rightly_is_true():
         speaker = Speaker(server.connect())
         await speaker.greet()
         await ask_for_the_right_map(speaker)
-        assert server.strikes() == 0
+        assert server.fired() == 0

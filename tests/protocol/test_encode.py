@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from fakenbd.protocol.encode import encode, encode_buffers, honest
+from fakenbd.protocol.encode import correct_value, encode, encode_buffers
 from fakenbd.protocol.messages import (
     Ack,
     Chunk,
@@ -212,7 +212,7 @@ HONEST: list[tuple[Message, str, int]] = [
 
 @pytest.mark.parametrize(("message", "field", "value"), HONEST, ids=lambda value: repr(value)[:60])
 def test_the_honest_value_ignores_the_lie(message: Message, field: str, value: int) -> None:
-    assert honest(message, field) == value
+    assert correct_value(message, field) == value
 
 
 @pytest.mark.parametrize(
@@ -226,5 +226,5 @@ def test_a_field_that_is_not_computed_has_no_honest_value(
     message: Message, field: str, text: str
 ) -> None:
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - the whole text is compared
-        honest(message, field)
+        correct_value(message, field)
     assert str(caught.value) == text

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fakenbd.errors import ProtocolError
 from fakenbd.protocol import messages as m
 from fakenbd.protocol.constants import ChunkType, Option, Reply
-from fakenbd.protocol.encode import encode, encode_buffers, honest
+from fakenbd.protocol.encode import correct_value, encode, encode_buffers
 from fakenbd.protocol.layout import unpack_string
 
 from . import vectors
@@ -312,4 +312,4 @@ def test_no_integer_is_too_large_for_a_lie(message: Any) -> None:
     assert b"".join(encode_buffers(message)) == wire
     if isinstance(message, m.Chunk):
         header = 20 if message.request_offset is None else 32
-        assert len(wire) == header + honest(message, "length")
+        assert len(wire) == header + correct_value(message, "length")

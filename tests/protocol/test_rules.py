@@ -55,7 +55,7 @@ def test_a_row_reads_as_the_table_does() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rule_id", "must", "frees"),
+    ("rule_id", "must", "permits_disconnect"),
     [
         ("C-89", True, False),
         ("C-07", True, False),
@@ -69,8 +69,8 @@ def test_a_row_reads_as_the_table_does() -> None:
         ("Q-01", False, False),
     ],
 )
-def test_levels(rule_id: str, must: bool, frees: bool) -> None:
-    assert (rule(rule_id).must, rule(rule_id).frees) == (must, frees)
+def test_levels(rule_id: str, must: bool, permits_disconnect: bool) -> None:
+    assert (rule(rule_id).must, rule(rule_id).permits_disconnect) == (must, permits_disconnect)
 
 
 @pytest.mark.parametrize(

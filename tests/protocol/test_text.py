@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fakenbd.protocol.text import quoted, visible
+from fakenbd.protocol.text import escaped, quoted
 
 TEXTS = {
     "plain": ("disk image.raw", "disk image.raw"),
@@ -21,5 +21,5 @@ TEXTS = {
 
 @pytest.mark.parametrize(("text", "shown"), TEXTS.values(), ids=TEXTS)
 def test_visible(text, shown):
-    assert visible(text) == shown
+    assert escaped(text) == shown
     assert quoted(text) == f'"{shown}"'

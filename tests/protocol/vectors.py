@@ -1,4 +1,4 @@
-"""One honest message of every kind with its bytes, written out by hand from the specification."""
+"""One correct message of every kind with its bytes, written out by hand from the specification."""
 
 from __future__ import annotations
 

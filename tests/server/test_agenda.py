@@ -7,7 +7,15 @@ from collections.abc import Sequence
 import attrs
 import pytest
 
-from fakenbd.faults.answer import Answer, Hold, Paced, Pause, RepeatMessages, SendPieces, Stall
+from fakenbd.faults.answer import (
+    Answer,
+    NeverSend,
+    PaceBytes,
+    Pause,
+    RepeatMessages,
+    SendPieces,
+    WaitForReplies,
+)
 from fakenbd.protocol.encode import encode
 from fakenbd.protocol.messages import Chunk, Hole, NoneChunk, Raw, ServerMessage, SimpleReply
 from fakenbd.server.agenda import Agenda, Departure
@@ -56,14 +64,14 @@ def joined(departures: list[Departure]) -> list[Departure]:
         ([[A1, A2], [B1, B2]], wire(A1, A2, B1, B2)),
         ([[PAUSE, A1, A2], [B1, B2]], wire(B1, B2, A1, A2)),
         ([[PAUSE, A1, PAUSE, A2], [PAUSE, B1, PAUSE, B2]], wire(A1, B1, A2, B2)),
-        ([[A1, Hold(1), A2], [B1, B2]], wire(A1, B1, B2, A2)),
-        ([[A1, Hold(), A2], [PAUSE, B1, B2]], wire(A1, B1, B2, A2)),
-        ([[A1, Stall(), A2], [B1, B2]], wire(A1, B1, B2)),
+        ([[A1, WaitForReplies(1), A2], [B1, B2]], wire(A1, B1, B2, A2)),
+        ([[A1, WaitForReplies(), A2], [PAUSE, B1, B2]], wire(A1, B1, B2, A2)),
+        ([[A1, NeverSend(), A2], [B1, B2]], wire(A1, B1, B2)),
         (
             [[Raw(b"half"), PAUSE, Raw(b"rest")], [B1, B2]],
             [b"half", PAUSE, b"rest", *wire(B1, B2)],
         ),
-        ([[Raw(b"half"), Stall()], [B1]], [b"half", Stall()]),
+        ([[Raw(b"half"), NeverSend()], [B1]], [b"half", NeverSend()]),
         ([[A1, ENDLESS, A2], [B1]], [*wire(A1), ENDLESS]),
         ([[A1, TWICE, A2], [B1]], [*wire(A1), TWICE, *wire(A2, B1)]),
         ([[SendPieces(PIECES, 1)], [B1]], wire(*PIECE_BY_PIECE, B1)),
@@ -78,8 +86,8 @@ def test_waiting_answers_let_others_pass_but_not_into_a_message(
 def test_what_leaves_piece_by_piece_is_said_as_what_it_is() -> None:
     scene = Scene()
     simple = SimpleReply(3)
-    paced = Paced(encode(A1) + encode(A2), 1, 0.0, (A1, A2))
-    cut = Paced(b"half", 1)
+    paced = PaceBytes(encode(A1) + encode(A2), 1, 0.0, (A1, A2))
+    cut = PaceBytes(b"half", 1)
     scene.play([[paced], [cut], [simple, RepeatMessages((B1, B2), None), A1], [A2]])
     assert scene.said == [A1, A2, Raw(b"half"), simple, B1, B2]
 
@@ -89,7 +97,7 @@ def test_what_is_due_is_released(begun: float) -> None:
     """Whatever the clock showed: a sum and a difference need not agree to the last bit."""
     for idle in (0.05, 0.1, 0.3, 0.7, 1.1):
         scene = Scene(now=begun)
-        scene.agenda.put([Hold(None, idle), A1])
+        scene.agenda.put([WaitForReplies(None, idle), A1])
         scene.agenda.advance()
         assert scene.agenda.waiting == 1
         scene.now = scene.agenda.due()

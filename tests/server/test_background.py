@@ -11,7 +11,7 @@ import pytest
 
 from fakenbd import background_server
 from fakenbd.errors import ExpectationError, ServeError
-from fakenbd.journal import Ended
+from fakenbd.journal import Closed
 from fakenbd.protocol.constants import Command, Option
 from fakenbd.protocol.messages import InfoQuery, OptionRequest, Request, SimpleReply
 from tests.server.wire import Wire
@@ -64,7 +64,7 @@ def test_the_block_ends_while_clients_are_there() -> None:
         server.wait_for("read")
     with wire:
         assert wire.sock.recv(1) == b""
-    (end,) = [entry for entry in server.journal if isinstance(entry, Ended)]
+    (end,) = [entry for entry in server.journal if isinstance(entry, Closed)]
     assert (end.by, end.how) == ("server", "closed")
 
 
@@ -83,7 +83,7 @@ def test_what_clients_sent_is_known_once_all_is_settled() -> None:
             wire.say(Request(Command.DISC))
         server.settle()
         assert server.journal.totals.commands == {"read": 1, "disc": 1}
-        (end,) = [entry for entry in server.journal if isinstance(entry, Ended)]
+        (end,) = [entry for entry in server.journal if isinstance(entry, Closed)]
         assert (end.by, end.how) == ("client", "DISC")
 
 
@@ -91,10 +91,10 @@ def test_waiting_for_a_request() -> None:
     with background_server(size="1MiB") as server:
         with Wire.to(server.uri) as wire:
             wire.opened()
-            later = threading.Timer(0.01, wire.say, [READ])
-            later.start()
+            lazy_getattr = threading.Timer(0.01, wire.say, [READ])
+            lazy_getattr.start()
             (entry,) = server.wait_for("read", timeout=60)
-            later.join()
+            lazy_getattr.join()
             assert entry.offset == 512
             assert server.wait_for("read", offset=512) == [entry]
             with pytest.raises(ExpectationError):
@@ -119,7 +119,7 @@ def test_the_deadline_is_one_however_much_else_comes(monkeypatch: pytest.MonkeyP
                 nonlocal seconds
                 waits.append(left)
                 seconds += 1
-                server.journal.heard(1, READ, 28, 0)
+                server.journal.received(1, READ, 28, 0)
                 return seconds <= 1000
 
         waits: list[float] = []
@@ -159,7 +159,7 @@ def test_faults_from_another_thread_while_clients_talk() -> None:
         assert added > 0
         assert len(server.faults) == 0
         server.settle()
-        assert server.strikes() == len(errors)
+        assert server.fired() == len(errors)
         assert server.errors == []
 
 
@@ -175,7 +175,7 @@ def test_faults_between_requests() -> None:
             assert reply == [SimpleReply(0, 5)]
             (reply,) = wire.answers([FLUSH])
             assert reply == [SimpleReply(0)]
-            assert server.faults.strikes(fault) == 1
+            assert server.faults.fired(fault) == 1
 
 
 async def _talk(port: int) -> bytes:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from fakenbd import Client, open_server
-from fakenbd.journal import Journal, PcapSink, Said
+from fakenbd.journal import Journal, PcapSink, Sent
 from fakenbd.profile import Handshake
 from fakenbd.protocol.messages import SimpleReply
 from fakenbd.server import TLS
@@ -65,7 +65,7 @@ async def test_wireshark_reads_what_was_said(
     asked = numbers(path, 0x25609513, "nbd.type", "nbd.handle", "nbd.from", "nbd.len")
     assert asked == requests(server.journal)
     assert [command for command, *_ in asked] == [0, 1, 2]
-    simple = [e.message for e in server.journal if isinstance(e, Said)]
+    simple = [e.message for e in server.journal if isinstance(e, Sent)]
     told = [(m.cookie, m.error) for m in simple if isinstance(m, SimpleReply)]
     assert bool(told) or structured
     assert numbers(path, 0x67446698, "nbd.handle", "nbd.error") == told

@@ -9,7 +9,7 @@ import attrs
 import pytest
 
 from fakenbd.export import BlockSize, Export, Pattern, Policy
-from fakenbd.export.content import Computed, Stored
+from fakenbd.export.content import BytesContent, FunctionContent
 from fakenbd.export.export import ALL_FLAGS
 from fakenbd.faults.answer import Answer
 from fakenbd.protocol.constants import Command, CommandFlag, Error, TransmissionFlag
@@ -43,16 +43,16 @@ HELD = bytes(range(256)) * 512  # 128 KiB, and zeroes behind
 COOKIE = 0xC00C1E
 DIRTY = "qemu:dirty-bitmap:b0"
 
-PAST = "the range passes the end of the export"
-FLAG = "a flag that this command does not have here"
-UNOFFERED = "a command that was not offered"
+PAST = "request extends past the end of the export"
+FLAG = "invalid or unnegotiated command flag"
+UNOFFERED = "command not offered by this export"
 STYLES = ("simple", "structured", "extended")
 
 
 def export(**options: Any) -> Export:
     given = {
         "size": SIZE,
-        "content": Stored(HELD),
+        "content": BytesContent(HELD),
         "block_size": BlockSize(1, 4096, MAXIMUM),
         "contexts": {"base:allocation": None, DIRTY: ["512 dirty", "4096 0", "1043968 dirty"]},
         "flags": ALL_FLAGS | TransmissionFlag.BLOCK_STATUS_PAYLOAD,
@@ -215,9 +215,9 @@ REFUSALS: list[tuple[Request, dict[str, Any], int, str]] = [
         ask(READ, 0, LARGEST_PAYLOAD + 1),
         {"size": 1 << 30},
         Error.EOVERFLOW,
-        "ask for less at a time",
+        "request exceeds the maximum payload",
     ),
-    (ask(READ, 0, MAXIMUM + 1, DF), {}, Error.EOVERFLOW, "ask for less at a time"),
+    (ask(READ, 0, MAXIMUM + 1, DF), {}, Error.EOVERFLOW, "request exceeds the maximum payload"),
     (ask(STATUS, 0, 0), {}, Error.EINVAL, "the range is empty"),
 ]
 
@@ -262,7 +262,7 @@ def test_a_content_that_cannot_be_read_is_an_error_of_one_request() -> None:
         raise OSError("the disk is on fire")
 
     request = ask(READ, 512, 512)
-    assert told("structured", request, export(content=Computed(broken))) == failure(
+    assert told("structured", request, export(content=FunctionContent(broken))) == failure(
         "structured", request, Error.EIO, "the disk is on fire"
     )
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from fakenbd.export import BlockSize, Export
-from fakenbd.export.content import Pattern, Stored
+from fakenbd.export.content import BytesContent, Pattern
 from fakenbd.faults import Faults
-from fakenbd.faults.answer import End
-from fakenbd.journal import Ended, Violated
+from fakenbd.faults.answer import CloseConnection
+from fakenbd.journal import Closed, Violated
 from fakenbd.profile import Handshake
 from fakenbd.protocol.constants import Command, CommandFlag, Info, Option, Reply
 from fakenbd.protocol.encode import encode
@@ -63,7 +63,7 @@ def wire(*messages: ServerMessage) -> bytes:
 
 
 def ended(talk: Talk) -> tuple[str, str, str]:
-    (end,) = [entry for entry in talk.journal if isinstance(entry, Ended)]
+    (end,) = [entry for entry in talk.journal if isinstance(entry, Closed)]
     return end.by, end.how, end.detail
 
 
@@ -199,7 +199,7 @@ def talk_about(name: str) -> tuple[Talk, bytes, bytes]:
     """A server, all that its client says, and all that must come of it."""
     conversation = CONVERSATIONS[name]
     blocks = BlockSize(1, 4096, 65536)
-    talk = Talk([disk("disk", size=1024, content=Stored(HALF), block_size=blocks)])
+    talk = Talk([disk("disk", size=1024, content=BytesContent(HALF), block_size=blocks)])
     answers: list[ServerMessage] = [Greeting(3)]
     for said, answered in conversation:
         answers += acked(Option.LIST, Server("disk")) if said == option(Option.LIST) else answered
@@ -211,7 +211,7 @@ def test_conversation(name: str) -> None:
     talk, said, answers = talk_about(name)
     talk.say(said)
     assert talk.answers == answers
-    assert talk.markers == [End()]
+    assert talk.markers == [CloseConnection()]
 
 
 @pytest.mark.parametrize("name", CONVERSATIONS)
@@ -222,11 +222,11 @@ def test_it_is_the_same_however_it_is_cut(name: str) -> None:
         talk, said, answers = talk_about(name)
         talk.say(said, cuts)
         assert talk.answers == answers, cuts
-        assert talk.markers == [End()]
+        assert talk.markers == [CloseConnection()]
 
 
 def test_exports_are_picked_by_name() -> None:
-    exports = [disk("one", content=Stored(b"1")), disk("two", content=Stored(b"2"))]
+    exports = [disk("one", content=BytesContent(b"1")), disk("two", content=BytesContent(b"2"))]
     for name, content in (("one", b"1"), ("two", b"2"), ("", b"1")):
         talk = Talk(exports)
         talk.say(handshake(name=name) + encode(Request(Command.READ, 5, 0, 1)))

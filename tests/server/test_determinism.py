@@ -18,7 +18,7 @@ MISCHIEF = [
         "when": {"command": "read", "chance": 0.5},
         "do": [{"split": 300}, {"shuffle": "each"}, {"delay": 0.01, "jitter": 5.0, "at": "each"}],
     },
-    {"when": {"command": "read", "chance": 0.3}, "do": {"garble": 3, "count": 2}, "also": True},
+    {"when": {"command": "read", "chance": 0.3}, "do": {"corrupt": 3, "count": 2}, "also": True},
     {"when": {"command": "read", "every": 5}, "do": {"hold": 3}},
     {"when": {"command": "write", "chance": 0.4}, "do": {"error": "EIO"}},
     {"when": {"command": "flush", "nth": 3, "per": "connection"}, "do": {"repeat": 2}},
@@ -88,7 +88,7 @@ def test_a_profile_says_the_same_bytes_twenty_times(name: str) -> None:
         heard = bytearray()
         async with open_server(name, endpoints=(), seed=seed) as server:
             await listen(server.connect(), heard)
-            assert server.strikes() > 1
+            assert server.fired() > 1
         return bytes(heard)
 
     def run(seed: int) -> bytes:

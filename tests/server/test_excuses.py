@@ -33,7 +33,7 @@ async def leave(server: Server, *streams: trio.abc.Stream) -> list[str]:
 @pytest.mark.trio
 @pytest.mark.parametrize(
     ("profile", "blamed"),
-    [("extents/data-told-as-a-hole", []), ("baseline/plain", ["C-128"])],
+    [("extents/data-reported-as-a-hole", []), ("baseline/plain", ["C-128"])],
 )
 async def test_a_lie_that_stands_there_all_the_time(profile: str, blamed: list[str]) -> None:
     async with open_server(find(profile), endpoints=[]) as server:
@@ -54,7 +54,7 @@ async def test_a_client_that_gives_up_leaves_all_its_connections(
         else:
             server.on(option="go").dribble(7)
         other = await arrive(server)
-        assert server.strikes() == 1
+        assert server.fired() == 1
         assert await leave(server, idle, other) == blamed
 
 

@@ -1,7 +1,7 @@
 """The hot path answers as the leisurely path would: the same bytes, the same memory.
 
 The same client talks to two servers. One of them has a fault on every READ and WRITE that never
-strikes, so that it takes each request at leisure.
+fires, so that it takes each request at leisure.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 import fakenbd.server.transmission as transmission
 from fakenbd.export import BlockSize, Export
-from fakenbd.export.content import Content, Pattern, Stored, Zeros
+from fakenbd.export.content import BytesContent, Content, Pattern, Zeros
 from fakenbd.faults import Faults
-from fakenbd.journal import Ended, Heard, Said, Violated
+from fakenbd.journal import Closed, Received, Sent, Violated
 from fakenbd.protocol.constants import Command
 from fakenbd.protocol.encode import encode
 from fakenbd.protocol.messages import Request
@@ -26,7 +26,7 @@ SIZE = 1 << 20
 CONTENTS: dict[str, Content] = {
     "pattern": Pattern(),
     "zeros": Zeros(),
-    "half": Stored(bytes(range(256)) * 2048),
+    "half": BytesContent(bytes(range(256)) * 2048),
 }
 
 offsets = st.one_of(
@@ -80,10 +80,12 @@ def memory(talk: Talk) -> dict[str, object]:
     """What the journal holds; a batch is heard as a whole before it is answered as a whole."""
     entries = talk.journal.entries()
     return {
-        "heard": [(entry.message, entry.payload) for entry in entries if isinstance(entry, Heard)],
-        "said": [(entry.message, entry.payload) for entry in entries if isinstance(entry, Said)],
+        "heard": [
+            (entry.message, entry.payload) for entry in entries if isinstance(entry, Received)
+        ],
+        "said": [(entry.message, entry.payload) for entry in entries if isinstance(entry, Sent)],
         "violated": [e.sentence for e in entries if isinstance(e, Violated)],
-        "ended": [(e.by, e.how) for e in entries if isinstance(e, Ended)],
+        "ended": [(e.by, e.how) for e in entries if isinstance(e, Closed)],
         "totals": talk.journal.totals,
     }
 

@@ -12,7 +12,7 @@ import trio
 from fakenbd import Client, Profile, background_server, open_server
 from fakenbd.export import Export
 from fakenbd.faults import Faults, make_kind
-from fakenbd.faults.answer import End, Stall
+from fakenbd.faults.answer import CloseConnection, NeverSend
 from fakenbd.faults.builder import On
 from fakenbd.profile import Handshake
 from fakenbd.protocol.constants import ClientFlag, Command, Info, Option
@@ -95,14 +95,14 @@ def heard(answer: str, faults: Faults) -> tuple[bytes, int, list[object]]:
 
 
 # Silence between two messages concerns nobody else, so the connection need not know of it.
-STOPS: dict[str, list[list[object]]] = {"cut": [[End()]], "stall": [[Stall()], []]}
+STOPS: dict[str, list[list[object]]] = {"cut": [[CloseConnection()]], "stall": [[NeverSend()], []]}
 
 
 @pytest.mark.parametrize("kind", STOPS)
 @pytest.mark.parametrize("answer", ANSWERS)
 def test_an_answer_stops_at_every_byte(answer: str, kind: str) -> None:
-    honest, begin, markers = heard(answer, Faults())
-    count = len(honest) - begin
+    correct, begin, markers = heard(answer, Faults())
+    count = len(correct) - begin
     assert count >= 16
     assert markers == []
     for position in range(count + 1):
@@ -110,7 +110,7 @@ def test_an_answer_stops_at_every_byte(answer: str, kind: str) -> None:
             faults = Faults()
             getattr(faults.on(**ANSWERS[answer][2]), kind)(place)
             said, _, markers = heard(answer, faults)
-            assert said == honest[: begin + position]
+            assert said == correct[: begin + position]
             assert markers in STOPS[kind]
 
 
@@ -176,7 +176,7 @@ def is_failed(answer: list[Any]) -> bool:
 
 
 def test_faults_come_go_and_are_counted_under_load() -> None:
-    """Who asks after a fault came is struck, after it went is not; and every error is counted."""
+    """Who asks after a fault came is fired, after it went is not; and every error is counted."""
     requests = [Request(Command.READ, 0, 512, 64)] * 8
     over = threading.Event()
     failed, served = [0] * LOADERS, [0] * LOADERS
@@ -200,8 +200,8 @@ def test_faults_come_go_and_are_counted_under_load() -> None:
                 fault = server.on("read", name=f"fault {number}").error("EIO")
                 server.on("write", name="another").error("EIO")
                 assert all(map(is_failed, own.answers(requests)))
-                assert server.faults.strikes(fault) >= len(requests)
-                assert server.faults.strikes(fault, connection=1) == len(requests)
+                assert server.faults.fired(fault) >= len(requests)
+                assert server.faults.fired(fault, connection=1) == len(requests)
                 counted += len(requests)
                 server.faults.remove("another")
                 server.faults.remove(fault)
@@ -210,14 +210,14 @@ def test_faults_come_go_and_are_counted_under_load() -> None:
             over.set()
             for thread in threads:
                 thread.join()
-        assert server.strikes() == counted + sum(failed)
+        assert server.fired() == counted + sum(failed)
         assert min(served) > 0
         assert server.errors == []
 
 
 # --- staying away --------------------------------------------------------------------------------
 
-NEVER = "fault 'the lie' never struck: the closest was "
+NEVER = "fault 'the fault' never fired: the closest was "
 UNFIRED: dict[str, tuple[dict[str, Any], Callable[[On], Any], str]] = {
     "connection": (
         {"connect": True, "connection": 2},
@@ -257,7 +257,7 @@ UNFIRED: dict[str, tuple[dict[str, Any], Callable[[On], Any], str]] = {
     "nothing to change": (
         {"command": "read", "nth": 2},
         lambda on: on.drop("status"),
-        "fault 'the lie' never struck: at NBD_CMD_READ number 2 on connection 1 "
+        "fault 'the fault' never fired: at NBD_CMD_READ number 2 on connection 1 "
         "it left the answer as it was",
     ),
 }
@@ -268,7 +268,7 @@ UNFIRED: dict[str, tuple[dict[str, Any], Callable[[On], Any], str]] = {
 async def test_a_lie_that_stays_away_says_how_close_it_came(what: str) -> None:
     when, lie, sentence = UNFIRED[what]
     async with open_server(size=4096, seed=1, endpoints=()) as server:
-        lie(server.on(name="the lie", **when))
+        lie(server.on(name="the fault", **when))
 
         async with Client.connect(server.connect()) as client:
             await client.read(0, 16)
@@ -279,7 +279,7 @@ async def test_a_lie_that_stays_away_says_how_close_it_came(what: str) -> None:
 @pytest.mark.trio
 async def test_what_was_agreed_in_clear_is_forgotten_in_hindsight_too() -> None:
     async with open_server(Profile.of(handshake=Handshake(tls="optional")), endpoints=()) as server:
-        server.on("read", structured=True, tls=False, name="the lie").error("EIO")
+        server.on("read", structured=True, tls=False, name="the fault").error("EIO")
         speaker = Speaker(server.connect())
         await speaker.greet()
         await speaker.option(Option.STRUCTURED_REPLY)
@@ -290,8 +290,8 @@ async def test_what_was_agreed_in_clear_is_forgotten_in_hindsight_too() -> None:
         assert server.unfired() == [
             NEVER + "NBD_CMD_READ number 1 on connection 1 (wanted tls = false)"
         ]
-        server.faults.remove("the lie")
-        server.on("read", structured=True, nth=9, name="the lie").error("EIO")
+        server.faults.remove("the fault")
+        server.on("read", structured=True, nth=9, name="the fault").error("EIO")
         assert server.unfired() == [
             NEVER + "NBD_CMD_READ number 1 on connection 1 (wanted structured = true)"
         ]

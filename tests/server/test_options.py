@@ -55,7 +55,7 @@ EVERYTHING = (Info.NAME, Info.DESCRIPTION, Info.BLOCK_SIZE, Info.EXPORT, 77)
 NO_SUCH = "there is no export of that name"
 OVER_TLS = "this export is served over TLS only"
 EMPTY, JUNK = RawBody(), RawBody(b"junk")
-NO_SUM = "the option's data do not add up"
+NO_SUM = "malformed option data"
 
 
 @attrs.frozen
@@ -227,7 +227,7 @@ CASES = {
     **{
         f"option {option} in clear where TLS is required": Case(
             option,
-            said=refusal(Reply.ERR_TLS_REQD, "this server wants STARTTLS first"),
+            said=refusal(Reply.ERR_TLS_REQD, "TLS is required: send NBD_OPT_STARTTLS first"),
             speaks=REQUIRED,
         )
         for option in (
@@ -268,7 +268,7 @@ CASES = {
             "too early": Case(
                 0,
                 asks("disk", NAMES[0]),
-                refusal(Reply.ERR_INVALID, "structured replies come first"),
+                refusal(Reply.ERR_INVALID, "negotiate NBD_OPT_STRUCTURED_REPLY first"),
             ),
             "unknown": Case(
                 0, asks("x", NAMES[0]), refusal(Reply.ERR_UNKNOWN, NO_SUCH), STRUCTURED
@@ -281,7 +281,7 @@ CASES = {
             "no namespace": Case(
                 0,
                 asks("disk", "allocation"),
-                refusal(Reply.ERR_INVALID, "a query is a namespace, a colon and a leaf"),
+                refusal(Reply.ERR_INVALID, "invalid query: expected NAMESPACE:LEAF"),
                 STRUCTURED,
             ),
         }.items()

@@ -1,4 +1,4 @@
-"""Programs that others wrote, as clients of the honest server: what they read, write and tell.
+"""Programs that others wrote, as clients of the correct server: what they read, write and tell.
 
 Each runs over TCP and over a Unix socket, with simple and with structured replies. Whatever passes
 is checked against the export, and no program may be blamed for what it did not do: the breaches
@@ -19,7 +19,7 @@ import attrs
 import pytest
 
 from fakenbd import background_server
-from fakenbd.journal import Heard, Violated
+from fakenbd.journal import Received, Violated
 from fakenbd.profile import Handshake
 from fakenbd.server import BackgroundServer
 from tests.peers import require
@@ -169,7 +169,9 @@ def test_qemu_io(stage: Stage) -> None:
     expected[512:1536] = b"\x77" * 1024
     assert stage.content() == expected
     assert {"read", "write", "write-zeroes", "trim", "flush"} <= stage.commands()
-    flags = {each.command: each.flags for each in stage.server.journal if isinstance(each, Heard)}
+    flags = {
+        each.command: each.flags for each in stage.server.journal if isinstance(each, Received)
+    }
     assert flags["trim"] == 0
     assert stage.violations() == set()
 

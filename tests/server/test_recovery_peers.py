@@ -19,7 +19,7 @@ import trio
 from fakenbd import Client, background_server
 from fakenbd.errors import ProtocolError
 from fakenbd.export import BlockSize
-from fakenbd.journal import Heard
+from fakenbd.journal import Received
 from tests.peers import require
 
 FAKENBD = (sys.executable, "-c", "import sys; from fakenbd.cli import main; sys.exit(main())")
@@ -144,7 +144,7 @@ def asked(server: Any) -> list[tuple[int, int]]:
     requests = [
         entry.message
         for entry in server.journal
-        if isinstance(entry, Heard) and entry.command == "block-status"
+        if isinstance(entry, Received) and entry.command == "block-status"
     ]
     assert {request.flags for request in requests} == {8}
     return [(request.offset, request.length) for request in requests]

@@ -12,9 +12,15 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from fakenbd import Client, open_server
-from fakenbd.errors import CommandError, ExpectationError, LostError, ProfileError, ServeError
+from fakenbd.errors import (
+    CommandError,
+    ConnectionLostError,
+    ExpectationError,
+    ProfileError,
+    ServeError,
+)
 from fakenbd.faults import parse_fault
-from fakenbd.journal import Connected, Ended, Failed
+from fakenbd.journal import Closed, Connected, InternalFailure
 from fakenbd.profile import Profile, find
 from fakenbd.protocol.constants import Command
 from fakenbd.protocol.messages import Request, SimpleReply
@@ -90,24 +96,24 @@ async def test_exports_by_name() -> None:
 
 async def test_profiles_by_name_have_faults_of_their_own() -> None:
     failing = Profile.of(id="failing", faults=[parse_fault(FAULT)], size=512)
-    honest = Profile.of(id="honest", size=1024)
-    async with served(every=[failing, honest]) as server:
+    correct = Profile.of(id="correct", size=1024)
+    async with served(every=[failing, correct]) as server:
         bad = await opened(server.connect(), "failing")
-        good = await opened(server.connect(), "honest")
+        good = await opened(server.connect(), "correct")
         read = Request(Command.READ, 1, 0, 512)
         assert await bad.reply(read) == SimpleReply(1, 5)
-        assert await good.reply(read) == SimpleReply(1, 0, server.exports["honest"].read(0, 512))
+        assert await good.reply(read) == SimpleReply(1, 0, server.exports["correct"].read(0, 512))
 
 
 async def test_faults_of_every_export_are_reported_when_they_never_struck() -> None:
     profiles = [
-        Profile.of(id=name, faults=[parse_fault({**FAULT, "name": "the lie"})])
+        Profile.of(id=name, faults=[parse_fault({**FAULT, "name": "the fault"})])
         for name in ("opened", "read", "flushed")
     ]
     async with served(every=profiles) as server:
         server.on("trim", name="its own").error("EIO")
-        never = "fault 'its own' never struck: there was no event that it could strike at"
-        unseen = "fault 'the lie' never struck: there was no event that it could strike at"
+        never = "fault 'its own' never fired: there was no event that it could fire at"
+        unseen = "fault 'the fault' never fired: there was no event that it could fire at"
         await opened(server.connect(), "opened")
         read = await opened(server.connect(), "read")
         await read.reply(Request(Command.READ, 1, 0, 512))
@@ -116,7 +122,7 @@ async def test_faults_of_every_export_are_reported_when_they_never_struck() -> N
         assert server.unfired() == [
             never,
             f"opened: {unseen}",
-            "flushed: fault 'the lie' never struck: the closest was NBD_CMD_FLUSH number 1 on "
+            "flushed: fault 'the fault' never fired: the closest was NBD_CMD_FLUSH number 1 on "
             'connection 3 (wanted command = "read")',
         ]
 
@@ -185,7 +191,7 @@ async def test_a_file_that_vanishes_is_an_error_of_one_request(tmp_path: Path) -
 
 
 async def test_a_bug_of_ours_takes_one_connection_down() -> None:
-    def broken(answer: Any, strike: Any) -> Any:
+    def broken(answer: Any, firing: Any) -> Any:
         raise ZeroDivisionError("a bug")
 
     async with served() as server:
@@ -194,7 +200,7 @@ async def test_a_bug_of_ours_takes_one_connection_down() -> None:
         await first.say(READ)
         assert await first.stream.receive_some() == b""
         assert await second.reply(READ) == SimpleReply(1, 0, server.export.read(512, 512))
-        (failure,) = [entry for entry in server.journal if isinstance(entry, Failed)]
+        (failure,) = [entry for entry in server.journal if isinstance(entry, InternalFailure)]
         assert failure.connection == 1
         assert failure.sentence.startswith("ZeroDivisionError: a bug (broken, line ")
         assert [type(error) for error in server.errors] == [ZeroDivisionError]
@@ -219,7 +225,7 @@ async def test_many_connections() -> None:
         totals = server.journal.totals
         assert totals.connections == count
         assert totals.violations == {}
-        assert {entry.how for entry in server.journal if isinstance(entry, Ended)} == {"DISC"}
+        assert {entry.how for entry in server.journal if isinstance(entry, Closed)} == {"DISC"}
     expected = b"".join(bytes([place % 256]) * 512 for place in range(count))
     assert server.export.read(0, count * 512) == expected
 
@@ -235,15 +241,15 @@ async def test_faults_are_added_removed_and_counted_while_clients_talk() -> None
         fault = server.on("read", name="bad sector").error("EIO")
         assert await client.reply(READ) == SimpleReply(1, 5)
         assert await client.reply(READ) == SimpleReply(1, 5)
-        assert (server.strikes(), server.faults.strikes(fault)) == (2, 2)
+        assert (server.fired(), server.faults.fired(fault)) == (2, 2)
         server.faults.remove(fault)
         assert await client.reply(READ) == good
         server.on("read", nth=2).error("EIO")
         assert await client.reply(READ) == good
         assert await client.reply(READ) == SimpleReply(1, 5)
         assert await client.reply(READ) == good
-        assert server.strikes() == 3
-        assert server.journal.totals.strikes["bad sector"] == 2
+        assert server.fired() == 3
+        assert server.journal.totals.fired["bad sector"] == 2
 
 
 async def test_a_fault_that_never_struck_is_told_with_what_came_closest() -> None:
@@ -253,7 +259,7 @@ async def test_a_fault_that_never_struck_is_told_with_what_came_closest() -> Non
         await client.reply(READ)
         (sentence,) = server.unfired()
         assert sentence == (
-            "fault 'error on read' never struck: the closest was NBD_CMD_READ number 1 on "
+            "fault 'error on read' never fired: the closest was NBD_CMD_READ number 1 on "
             "connection 1 (wanted offset = 4096)"
         )
         server.on("write").error("EIO")
@@ -264,12 +270,12 @@ async def test_waiting_for_a_request(autojump_clock: Any) -> None:
     async with served() as server:
         client = await opened(server.connect())
 
-        async def later() -> None:
+        async def lazy_getattr() -> None:
             await trio.sleep(100)
             await client.say(READ)
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(later)
+            nursery.start_soon(lazy_getattr)
             (entry,) = await server.wait_for("read", timeout=1000)
             assert (entry.offset, trio.current_time() >= 100) == (512, True)
         assert await server.wait_for("read") == [entry]
@@ -284,7 +290,7 @@ AWAY = {"when": {"command": "read", "nth": 1}}
 
 
 def away(**how: Any) -> Any:
-    return parse_fault(AWAY | {"do": {"away": how.pop("attempts", None)} | how})
+    return parse_fault(AWAY | {"do": {"stop-listening": how.pop("attempts", None)} | how})
 
 
 async def test_away_for_some_attempts_in_memory() -> None:
@@ -306,7 +312,7 @@ async def greeting(port: int) -> bytes:
 
 async def test_away_for_some_attempts_is_a_reset() -> None:
     async with open_server(size="1MiB", faults=[away(attempts=2)]) as server:
-        with pytest.raises(LostError):
+        with pytest.raises(ConnectionLostError):
             async with Client.connect(server.uri) as client:
                 await client.read(512, 512)
         for _ in range(2):
@@ -323,11 +329,11 @@ async def test_away_for_some_time(where: dict[str, str], autojump_clock: Any) ->
         async with Client.connect(server.uri) as client:
             data = await client.read(512, 512)
             await wait_all_tasks_blocked()
-            with pytest.raises(LostError):
+            with pytest.raises(ConnectionLostError):
                 async with Client.connect(server.uri):
                     pytest.fail("somebody listens")
             await trio.sleep(999)
-            with pytest.raises(LostError):
+            with pytest.raises(ConnectionLostError):
                 async with Client.connect(server.uri):
                     pytest.fail("somebody listens")
             await trio.sleep(2)
@@ -348,7 +354,7 @@ async def test_a_place_that_is_taken_meanwhile_is_waited_for(autojump_clock: Any
                 squatter.bind(("127.0.0.1", server.port))
                 squatter.listen()
                 await trio.sleep(100)
-            (failure,) = [entry for entry in server.journal if isinstance(entry, Failed)]
+            (failure,) = [entry for entry in server.journal if isinstance(entry, InternalFailure)]
             assert failure.sentence == (
                 f"cannot listen on 127.0.0.1:{server.port}: Address already in use"
             )

@@ -16,7 +16,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from fakenbd import open_server
 from fakenbd.faults import Fault, parse_fault
-from fakenbd.journal import Ended, Heard
+from fakenbd.journal import Closed, Received
 from fakenbd.protocol.constants import Command, Option
 from fakenbd.protocol.decode import decode_reply
 from fakenbd.protocol.encode import encode
@@ -59,7 +59,7 @@ async def ends(server: Server, count: int = 1) -> list[tuple[str, str, str]]:
     """How the connections ended, once so many have."""
     entries = await server.wait_for(by=("client", "server"), count=count, timeout=60)
     assert server.errors == []
-    return [(entry.by, entry.how, entry.detail) for entry in entries if isinstance(entry, Ended)]
+    return [(entry.by, entry.how, entry.detail) for entry in entries if isinstance(entry, Closed)]
 
 
 # --- nobody waits for anybody -------------------------------------------------------------------
@@ -219,7 +219,7 @@ async def test_a_half_closed_server_waits_for_the_client_to_leave() -> None:
         assert await client.stream.receive_some() == b""
         await client.say(Request(Command.WRITE, 3, 0, 5, 0, b"hello"))
         await wait_all_tasks_blocked()
-        assert not any(isinstance(entry, Ended) for entry in server.journal)
+        assert not any(isinstance(entry, Closed) for entry in server.journal)
         await client.stream.aclose()
         assert await ends(server) == [("client", "EOF", "")]
 
@@ -230,7 +230,7 @@ async def test_a_close_may_take_some_more_bytes_first() -> None:
         await client.say(SLOW)
         await client.stream.send_all(bytes(99))
         await wait_all_tasks_blocked()
-        assert not any(isinstance(entry, Ended) for entry in server.journal)
+        assert not any(isinstance(entry, Closed) for entry in server.journal)
         await client.stream.send_all(bytes(1))
         assert await client.stream.receive_some() == b""
         assert await ends(server) == [("server", "fault", "")]
@@ -248,7 +248,7 @@ async def test_a_deaf_server_answers_and_reads_no_more() -> None:
 
 
 async def test_a_mute_server_says_nothing(autojump_clock: Any) -> None:
-    mute = parse_fault({"when": {"connect": True, "connection": 1}, "do": {"mute": True}})
+    mute = parse_fault({"when": {"connect": True, "connection": 1}, "do": {"no-greeting": True}})
     async with served(faults=[mute]) as server:
         silent, other = server.connect(), await opened(server.connect())
         with trio.move_on_after(1000) as scope:
@@ -298,14 +298,14 @@ async def test_a_client_s_reset_is_told_from_its_end() -> None:
                 )
             await client.stream.aclose()
             await ends(server, count=2 - linger)
-        told = [(entry.how, entry.detail) for entry in server.journal if isinstance(entry, Ended)]
+        told = [(entry.how, entry.detail) for entry in server.journal if isinstance(entry, Closed)]
         assert told == [("RST", "Connection reset by peer"), ("EOF", "")]
 
 
 async def test_the_server_s_own_end_is_told_too() -> None:
     async with served() as server:
         await opened(server.connect())
-    (end,) = [entry for entry in server.journal if isinstance(entry, Ended)]
+    (end,) = [entry for entry in server.journal if isinstance(entry, Closed)]
     assert (end.by, end.how, end.detail) == ("server", "closed", "")
 
 
@@ -319,7 +319,7 @@ async def test_what_was_heard_is_in_the_journal_in_order() -> None:
             await client.reply(Request(Command.READ, place, place * 512, 512))
         await client.say(DISC)
         await ends(server)
-        heard = [entry for entry in server.journal if isinstance(entry, Heard) and entry.command]
+        heard = [entry for entry in server.journal if isinstance(entry, Received) and entry.command]
         assert [entry.cookie for entry in heard] == [1, 2, 3, 4, 9]
 
 

@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from fakenbd.journal import Ended, Failed, Violated
+from fakenbd.journal import Closed, InternalFailure, Violated
 from fakenbd.protocol.constants import Command, Option
 from fakenbd.protocol.messages import (
     Ack,
@@ -36,7 +36,7 @@ def secured(**options):
 
 
 async def upgraded(server, **settings):
-    """A client under TLS, in haggling."""
+    """A client under TLS, in negotiation."""
     client = Speaker(server.connect())
     await client.starttls()
     await client.secure(server, **settings)
@@ -48,7 +48,7 @@ async def ended(server):
     news = trio.Event()
     unsubscribe = server.journal.subscribe(lambda: news.set())
     with trio.fail_after(60):
-        while not (found := [entry for entry in server.journal if isinstance(entry, Ended)]):
+        while not (found := [entry for entry in server.journal if isinstance(entry, Closed)]):
             await news.wait()
             news = trio.Event()
     unsubscribe()
@@ -89,7 +89,7 @@ async def test_in_clear_nothing_is_served_that_needs_tls():
     async with secured() as server:
         client = Speaker(server.connect())
         await client.greet()
-        refusal = ErrorReply("this server wants STARTTLS first")
+        refusal = ErrorReply("TLS is required: send NBD_OPT_STARTTLS first")
         assert await client.option(Option.GO, InfoQuery("")) == refusal
         assert await client.option(Option.STARTTLS) == Ack()
         await client.secure(server)
@@ -125,7 +125,7 @@ async def test_bytes_in_clear_behind_starttls_are_never_read_as_protected():
         client = Speaker(server.connect())
         await client.greet()
         await client.say(OptionRequest(Option.STARTTLS), OptionRequest(Option.GO, InfoQuery("x")))
-        detail = "bytes in clear came behind NBD_OPT_STARTTLS"
+        detail = "plaintext received after NBD_OPT_STARTTLS"
         assert await ended(server) == ("server", "refused", detail)
         assert not [entry for entry in server.journal if getattr(entry, "option", 0) == Option.GO]
 
@@ -196,7 +196,7 @@ async def test_silence_instead_of_a_handshake_lasts_until_the_client_leaves():
         await client.starttls()
         await client.say(Raw(b"\x16\x03\x01" + bytes(1000)))
         await wait_all_tasks_blocked()
-        assert [entry for entry in server.journal if isinstance(entry, Ended)] == []
+        assert [entry for entry in server.journal if isinstance(entry, Closed)] == []
         await client.stream.aclose()
         assert await ended(server) == ("client", "EOF", "")
         assert violations(server) == []
@@ -207,7 +207,9 @@ async def test_clear_words_instead_of_a_handshake():
         server.on(option="starttls").no_handshake()
         client = Speaker(server.connect())
         await client.starttls()
-        assert await client.option(Option.LIST) == ErrorReply("this server wants STARTTLS first")
+        assert await client.option(Option.LIST) == ErrorReply(
+            "TLS is required: send NBD_OPT_STARTTLS first"
+        )
         assert violations(server) == [("C-52", "MUST")]
 
 
@@ -385,9 +387,11 @@ async def test_a_lie_that_cannot_be_told_is_told_of(tmp_path):
         client = Speaker(server.connect())
         await client.starttls()
         assert await ended(server) == ("server", "closed", "")
-        (failure,) = [entry.sentence for entry in server.journal if isinstance(entry, Failed)]
+        (failure,) = [
+            entry.sentence for entry in server.journal if isinstance(entry, InternalFailure)
+        ]
         assert failure == (
-            "a fault could not strike: an expired certificate cannot be made: the key of the CA is "
+            "a fault could not fire: an expired certificate cannot be made: the key of the CA is "
             "not known (ca-key.pem beside ca-cert.pem would be it)"
         )
 

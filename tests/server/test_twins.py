@@ -14,7 +14,7 @@ import pytest
 
 from fakenbd.export import BlockSize, Export
 from fakenbd.faults import Faults
-from fakenbd.faults.answer import End
+from fakenbd.faults.answer import CloseConnection
 from fakenbd.journal import Journal, Violated
 from fakenbd.journal.violation import weight
 from fakenbd.profile import Handshake
@@ -148,7 +148,7 @@ class Guest:
         while agenda.waiting:
             self.house.now = agenda.due()
             conversation.advance()
-        if End() in agenda.ready and conversation.ending not in FAREWELLS:
+        if CloseConnection() in agenda.ready and conversation.ending not in FAREWELLS:
             conversation.closed()
 
 

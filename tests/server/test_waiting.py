@@ -14,7 +14,7 @@ import trio
 
 from fakenbd import background_server, open_server
 from fakenbd.errors import ExpectationError
-from fakenbd.journal import Ended, Entry, Heard, Violated
+from fakenbd.journal import Closed, Entry, Received, Violated
 from fakenbd.protocol.encode import encode
 from fakenbd.protocol.messages import Request
 from tests.server.talk import handshake
@@ -42,11 +42,11 @@ def client(path: str) -> Iterator[socket.socket]:
 
 
 def cookies(entries: list[Entry]) -> list[int | None]:
-    return [entry.cookie for entry in entries if isinstance(entry, Heard)]
+    return [entry.cookie for entry in entries if isinstance(entry, Received)]
 
 
 def check_told(text: str, seconds: str, journal: list[Entry]) -> None:
-    read = next(e for e in journal if isinstance(e, Heard) and e.command == "read")
+    read = next(e for e in journal if isinstance(e, Received) and e.command == "read")
     wanted = IN_VAIN.format(seconds=seconds, index=read.index, time=f"{read.time:.3f}")
     assert text.startswith(wanted)
     assert "\n\ntranscript:\n" in text
@@ -91,7 +91,7 @@ async def test_after_settling_all_is_in_the_journal() -> None:
         journal = server.journal
         assert journal.totals.connections == 20
         assert journal.totals.commands == {"read": 40}
-        assert sum(isinstance(entry, Ended) for entry in journal) == 20
+        assert sum(isinstance(entry, Closed) for entry in journal) == 20
         assert {entry.rule for entry in journal if isinstance(entry, Violated)} == {
             "C-110",
             "C-128",
@@ -138,4 +138,4 @@ def test_a_thread_that_has_settled_has_heard_it_all() -> None:
                 pass
         server.settle()
         assert server.journal.totals.commands == {"read": 40}
-        assert sum(isinstance(entry, Ended) for entry in server.journal) == 20
+        assert sum(isinstance(entry, Closed) for entry in server.journal) == 20

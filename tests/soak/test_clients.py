@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from fakenbd import Client, Server, open_server
-from fakenbd.journal import Ended
+from fakenbd.journal import Closed
 from fakenbd.protocol.encode import encode
 from fakenbd.protocol.messages import Request
 from tests.server.talk import handshake
@@ -157,7 +157,7 @@ async def test_a_client_that_trickles(name: str) -> None:
                 await stream.send_eof()
             except trio.BrokenResourceError:
                 pass
-        await until(lambda: any(isinstance(entry, Ended) for entry in server.journal))
+        await until(lambda: any(isinstance(entry, Closed) for entry in server.journal))
         assert server.journal.totals.options
 
 

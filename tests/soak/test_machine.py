@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakenbd.export import Export
-from fakenbd.journal import Ended
+from fakenbd.journal import Closed
 from fakenbd.protocol.encode import encode
 from fakenbd.protocol.messages import (
     ClientFlags,
@@ -52,7 +52,7 @@ def test_a_recorded_conversation_is_understood(name: str) -> None:
     talk.leave()
     # Said all at once it is less polite than it was, but it is still a whole conversation.
     assert len(talk.answers) > 100
-    (end,) = [entry for entry in talk.journal if isinstance(entry, Ended)]
+    (end,) = [entry for entry in talk.journal if isinstance(entry, Closed)]
     assert (end.by, end.how) in {("client", "DISC"), ("client", "ABORT"), ("client", "EOF")}
 
 
@@ -220,5 +220,5 @@ def test_a_clock_that_jumps(seed: int) -> None:
         talk.conversation.advance()
         talk.collect()
     assert not agenda.waiting
-    assert talk.journal.totals.said >= 100
+    assert talk.journal.totals.sent >= 100
     talk.leave()

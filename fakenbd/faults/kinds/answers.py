@@ -12,16 +12,16 @@ from fakenbd.faults.answer import Answer
 from fakenbd.faults.change_summary import FieldChange, field_changes, listed
 from fakenbd.faults.event import Event
 from fakenbd.faults.fields import Setting, extent_list, with_field, word_number
-from fakenbd.faults.literal import Literal, literals
+from fakenbd.faults.firing import Firing
+from fakenbd.faults.message_template import MessageTemplate, message_templates
+from fakenbd.faults.readers import boolean, byte_size, text, whole
 from fakenbd.faults.refusal import error_answer, refusal_answer
 from fakenbd.faults.registry import Kind, register
 from fakenbd.faults.selection import Selector, materialised, noun, selected, selector
-from fakenbd.faults.strike import Strike
-from fakenbd.faults.values import boolean, byte_size, text, whole
 from fakenbd.protocol.constants import ChunkFlag, Command, Error, Reply, spec_name
 from fakenbd.protocol.messages import Chunk, Extent, ServerMessage, Status
 
-__all__ = ["ErrorKind", "Extents", "Refuse", "ReplyKind"]
+__all__ = ["ErrorAnswer", "Extents", "LiteralReply", "Refuse"]
 
 _MAXIMUM: Final = (1 << 32) - 1
 _CHANGING: Final = (Command.WRITE, Command.TRIM, Command.WRITE_ZEROES)
@@ -57,7 +57,7 @@ def _offset(value: Any) -> int | str | None:
     breaks_must=False,
 )
 @attrs.frozen
-class ErrorKind(Kind):
+class ErrorAnswer(Kind):
     """Fail a command without performing it.
 
     The reply is an error chunk with DONE where structured replies or extended headers are
@@ -76,8 +76,8 @@ class ErrorKind(Kind):
     offset: int | str | None = attrs.field(default=None, converter=_offset)
     effect: bool = attrs.field(default=False, converter=boolean)
 
-    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
-        event = strike.event
+    def apply(self, answer: Answer, firing: Firing) -> tuple[Answer, str]:
+        event = firing.event
         if event.request is None:
             return answer, ""
         offset = self.offset
@@ -117,14 +117,14 @@ class Refuse(Kind):
     message: str = attrs.field(default="", converter=text)
     effect: bool = attrs.field(default=False, converter=boolean)
 
-    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
-        refusal = refusal_answer(strike.event.option or 0, self.reply, self.message)
+    def apply(self, answer: Answer, firing: Firing) -> tuple[Answer, str]:
+        refusal = refusal_answer(firing.event.option or 0, self.reply, self.message)
         return refusal, _replaced(answer, refusal, spec_name(Reply, self.reply))
 
 
 @register("reply", family="answer", main="messages", replaces=True, may_stall=True)
 @attrs.frozen
-class ReplyKind(Kind):
+class LiteralReply(Kind):
     """Send the messages written here, and nothing else.
 
     The command is not performed, the option not followed, unless `effect` is true.
@@ -142,18 +142,18 @@ class ReplyKind(Kind):
     effect: perform the command, or follow the option, all the same (default false)
     """
 
-    messages: tuple[Literal | ServerMessage, ...] = attrs.field(converter=literals)
+    messages: tuple[MessageTemplate | ServerMessage, ...] = attrs.field(converter=message_templates)
     effect: bool = attrs.field(default=False, converter=boolean)
 
-    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
-        built: Answer = [_built(item, strike.event) for item in self.messages]
-        if built and isinstance(self.messages[-1], Literal):
+    def apply(self, answer: Answer, firing: Firing) -> tuple[Answer, str]:
+        built: Answer = [_built(item, firing.event) for item in self.messages]
+        if built and isinstance(self.messages[-1], MessageTemplate):
             last = built[-1]
             if isinstance(last, Chunk) and "flags" not in self.messages[-1].settings:
                 built[-1] = attrs.evolve(last, flags=ChunkFlag.DONE)
         if built == answer:
             # A reply that claims what did not happen cannot be told from a correct one.
-            is_lost = strike.event.command in _CHANGING and not self.effect
+            is_lost = firing.event.command in _CHANGING and not self.effect
             return answer, "sent the correct reply without its effect" if is_lost else ""
         return built, _replaced(answer, built, listed(built))
 
@@ -166,8 +166,8 @@ def _replaced(answer: Answer, by: Answer, words: str) -> str:
     return f"replaced {listed(answer)} by {words}" if by else f"dropped {listed(answer)}"
 
 
-def _built(item: Literal | ServerMessage, event: Event) -> ServerMessage:
-    return item.build(event) if isinstance(item, Literal) else item
+def _built(item: MessageTemplate | ServerMessage, event: Event) -> ServerMessage:
+    return item.build(event) if isinstance(item, MessageTemplate) else item
 
 
 @register("extents", family="answer", main="extents", events=("command",))
@@ -189,7 +189,7 @@ class Extents(Kind):
     context_id: int | None = attrs.field(default=None, converter=optional(whole))
     at: Selector = attrs.field(default="status", converter=selector)
 
-    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
+    def apply(self, answer: Answer, firing: Firing) -> tuple[Answer, str]:
         setting: Setting = self.extents
         changed, changes = list(materialised(answer)), list[FieldChange]()
         for place in selected(changed, self.at):

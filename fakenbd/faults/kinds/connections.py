@@ -7,23 +7,31 @@ from typing import Any, cast
 import attrs
 from attrs.converters import optional
 
-from fakenbd.faults.answer import Answer, Away, End, Ending, Shutdown, Stall, StopReading
+from fakenbd.faults.answer import (
+    Answer,
+    BeginShutdown,
+    CeaseReading,
+    CloseConnection,
+    Ending,
+    NeverSend,
+    TakeListenerDown,
+)
 from fakenbd.faults.change_summary import counted, ended
 from fakenbd.faults.event import Event
+from fakenbd.faults.firing import Firing
+from fakenbd.faults.readers import boolean, byte_size, duration, one_of, positive
 from fakenbd.faults.refusal import error_answer, refusal_answer
 from fakenbd.faults.registry import Kind, register
-from fakenbd.faults.strike import Strike
-from fakenbd.faults.values import boolean, byte_size, duration, one_of, positive
 from fakenbd.protocol.constants import Error, Option, Reply
 
 __all__ = [
-    "AwayKind",
     "Close",
-    "Mute",
+    "NoGreeting",
     "RefuseConnection",
     "Reset",
-    "ShutdownKind",
-    "StopReadingKind",
+    "Shutdown",
+    "StopListening",
+    "StopReading",
 ]
 
 
@@ -35,12 +43,15 @@ def _aftermath(value: Any) -> str:
     return one_of(value, ("close", "reset", "answer"))
 
 
-def _ended(answer: Answer, end: End, after: bool) -> tuple[Answer, str]:
+def _ended(answer: Answer, end: CloseConnection, after: bool) -> tuple[Answer, str]:
     """The answer and then its end, or the end alone with what else was to happen."""
     if after:
-        changed = [*(step for step in answer if not isinstance(step, End)), end]
+        changed = [*(step for step in answer if not isinstance(step, CloseConnection)), end]
     else:
-        changed = [*(step for step in answer if isinstance(step, (Away, Shutdown))), end]
+        changed = [
+            *(step for step in answer if isinstance(step, (TakeListenerDown, BeginShutdown))),
+            end,
+        ]
     return changed, ended(answer, changed)
 
 
@@ -49,30 +60,30 @@ def _ended(answer: Answer, end: End, after: bool) -> tuple[Answer, str]:
 class RefuseConnection(Kind):
     """Reset a connection as soon as it is accepted, before the greeting.
 
-    For a listener that is not there at all, see `away`.
+    For a listener that is not there at all, see `stop-listening`.
 
     Example: do = { refuse-connection = true }
     """
 
-    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
-        return _ended(answer, End("reset"), after=False)
+    def apply(self, answer: Answer, firing: Firing) -> tuple[Answer, str]:
+        return _ended(answer, CloseConnection("reset"), after=False)
 
 
 @register(
-    "mute",
+    "no-greeting",
     family="connection",
     events=("connect", "greeting"),
     may_stall=True,
 )
 @attrs.frozen
-class Mute(Kind):
+class NoGreeting(Kind):
     """Accept the connection and never greet.
 
-    Example: do = { mute = true }
+    Example: do = { no-greeting = true }
     """
 
-    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
-        changed: Answer = [Stall()]
+    def apply(self, answer: Answer, firing: Firing) -> tuple[Answer, str]:
+        changed: Answer = [NeverSend()]
         return changed, ended(answer, changed)
 
 
@@ -92,8 +103,8 @@ class Close(Kind):
     reading: int = attrs.field(default=0, converter=byte_size)
     how: str = attrs.field(default="close", converter=_closing)
 
-    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
-        return _ended(answer, End(cast(Ending, self.how), self.reading), self.after)
+    def apply(self, answer: Answer, firing: Firing) -> tuple[Answer, str]:
+        return _ended(answer, CloseConnection(cast(Ending, self.how), self.reading), self.after)
 
 
 @register("reset", family="connection")
@@ -110,25 +121,25 @@ class Reset(Kind):
     after: bool = attrs.field(default=False, converter=boolean)
     reading: int = attrs.field(default=0, converter=byte_size)
 
-    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
-        return _ended(answer, End("reset", self.reading), self.after)
+    def apply(self, answer: Answer, firing: Firing) -> tuple[Answer, str]:
+        return _ended(answer, CloseConnection("reset", self.reading), self.after)
 
 
 @register("stop-reading", family="connection", may_stall=True)
 @attrs.frozen
-class StopReadingKind(Kind):
+class StopReading(Kind):
     """Read nothing more from the client; the answer still leaves.
 
     Example: do = { stop-reading = true }
     """
 
-    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
-        return [StopReading(), *answer], "stopped reading"
+    def apply(self, answer: Answer, firing: Firing) -> tuple[Answer, str]:
+        return [CeaseReading(), *answer], "stopped reading"
 
 
 @register("shutdown", family="connection", replaces=True, breaks_must=False)
 @attrs.frozen
-class ShutdownKind(Kind):
+class Shutdown(Kind):
     """Shut down: this request and all that follow on the connection fail.
 
     Commands get NBD_ESHUTDOWN and options NBD_REP_ERR_SHUTDOWN; neither has any effect.
@@ -146,8 +157,8 @@ class ShutdownKind(Kind):
         is_exempt = event.request is None and event.option in (None, Option.ABORT)
         return self.effect or is_exempt
 
-    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
-        event = strike.event
+    def apply(self, answer: Answer, firing: Firing) -> tuple[Answer, str]:
+        event = firing.event
         if event.request is not None:
             failure = error_answer(
                 event.request,
@@ -155,21 +166,21 @@ class ShutdownKind(Kind):
                 structured=event.structured,
                 extended=event.extended,
             )
-            return [Shutdown(), *failure], "shut down: NBD_ESHUTDOWN"
+            return [BeginShutdown(), *failure], "shut down: NBD_ESHUTDOWN"
         if event.option == Option.EXPORT_NAME:
-            return [Shutdown(), End()], "shut down: closed"
+            return [BeginShutdown(), CloseConnection()], "shut down: closed"
         if event.option not in (None, Option.ABORT):
             refusal = refusal_answer(event.option, Reply.ERR_SHUTDOWN)
-            return [Shutdown(), *refusal], "shut down: NBD_REP_ERR_SHUTDOWN"
-        return [Shutdown(), *answer], "shut down"
+            return [BeginShutdown(), *refusal], "shut down: NBD_REP_ERR_SHUTDOWN"
+        return [BeginShutdown(), *answer], "shut down"
 
 
-@register("away", family="connection", main="attempts")
+@register("stop-listening", family="connection", main="attempts")
 @attrs.frozen
-class AwayKind(Kind):
+class StopListening(Kind):
     """Take the listener away: new connections are refused for a while. This one ends, too.
 
-    Example: do = { away = 2, then = "reset" }
+    Example: do = { stop-listening = 2, then = "reset" }
 
     attempts: how many connection attempts fail (default nothing)
     seconds: for how long connection attempts fail (default nothing)
@@ -184,13 +195,13 @@ class AwayKind(Kind):
         if (self.attempts is None) == (self.seconds is None):
             raise ValueError("expected either attempts or seconds")
 
-    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
-        away = Away(self.attempts, self.seconds)
+    def apply(self, answer: Answer, firing: Firing) -> tuple[Answer, str]:
+        away = TakeListenerDown(self.attempts, self.seconds)
         how_long = (
             f"{self.seconds:g} s" if self.attempts is None else counted(self.attempts, "attempt")
         )
         note = f"took the listener away for {how_long}"
         if self.then == "answer":
             return [away, *answer], note
-        end = End(cast(Ending, self.then))
+        end = CloseConnection(cast(Ending, self.then))
         return [away, end], f"{note}; {ended(answer, [end])}"

@@ -11,8 +11,10 @@ from attrs.converters import optional
 from fakenbd.faults.answer import Answer, RepeatMessages, SendPieces, Step
 from fakenbd.faults.change_summary import FieldChange, apart, counted, field_changes, listed
 from fakenbd.faults.fields import Setting, read_setting, with_field
-from fakenbd.faults.literal import Literal, literal
+from fakenbd.faults.firing import Firing
+from fakenbd.faults.message_template import MessageTemplate, message_template
 from fakenbd.faults.pieces import MAXIMUM_PIECES, piece_lengths, runs
+from fakenbd.faults.readers import TableError, boolean, byte_size, duration, positive, shown
 from fakenbd.faults.registry import Kind, register
 from fakenbd.faults.selection import (
     Selector,
@@ -22,8 +24,6 @@ from fakenbd.faults.selection import (
     selected,
     selector,
 )
-from fakenbd.faults.strike import Strike
-from fakenbd.faults.values import TableError, boolean, byte_size, duration, positive, shown
 from fakenbd.protocol.constants import ChunkFlag
 from fakenbd.protocol.messages import (
     Ack,
@@ -91,7 +91,7 @@ class Set(Kind):
             named["fields"] = {**named.get("fields", {}), **loose}
         return named
 
-    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
+    def apply(self, answer: Answer, firing: Firing) -> tuple[Answer, str]:
         changed, changes = list(materialised(answer)), list[FieldChange]()
         for place in selected(changed, self.at):
             message = _message(changed[place])
@@ -125,7 +125,7 @@ class Drop(Kind):
     at: Selector = attrs.field(default="each", converter=selector)
     nth: int | None = attrs.field(default=None, converter=optional(positive))
 
-    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
+    def apply(self, answer: Answer, firing: Firing) -> tuple[Answer, str]:
         answer = materialised(answer)
         places = selected(answer, self.at)
         if self.nth is not None:
@@ -164,7 +164,7 @@ class Repeat(Kind):
     def to_toml(self, name: str, value: Any) -> Any:
         return "forever" if value is None else super().to_toml(name, value)
 
-    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
+    def apply(self, answer: Answer, firing: Firing) -> tuple[Answer, str]:
         answer = materialised(answer)
         places = selected(answer, self.at)
         messages = tuple(_message(answer[place]) for place in places)
@@ -196,7 +196,7 @@ class Insert(Kind):
     after: the messages after which it goes; "last" if `before` is not given (default nothing)
     """
 
-    message: Literal | ServerMessage = attrs.field(converter=literal)
+    message: MessageTemplate | ServerMessage = attrs.field(converter=message_template)
     before: Selector | None = attrs.field(default=None, converter=optional_selector)
     after: Selector | None = attrs.field(default=None, converter=optional_selector)
 
@@ -204,10 +204,10 @@ class Insert(Kind):
         if self.before is not None and self.after is not None:
             raise ValueError("expected only one of before and after")
 
-    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
+    def apply(self, answer: Answer, firing: Firing) -> tuple[Answer, str]:
         message = self.message
-        if isinstance(message, Literal):
-            message = message.build(strike.event)
+        if isinstance(message, MessageTemplate):
+            message = message.build(firing.event)
         at = self.after if self.before is None else self.before
         at = "last" if at is None else at
         answer = materialised(answer)
@@ -253,14 +253,14 @@ class Split(Kind):
     size: int | str = attrs.field(converter=_pieces)
     at: Selector = attrs.field(default="each", converter=selector)
 
-    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
+    def apply(self, answer: Answer, firing: Firing) -> tuple[Answer, str]:
         answer = materialised(answer)
         changed, notes = list(answer), list[str]()
         for index, place in enumerate(selected(answer, self.at)):
             step = answer[place]
             if isinstance(step, Chunk):
                 changed[place], note = self._split(
-                    step, strike.address(str(index) if index else "")
+                    step, firing.address(str(index) if index else "")
                 )
                 notes += [note] if note else []
         return changed, "; ".join(notes[:_MOST_NOTES])
@@ -348,13 +348,13 @@ class Shuffle(Kind):
     at: Selector = attrs.field(default="each", converter=selector)
     travels: bool = attrs.field(default=False, converter=boolean)
 
-    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
+    def apply(self, answer: Answer, firing: Firing) -> tuple[Answer, str]:
         answer = materialised(answer)
         count, movable = _movable(answer, self.at, self.travels)
         if movable < 2:
             return answer, ""
         correct = list(range(movable))
-        order, random = list(correct), strike.random()
+        order, random = list(correct), firing.random()
         while order == correct:
             random.shuffle(order)
         return _reordered(answer, self.at, order + list(range(movable, count)), self.travels)
@@ -376,7 +376,7 @@ class Reverse(Kind):
     at: Selector = attrs.field(default="each", converter=selector)
     travels: bool = attrs.field(default=False, converter=boolean)
 
-    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
+    def apply(self, answer: Answer, firing: Firing) -> tuple[Answer, str]:
         answer = materialised(answer)
         count, movable = _movable(answer, self.at, self.travels)
         if movable < 2:

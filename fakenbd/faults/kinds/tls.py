@@ -6,12 +6,12 @@ from typing import Any
 
 import attrs
 
-from fakenbd.faults.answer import Answer, End, Stall, StartTLS, Step
+from fakenbd.faults.answer import Answer, CloseConnection, NeverSend, StartTLS, Step
 from fakenbd.faults.change_summary import counted, ended, listed
-from fakenbd.faults.literal import Literal, literal
+from fakenbd.faults.firing import Firing
+from fakenbd.faults.message_template import MessageTemplate, message_template
+from fakenbd.faults.readers import one_of, whole
 from fakenbd.faults.registry import Kind, register
-from fakenbd.faults.strike import Strike
-from fakenbd.faults.values import one_of, whole
 from fakenbd.protocol.messages import ServerMessage
 
 __all__ = [
@@ -62,7 +62,7 @@ class Certificate(Kind):
 
     certificate: str = attrs.field(converter=_certificate)
 
-    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
+    def apply(self, answer: Answer, firing: Firing) -> tuple[Answer, str]:
         note = f"began TLS with certificate {self.certificate}"
         return _starting(answer, note, certificate=self.certificate)
 
@@ -77,12 +77,12 @@ class PlaintextAfterAck(Kind):
     message: the message, written as for `reply`, or bytes (required)
     """
 
-    message: Literal | ServerMessage = attrs.field(converter=literal)
+    message: MessageTemplate | ServerMessage = attrs.field(converter=message_template)
 
-    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
+    def apply(self, answer: Answer, firing: Firing) -> tuple[Answer, str]:
         message = self.message
-        if isinstance(message, Literal):
-            message = message.build(strike.event)
+        if isinstance(message, MessageTemplate):
+            message = message.build(firing.event)
         changed: Answer = []
         for step in answer:
             changed += [message, step] if isinstance(step, StartTLS) else [step]
@@ -101,12 +101,12 @@ class NoHandshake(Kind):
 
     instead: str = attrs.field(default="clear", converter=_instead)
 
-    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
+    def apply(self, answer: Answer, firing: Firing) -> tuple[Answer, str]:
         if self.instead == "clear":
             return _starting(answer, "went on in clear instead of TLS", skip=True)
         if self.instead == "silence":
-            return _starting(answer, "stalled instead of TLS", Stall())
-        end = End("reset" if self.instead == "reset" else "close")
+            return _starting(answer, "stalled instead of TLS", NeverSend())
+        end = CloseConnection("reset" if self.instead == "reset" else "close")
         return _starting(answer, f"{end.how} instead of TLS", end)
 
 
@@ -122,7 +122,7 @@ class TLSVersion(Kind):
 
     version: str = attrs.field(converter=_version)
 
-    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
+    def apply(self, answer: Answer, firing: Firing) -> tuple[Answer, str]:
         return _starting(answer, f"began TLS with version {self.version}", version=self.version)
 
 
@@ -134,7 +134,7 @@ class KeepState(Kind):
     Example: do = { keep-state = true }
     """
 
-    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
+    def apply(self, answer: Answer, firing: Firing) -> tuple[Answer, str]:
         return _starting(answer, "kept what was negotiated before TLS", keep=True)
 
 
@@ -150,7 +150,7 @@ class AbortHandshake(Kind):
 
     after: int = attrs.field(default=0, converter=whole)
 
-    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
+    def apply(self, answer: Answer, firing: Firing) -> tuple[Answer, str]:
         note = f"ended the TLS handshake after {counted(self.after, 'byte')}"
         return _starting(answer, note, abort=self.after)
 
@@ -166,11 +166,11 @@ class NoCloseNotify(Kind):
     Example: do = { no-close-notify = true }
     """
 
-    def apply(self, answer: Answer, strike: Strike) -> tuple[Answer, str]:
-        ends = [step for step in answer if isinstance(step, End)]
+    def apply(self, answer: Answer, firing: Firing) -> tuple[Answer, str]:
+        ends = [step for step in answer if isinstance(step, CloseConnection)]
         reading = ends[0].reading if ends else 0
         changed = [
-            *(step for step in answer if not isinstance(step, End)),
-            End("truncate", reading),
+            *(step for step in answer if not isinstance(step, CloseConnection)),
+            CloseConnection("truncate", reading),
         ]
         return changed, ended(answer, changed)
