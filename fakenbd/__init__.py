@@ -4,7 +4,7 @@
     with fakenbd.background_server(size="1MiB") as server: ...     # anything else
     async with fakenbd.Client.connect(uri) as client: ...          # the reference client
 
-Names are imported when they are first used, so that `import fakenbd` costs nothing.
+Names are imported when they are first used, so that `import fakenbd` is cheap.
 """
 
 from __future__ import annotations

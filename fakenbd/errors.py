@@ -1,19 +1,19 @@
-"""Every error fakenbd raises on purpose, a class for each thing a caller can do differently.
+"""The errors that fakenbd raises on purpose, a class for each thing a caller can do differently.
 
 FakenbdError
 ├── ProtocolError            bytes that no NBD peer may send; give up the connection
-├── UriError                 a URI that names no NBD export; mend the URI
-├── ProfileError             a profile with mistakes, all of them listed; mend the file
-├── ServeError               the server cannot start here (address, path, file); mend the set-up
+├── UriError                 a URI that names no NBD export; correct the URI
+├── ProfileError             a profile with mistakes, all of them listed; correct the file
+├── ServeError               the server cannot start here (address, path, file); correct the set-up
 ├── ExpectationError         the journal does not hold what a test expected (an AssertionError too)
 └── ClientError              the reference client could not do what it was asked
-    ├── OptionRefusedError   the server said no to an option; ask for something else
+    ├── OptionRefusedError   the server refused an option; ask for something else
     ├── CommandError         the server answered a command with an error number
-    ├── NoncomplianceError   a breach that a tolerant client would have noted and survived
-    ├── ConnectionLostError  the connection is gone; reconnecting may help
-    │   └── DeadlineExceededError  … because nothing came in time
-    ├── ShutdownError        the server said that it is shutting down; come back later
-    ├── SessionChangedError  the server came back as something else; do not reuse what you knew
+    ├── NoncomplianceError   a violation that a tolerant client would have noted and ignored
+    ├── ConnectionLostError  the connection was lost; reconnecting may help
+    │   └── DeadlineExceededError  nothing was received in time
+    ├── ShutdownError        the server is shutting down; try again later
+    ├── SessionChangedError  the server is not the same after a reconnect; drop cached state
     └── TLSError             TLS was required or refused, or the peer could not be trusted
 """
 
@@ -42,7 +42,7 @@ __all__ = [
 
 
 class FakenbdError(Exception):
-    """The root of the family: `except FakenbdError` catches all that fakenbd raises on purpose."""
+    """Base class of all errors that fakenbd raises on purpose."""
 
     def __reduce__(self) -> tuple[Callable[..., FakenbdError], tuple[Any, ...]]:
         # By default a copy is made by calling the class with `args`, which holds the finished
@@ -75,7 +75,7 @@ class UriError(FakenbdError):
 
 
 class ProfileError(FakenbdError):
-    """A profile that cannot be used. `mistakes` holds one sentence for each thing to mend."""
+    """A profile that cannot be used. `mistakes` holds one sentence for each mistake."""
 
     def __init__(self, source: str, mistakes: Sequence[str]) -> None:
         super().__init__("\n".join(f"{source}: {mistake}" for mistake in mistakes))
@@ -96,7 +96,7 @@ class ClientError(FakenbdError):
 
 
 class OptionRefusedError(ClientError):
-    """The server refused an option. `reply` is the NBD_REP_ERR_… number, `text` what it said."""
+    """The server refused an option. `reply` is the NBD_REP_ERR_… number, `text` its message."""
 
     def __init__(self, message: str, *, reply: int = 0, text: str = "") -> None:
         super().__init__(message)
@@ -108,8 +108,8 @@ class CommandError(ClientError):
     """The server answered a command with an error, or with a success that cannot be one.
 
     `error` is the number as the protocol counts it: one that NBD does not know is EINVAL. `number`
-    is what came on the wire, 0 for such a success; `offset` is where the server met the error, if
-    it said.
+    is the value on the wire, 0 for such a success; `offset` is where in the export the error
+    occurred, None if the server did not send it.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class CommandError(ClientError):
 
 
 class NoncomplianceError(ClientError):
-    """A breach that the tolerant client survives, met by a client told not to tolerate any."""
+    """A violation by the server that a tolerant client ignores, raised by a strict client."""
 
     def __init__(self, message: str, *, rule: str = "") -> None:
         super().__init__(f"{message} ({rule})" if rule else message)
@@ -130,11 +130,11 @@ class NoncomplianceError(ClientError):
 
 
 class ConnectionLostError(ClientError):
-    """The connection ended before the answer was complete."""
+    """The connection ended before the reply was complete."""
 
 
 class DeadlineExceededError(ConnectionLostError):
-    """Nothing came in time; the connection was given up."""
+    """Nothing was received in time; the connection was abandoned."""
 
 
 class ShutdownError(ClientError):
@@ -142,7 +142,7 @@ class ShutdownError(ClientError):
 
 
 class SessionChangedError(ClientError):
-    """After reconnecting the server offers less than before. `changes` says what, one a line."""
+    """After a reconnect the server offers less; `changes` has a sentence for each change."""
 
     def __init__(self, changes: Sequence[str]) -> None:
         super().__init__("the server came back changed: " + "; ".join(changes))
@@ -150,4 +150,4 @@ class SessionChangedError(ClientError):
 
 
 class TLSError(ClientError):
-    """TLS was required and not to be had, or the peer's identity could not be verified."""
+    """TLS was required and not available, or the peer's identity could not be verified."""

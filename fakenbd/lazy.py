@@ -1,6 +1,6 @@
 """Names of a package that are imported when they are first used.
 
-A server that never lies needs no kinds of lies, and nobody should wait for what nobody needs.
+A process that uses none of them does not pay for importing their modules.
 """
 
 from __future__ import annotations

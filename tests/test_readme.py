@@ -45,10 +45,10 @@ def test_the_client_and_the_known_failures_can_be_read(tmp_path: Path) -> None:
     assert known.cause == "hang"
 
 
-def test_every_verdict_and_every_cause_is_told() -> None:
+def test_every_verdict_and_every_cause_is_reported() -> None:
     table = README.partition("| verdict | |")[2].partition("\n\n")[0]
-    told = set(re.findall(r"`([a-z-]+)`", table))
-    assert told == {*get_args(VerdictName), *get_args(Cause)}
+    listed = set(re.findall(r"`([a-z-]+)`", table))
+    assert listed == {*get_args(VerdictName), *get_args(Cause)}
 
 
 def test_every_placeholder_is_listed() -> None:

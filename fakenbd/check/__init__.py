@@ -1,4 +1,4 @@
-"""Verdicts: any client, run against any profile, and what it did wrong.
+"""Runs any client against profiles and judges the results.
 
 Names are imported when they are first used: `fakenbd run` needs the placeholders only.
 """

@@ -1,4 +1,4 @@
-"""Clients as data: for each operation a command, and how to tell whether its result is right.
+"""Clients as data: for each operation a command, and the check of its result.
 
     summary   = "qemu-img and qemu-io"
     transport = "unix"                                     # unix | tcp
@@ -45,7 +45,7 @@ __all__ = [
 Check: TypeAlias = Literal["status", "file", "qemu-map", "nbdinfo-map", "input", "zeros", "trim"]
 
 CHECKS: Final[Mapping[Check, str]] = {
-    "status": "the exit status is all that is judged",
+    "status": "only the exit status is judged",
     "file": "{output} holds the export's bytes from {offset} on",
     "qemu-map": "the standard output is the map, as qemu-img writes it in JSON",
     "nbdinfo-map": "the standard output is the map, as nbdinfo writes it in JSON",
@@ -62,7 +62,7 @@ _EITHER_WILL_DO: Final = {"read": "copy", "copy": "read"}
 
 @attrs.frozen
 class OperationCommand:
-    """How a client performs one operation, or why it cannot."""
+    """The command of a client for one operation, or why it has none."""
 
     command: tuple[str, ...] = ()
     check: Check = "status"
@@ -72,7 +72,7 @@ class OperationCommand:
     cannot: str = ""
 
     def beside(self, path: Path) -> OperationCommand:
-        """The same, its words taken for files of the folder that `path` is in, where they are."""
+        """The same, with words that name files beside `path` replaced by the paths of these."""
         folder = path.parent
         return attrs.evolve(
             self,
@@ -83,13 +83,13 @@ class OperationCommand:
         )
 
     def missing(self) -> str:
-        """Why it cannot be performed on this machine; "" if it can."""
+        """Why the operation cannot be performed on this machine; "" if it can."""
         return self.cannot or _missing(self.command) or (_probe(self.probe) if self.probe else "")
 
 
 @attrs.frozen
 class Adapter:
-    """A client: its operations, or `built_in`, the reference client, which needs no command."""
+    """A client: its commands by operation; or `built_in`, the reference client, which has none."""
 
     name: str
     summary: str = ""
@@ -98,7 +98,7 @@ class Adapter:
     operations: Mapping[str, OperationCommand] = attrs.field(factory=dict)
 
     def command_for(self, operation: str) -> OperationCommand:
-        """How it performs an operation."""
+        """The command for an operation."""
         for name in (operation, _EITHER_WILL_DO.get(operation, operation)):
             if name in self.operations:
                 return self.operations[name]
@@ -122,7 +122,7 @@ def bundled(name: str) -> Adapter:
 
 
 def _at_hand(argv: Sequence[str], folder: Path) -> tuple[str, ...]:
-    """A client runs in a folder of its own: what is a file of this one needs its whole path."""
+    """The words with files of `folder` as absolute paths: a client runs in a scratch folder."""
     return tuple(
         str((folder / word_).absolute()) if "/" in word_ and (folder / word_).is_file() else word_
         for word_ in argv
@@ -138,8 +138,8 @@ def _unknown_client(name: str) -> str:
 def one_command(argv: Sequence[str]) -> Adapter:
     """The client that `fakenbd check -- CMD …` names: one command, for one operation.
 
-    It writes if it takes an {input}, it reads if it leaves an {output}, and does what it likes if
-    it has neither: then only its exit status and what it said are judged, in every case.
+    The operation is write if the command has {input}, and read if it has {output}. If it has
+    neither, only its exit status and output are judged, in every case.
     """
     mistakes = unknown_placeholders(argv)
     if mistakes:

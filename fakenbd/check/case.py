@@ -24,7 +24,7 @@ PLAIN: Final = "plain"
 
 @attrs.frozen
 class CaseResult:
-    """The verdict, and what led to it."""
+    """The verdict on one case, and the results that it follows from."""
 
     id: str
     client: str
@@ -58,8 +58,8 @@ def _perform(
     profile: Profile, adapter: Adapter, operation: Operation, seed: int, limits: Limits
 ) -> OperationResult:
     """Have the client perform one operation, against a server of its own."""
-    # How the server is opened, whatever the client: for both kinds here and nowhere else.
-    options: dict[str, Any] = {"seed": seed}
+    # The server's options are the same for both kinds of client, so they are set here.
+    options: dict[str, Any] = {"seed": seed, "client": adapter.name}
     try:
         if adapter.built_in:
             return reference.perform(profile, operation, options)

@@ -1,7 +1,7 @@
-"""A case's result as plain data: what workers send, what report.json holds, what people are shown.
+"""A case's result as plain data: for workers to send, for report.json, and for the console.
 
-`VERSION` goes up when a key changes its meaning or goes away. Everything that a client said is in
-it as it said it: whoever shows it has to make it harmless.
+`VERSION` goes up when a key changes its meaning or is removed. The output of a client is in it
+unchanged: what displays it has to escape it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ VERSION: Final = 1
 
 _OUTPUT_LIMIT: Final = 1 << 14
 _OUTPUT_LIMIT_PASSED: Final = 1 << 11
-"""Characters of a client's output that are kept, and of one that passed."""
+"""Characters of output that are kept: of a client that failed, and of one that passed."""
 
 _LINES: Final = 60
 _LINES_PASSED: Final = 13
@@ -44,7 +44,7 @@ _SESSIONS: Final = {
 
 
 def case_json(result: CaseResult, verdict: Verdict, client: tuple[str, ...] = ()) -> dict[str, Any]:
-    """All there is to say of one case. `client` are the words that name the client to the CLI."""
+    """One case as a JSON object. `client` are the words that select the client in `check`."""
     profile = result.profile
     ids = [*profile.rules, *([verdict.rule] if verdict.rule not in ("", *profile.rules) else [])]
     well = verdict.name in ("pass", "not-exercised")
@@ -101,7 +101,7 @@ def _clipped(text: str, limit: int) -> str:
 
 
 def _around_mark(transcript: str, limit: int) -> str:
-    """So many lines at most, those around the mark if there is one."""
+    """At most `limit` lines, those around the mark if there is one."""
     lines = transcript.splitlines()
     mark = next((place for place, line in enumerate(lines) if line.startswith("▸")), 0)
     first = max(0, min(mark - limit // 2, len(lines) - limit))

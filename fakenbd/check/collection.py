@@ -4,9 +4,9 @@ Every profile that pytest finds in a .toml file is a case. An item runs it while
 that a harness error is an `error` and not a failure of the client, and fails or passes when it is
 called. The result travels with the report, from a worker if need be.
 
-A client that fails on a server without faults is set up wrongly. So such a server comes first and
-last; if the client fails there, the run ends with exit status 3. A client that only breaks an
-obligation there works all the same, and the run goes on.
+A client that fails on a correct server is probably set up wrongly. So such a server comes first and
+last; if the client fails there, the run ends with exit status 3. If the client only breaks a rule
+there, the run goes on.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class FailureError(Exception):
 
 
 class HarnessError(Exception):
-    """The case could not be run; that is not the client's fault."""
+    """The case could not be run; a harness error, not a failure of the client."""
 
 
 @attrs.frozen
@@ -153,8 +153,8 @@ class Case(pytest.Item):
 class Cases:
     """The plugin of a session of cases.
 
-    `interrupted` says that the session ended by Ctrl-C, which pytest's exit status does not tell
-    from a collection that failed.
+    `interrupted`: the session ended by Ctrl-C, for which pytest's exit status is the same as for a
+    failed collection.
     """
 
     setup: Setup
@@ -173,7 +173,7 @@ class Cases:
 
     @pytest.hookimpl
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
-        # A collection that failed comes as a subclass.
+        # A subclass means a failed collection.
         self.interrupted = excinfo.type is KeyboardInterrupt
 
     @pytest.hookimpl
@@ -258,14 +258,14 @@ class Cases:
         if self.setup.options.report is not None:
             terminalreporter.write_line(f"report: {self.setup.options.report / 'index.html'}")
 
-    # --- below the surface ---------------------------------------------------------------------
+    # --- internals -----------------------------------------------------------------------------
 
     @property
     def _is_worker(self) -> bool:
         return hasattr(self.config, "workerinput")
 
     def _is_idle(self, session: pytest.Session) -> bool:
-        """Whether there is nothing to run; with workers, only they know."""
+        """Whether there is nothing to run; False with workers, which collect for themselves."""
         return not session.items and not getattr(self.config.option, "numprocesses", None)
 
     def _say(self, line: str) -> None:
@@ -297,8 +297,8 @@ class Cases:
 
 
 def _operations(adapter: Adapter) -> tuple[Operation, ...]:
-    """The operations that a client can perform, each of its commands once."""
-    # Without faults there is no reason to connect again.
+    """The operations that a client can perform; of those with the same command only the first."""
+    # Reconnecting needs a fault.
     usual = [operation for operation in OPERATIONS if operation != "reconnect"]
     if adapter.built_in:
         return tuple(usual)

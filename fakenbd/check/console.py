@@ -1,10 +1,10 @@
-"""A case for people at a terminal: the word for its verdict, and what a failure reads like.
+"""A case as text for a terminal: the word for its verdict, and the paragraphs of a failure.
 
-requirement  what the rules say
-expected     what a good client makes of it
-actual       what this one made of it
-transcript   what was said, before and after the firing
-reproduce    the one command that does it again
+requirement  the text of the rules
+expected     what a correct client does
+actual       what this client did
+transcript   the messages before and after the firing
+reproduce    the command that repeats the case
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _COLOURS: Final = {"passed": "green", "failed": "red", "error": "red"}
 
 
 def status(case: Mapping[str, Any]) -> tuple[str, str, tuple[str, dict[str, bool]]]:
-    """Category, letter and word for a verdict, as pytest wants them."""
+    """Category, letter and word for a verdict, as pytest's hook returns them."""
     category, letter, name = _STATUS[case["verdict"]]
     if case["cause"] and case["verdict"] == "fail":
         name = f"{name} ({case['cause']})"
@@ -42,12 +42,12 @@ def status(case: Mapping[str, Any]) -> tuple[str, str, tuple[str, dict[str, bool
 
 
 def headline(case: Mapping[str, Any]) -> str:
-    """The case and what became of it, in one line."""
+    """The case and its verdict, in one line."""
     return escaped(f"{case['id']}: {_actual(case)}", limit=1000)
 
 
 def failure(case: Mapping[str, Any]) -> str:
-    """Why a case failed, and how to see it fail again."""
+    """Why a case failed, and how to repeat it."""
     return "\n".join(_lines(case))
 
 
@@ -88,7 +88,7 @@ def _decisive(case: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def _paragraph(label: str, words: str) -> Iterator[str]:
-    # Commands must stay whole, to be copied; and paths, which a break would ruin.
+    # Not broken: commands and paths must stay whole to be copied.
     wrapped = textwrap.wrap(
         escaped(words, limit=4000), _WIDTH - _LABEL, break_long_words=False, break_on_hyphens=False
     )

@@ -1,7 +1,7 @@
-"""One operation of a foreign client: a server of its own, the client's process, and the result.
+"""One operation of an external client: its server, its process, and its result.
 
-Each operation gets a fresh server, so that what a fault counts does not depend on what was done
-before, and a scratch folder that goes away with all the client has left there.
+Each operation gets a fresh server, so that the counts of a fault do not depend on earlier
+operations, and a scratch folder, which is deleted with all its files.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from fakenbd.server import Server, background_server
 __all__ = ["perform"]
 
 PART: Final = 1 << 16
-"""Bytes that are zeroed or trimmed, and that are read of an export that is not taken whole."""
+"""Bytes that are zeroed or trimmed, and that are read of an export too large to be read whole."""
 
 _WHOLE_OPERATIONS: Final = frozenset(("read", "copy", "write", "map", "reconnect"))
 _MAPS: Final = frozenset(("qemu-map", "nbdinfo-map"))
 _MAP: Final = 1 << 28
-"""Bytes of output that a map may have: it is no map any more if some are left out."""
+"""Bytes of output that are kept of a map, which must be complete to be read."""
 
 _UNDECIDED: Final = "a command insists on TLS or does without, and here it depends"
 _SETTLE: Final = 0.3
-"""Seconds that the server has to notice that the client is gone."""
+"""Seconds within which the server has to notice the client's end."""
 
 
 def perform(
@@ -51,7 +51,7 @@ def perform(
 ) -> OperationResult:
     """Have a client perform one operation against a server of the profile.
 
-    `options` are the server's. Raises ServeError where there can be no such server.
+    `options` are the server's. Raises ServeError where the server cannot start.
     """
     operation_command = adapter.command_for(operation)
     incapable = operation_command.missing()
@@ -81,7 +81,7 @@ def _perform(
     *,
     tls: bool,
 ) -> OperationResult:
-    """Run the client, wait until the server knows that it is gone, and look at the result."""
+    """Run the client, wait until the server has noticed its end, and check the result."""
     export = server.export
     command = _command(operation_command, export, tls=tls)
     if not command:
@@ -124,7 +124,7 @@ def _command(operation_command: OperationCommand, export: Export, *, tls: bool) 
 
 
 def _secured(profile: Profile) -> bool | None:
-    """Whether a client is to use TLS; None where it has to find out, which a command cannot say."""
+    """Whether a client is to use TLS; None where both must be tried, which no command can."""
     offered, policy = profile.handshake.tls, profile.tls_policy
     if policy == "allow" and offered == "optional" and profile.faults:
         return None
@@ -135,7 +135,7 @@ def _too_large(export: Export) -> str:
     return f"an export of {export.size} bytes is more than its command can take whole"
 
 
-# --- what is to be done ------------------------------------------------------------------------
+# --- the operation -----------------------------------------------------------------------------
 
 
 def _job(
@@ -163,7 +163,7 @@ def _job(
 
 
 def _values(server: Server, job: Job, *, tls: bool) -> dict[str, str]:
-    """What the placeholders of a command stand for."""
+    """The values of a command's placeholders."""
     return {
         **server_values(server),
         "uri": str(attrs.evolve(Uri.parse(server.uri), tls=tls)),

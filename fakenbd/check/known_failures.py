@@ -8,8 +8,8 @@
     sometimes = true                         # optional: races of the client's own let it pass, too
     reason  = "reported upstream as …"       # required
 
-A list like this rots unless it is checked. So an entry whose case passes fails the run, and so
-does one that matches no case at all.
+Outdated entries are reported: an entry whose case passes fails the run, and so does one that
+matches no case at all.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ class KnownFailure:
     sometimes: bool = False
 
     def concerns(self, case: str, client: str) -> bool:
-        """Whether it speaks of that case; a family's id stands for all of its members."""
+        """Whether it applies to that case; a family's id stands for all of its members."""
         return self.client in ("", client) and matches(case, (self.case,))
 
     def explains(self, verdict: Verdict) -> bool:
-        """Whether the case failed in the way that is known."""
+        """Whether the case failed in the way that the entry describes."""
         return (
             verdict.name == "fail"
             and self.cause in (None, verdict.cause)
@@ -83,7 +83,7 @@ def read_known_failures(path: Path) -> tuple[KnownFailure, ...]:
 
 
 def apply(verdict: Verdict, known: Iterable[KnownFailure], case: str, client: str) -> Verdict:
-    """The verdict in the light of what is known: xfail, xpass, or as it was."""
+    """The verdict after known failures: xfail, xpass, or unchanged."""
     entries = [entry for entry in known if entry.concerns(case, client)]
     if not entries:
         return verdict

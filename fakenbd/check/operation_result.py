@@ -1,7 +1,7 @@
-"""What one operation of a client came to.
+"""The result of one operation of a client.
 
-There is one type. The process or the reference client fills in how the client ended, the checks of
-its work what is wrong with it, the journal what went over the wire; verdict and report read it.
+There is one type. The process or the reference client fills in how the client ended, the result
+checks what is wrong, the journal what went over the wire; verdict and report read it.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ class Breach:
 
 @attrs.frozen
 class WireSummary:
-    """What the journal knows of one operation.
+    """The journal of one operation, summarised.
 
     `fired` counts how often faults fired, `unfired` has a sentence for each that never did;
-    `standing` says that there are no faults, because the export or the handshake is what is wrong.
-    `asked` says whether the client asked for what the operation is about, if the server offered it.
-    `quit` are connections that the client dropped to make another, although the server had broken
-    no MUST on them. `failures` are the server's own.
+    `standing`: there are no faults, because the export or the handshake itself is wrong. `asked`:
+    the client asked for what the operation is about, if the server offered it. `quit` are
+    connections that the client dropped to make another, although the server had broken no MUST on
+    them. `failures` are errors of the server itself.
     """
 
     connections: int = 0
@@ -57,12 +57,12 @@ class WireSummary:
 class OperationResult:
     """One operation as one client performed it, with `command`, in `seconds`.
 
-    `status` is the exit status, or `signal` what killed it; `stopped` why we did, in the words of
-    `stop_reason`. `output` and `errors` are what it wrote. `wrong` says how the result differs from
-    what it must be, `crash` how it broke down where no signal tells. `incapable` says why the
-    client cannot do this at all, `harness_error` what went wrong on our side. `exception` is what
-    the reference client failed with. `transcript` shows the conversation around the first fault
-    that fired, or the first breach.
+    `status` is the exit status, or `signal` what killed it; `stopped` is why the harness stopped
+    it, in the words of `stop_reason`. `output` and `errors` are what it wrote. `wrong` is how the
+    result differs from what it must be, `crash` how it crashed without a signal. `incapable` is why
+    the client cannot do this at all, `harness_error` an error of the harness. `exception` is what
+    the reference client failed with. `transcript` shows the messages around the first fault that
+    fired, or the first breach.
     """
 
     operation: str = ""

@@ -1,4 +1,4 @@
-"""What a run of cases can be told: declared once, as the options of `fakenbd check`.
+"""The options of a run of cases, declared once, as those of `fakenbd check`.
 
 The same value goes to pytest as part of a plugin object, and to pytest-xdist's workers by pickle.
 """
@@ -16,7 +16,7 @@ __all__ = ["CheckOptions"]
 
 
 def _shard(text: str) -> tuple[int, int]:
-    """The part and the number of parts that "2/5" stands for. Raises ValueError."""
+    """The part and the number of parts in a text such as "2/5". Raises ValueError."""
     part, slash, parts = text.partition("/")
     if slash and part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts):
         return int(part), int(parts)
@@ -98,7 +98,7 @@ class CheckOptions:
     ] = None
     shard: Annotated[
         str,
-        Parameter(help="Only the I-th of N parts of the cases.", metavar="I/N", validator=_part),
+        Parameter(help="Run part I of N of the cases.", metavar="I/N", validator=_part),
     ] = ""
     known_failures: Annotated[
         Path | None,
@@ -108,10 +108,11 @@ class CheckOptions:
         bool, Parameter(name=["--exit-first", "-x"], help="Stop at the first failure.")
     ] = False
     last_failed: Annotated[
-        bool, Parameter(name=["--last-failed", "--lf"], help="Run only what failed last time.")
+        bool,
+        Parameter(name=["--last-failed", "--lf"], help="Run only the cases that failed last time."),
     ] = False
     quiet: Annotated[
-        bool, Parameter(name=["--quiet", "-q"], help="Only failures and the summary.")
+        bool, Parameter(name=["--quiet", "-q"], help="Print only failures and the summary.")
     ] = False
 
     @property

@@ -1,6 +1,7 @@
-"""What is known of an export, and how far a client's results can be compared with it.
+"""The true content and map of an export, and how far a client's results can be compared with them.
 
-What no client can notice (a flipped bit, a short simple reply) is not held against it.
+Where a fault changes what no client can notice (a flipped bit, a short simple reply), results are
+not compared.
 """
 
 from __future__ import annotations
@@ -21,19 +22,19 @@ __all__ = ["GroundTruth", "first_difference"]
 
 UNSEEN_DATA: Final = frozenset(("S-128", "S-169"))
 UNSEEN_MAP: Final = frozenset(("S-212",))
-"""Rules whose breach shows in the data, or in the map, alone."""
+"""Rules whose breach shows only in the data, or in the map."""
 
 _HARMLESS: Final = frozenset(
     ("delay", "hold", "dribble", "rate", "close", "reset", "cut", "stall", "error", "shuffle")
 )
-"""Kinds of faults after which extents are the correct ones, or none at all."""
+"""Kinds of faults that leave the extents of a reply correct, or remove them all."""
 
 
 @attrs.frozen
 class GroundTruth:
     """The server's own export, which the client's writes change, to compare results with.
 
-    `data` and `map` say whether what the client reads, and maps, can be compared at all.
+    `data` and `map`: whether what the client reads, and maps, can be compared at all.
     """
 
     export: Export
@@ -42,14 +43,14 @@ class GroundTruth:
 
     @classmethod
     def of(cls, profile: Profile, export: Export) -> GroundTruth:
-        """What can be compared where `profile` is served."""
+        """The truth about `export`, as far as it can be compared where `profile` is served."""
         rules = frozenset(profile.rules)
         reported = not any(map(_changes_extents, profile.faults))
         return cls(export, not rules & UNSEEN_DATA, reported and not rules & UNSEEN_MAP)
 
     @property
     def contexts(self) -> tuple[str, ...]:
-        """The metadata contexts to ask for: all that there are, or the usual one."""
+        """The metadata contexts to ask for: those of the export, or base:allocation."""
         return tuple(self.export.contexts) or ("base:allocation",)
 
     def wrong_data(self, offset: int, data: Buffer) -> str:
@@ -63,8 +64,8 @@ class GroundTruth:
     ) -> str:
         """A clause on the first extent whose flags are not the export's; "" if all are right.
 
-        Only flags in `mask` are compared: the client's map may have no others. Where the map is a
-        script, data is never wrong: a client takes extents that it cannot believe for data.
+        Only flags in `mask` are compared: the client's map may have no others. Where the profile
+        lists the extents, data is never wrong: a client reports invalid extents as data.
         """
         extent_source = self.export.contexts.get(context)
         if not self.map or extent_source is None:

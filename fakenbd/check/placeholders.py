@@ -1,7 +1,7 @@
-"""What a client can be told on its command line, in braces, and in its environment.
+"""Placeholders in a client's command line, and the same values in its environment.
 
-One table serves `fakenbd run` and the clients of `fakenbd check`. Each word is replaced once, where
-it stands in an argument: what it stands for is never searched for words again.
+One table serves `fakenbd run` and the clients of `fakenbd check`. Each placeholder is replaced
+once; its value is not searched for placeholders again.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import attrs
 from fakenbd.faults.readers import unknown
 from fakenbd.protocol.uri import Uri
 from fakenbd.server import Server
-from fakenbd.server.tls import Security
+from fakenbd.server.tls import TLSCredentials
 
 __all__ = [
     "OPERATION",
@@ -30,7 +30,7 @@ __all__ = [
 _WORD: Final = re.compile(r"\{([A-Za-z][A-Za-z0-9-]*)\}")
 
 
-def _of_security(value: Callable[[Security], str]) -> Callable[[Server], str]:
+def _of_security(value: Callable[[TLSCredentials], str]) -> Callable[[Server], str]:
     return lambda server: "" if server.security is None else value(server.security)
 
 
@@ -54,16 +54,16 @@ SERVER: Final[Mapping[str, Callable[[Server], str]]] = {
     "profile": lambda server: server.profile.id,
     "seed": lambda server: str(server.seed),
 }
-"""The words that say what is served, and where."""
+"""Placeholders for what is served, and where."""
 
 OPERATION: Final = ("offset", "length", "input", "output")
-"""The words that say what `check` asks of a client."""
+"""Placeholders for what `check` asks of a client."""
 
 PLACEHOLDERS: Final = (*SERVER, *OPERATION)
 
 
 def server_values(server: Server) -> dict[str, str]:
-    """What each word of `SERVER` stands for; "" where the server has no such thing."""
+    """The value of each placeholder of `SERVER`; "" where the server has none."""
     return {word: value(server) for word, value in SERVER.items()}
 
 
@@ -73,7 +73,7 @@ def fill(argument: str, values: Mapping[str, str]) -> str:
 
 
 def unknown_placeholders(argv: Sequence[str]) -> list[str]:
-    """A sentence for each word in braces that stands for nothing."""
+    """A sentence for each word in braces that is no placeholder."""
     words = [word for argument in argv for word in _WORD.findall(argument)]
     return [
         unknown("placeholder", word, PLACEHOLDERS) for word in words if word not in PLACEHOLDERS
@@ -81,6 +81,6 @@ def unknown_placeholders(argv: Sequence[str]) -> list[str]:
 
 
 def environment(values: Mapping[str, str]) -> dict[str, str]:
-    """The same for the client's environment: NBD_URI, FAKENBD_URI, FAKENBD_SIZE, …"""
+    """The values as environment variables: NBD_URI, FAKENBD_URI, FAKENBD_SIZE, …"""
     names = {f"FAKENBD_{word.upper().replace('-', '_')}": text for word, text in values.items()}
     return {"NBD_URI": values["uri"], **names}

@@ -1,4 +1,4 @@
-"""How a worker of pytest-xdist comes to collect profiles: it is loaded there by its name."""
+"""The pytest plugin that workers of pytest-xdist load by name, to collect profiles."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["pytest_configure"]
 
 
 def pytest_configure(config: Any) -> None:
-    """Register the plugin with the setup that the controller has sent."""
+    """Register the plugin with the setup that the controller sent."""
     if hasattr(config, "workerinput"):
         from fakenbd.check.collection import WORKER_INPUT, Cases
 

@@ -1,10 +1,10 @@
-"""Running a client that may do anything: crash, hang, flood, fork, ignore signals, eat memory.
+"""Runs a client that may crash, hang, flood, fork, ignore signals, or use too much memory.
 
 It gets a session and a process group of its own, a scratch folder, and no standard input. One loop
 waits for its output, its end, and the next look at its memory; nothing in it can block, so neither
-a flood of output nor a pipe that a grandchild keeps open holds it up. Whatever happens, nobody is
-left at the end: the group is killed, and then whoever carries the mark that we put into the
-environment, wherever it has gone since.
+a flood of output nor a pipe that a grandchild keeps open delays it. No process is left at the end:
+the group is killed, and then every process with the mark that was put into the environment, even in
+another group.
 """
 
 from __future__ import annotations
@@ -32,13 +32,14 @@ _READ: Final = 1 << 16
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 _MIB: Final = 1 << 20
 
-# The shell sets what must hold from the first instruction on, and then becomes the client.
+# The shell sets the limits that must hold from the first instruction on, and then executes the
+# client.
 _LIMITED: Final = 'ulimit -c 0; ulimit -f "$0"; exec "$@"'
 
 
 @attrs.frozen
 class Limits:
-    """What a client may use: seconds, bytes of memory (all its processes), of a file, of output."""
+    """Limits of a client: seconds, bytes of memory (all its processes), of a file, of output."""
 
     seconds: float = 10.0
     memory: int = 1 << 30
@@ -48,7 +49,7 @@ class Limits:
 
 @attrs.define(eq=False)
 class Capture:
-    """The beginning and the end of what came through a pipe."""
+    """The beginning and the end of the bytes from a pipe."""
 
     limit: int
     _head: bytearray = attrs.field(factory=bytearray)
@@ -56,7 +57,7 @@ class Capture:
     _dropped: int = 0
 
     def take(self, data: bytes) -> None:
-        """Keep what there is room for."""
+        """Keep as much of `data` as there is room for."""
         room = self.limit // 2 - len(self._head)
         if room > 0:
             self._head += data[:room]
@@ -68,7 +69,7 @@ class Capture:
             self._dropped += surplus
 
     def text(self) -> str:
-        """All of it, or both ends with a line between them that says what is missing."""
+        """All of it, or both ends with a line between them on how much was left out."""
         gap = f"\n… {self._dropped} bytes left out …\n".encode() if self._dropped else b""
         return bytes(self._head + gap + self._tail).decode(errors="replace")
 
@@ -83,7 +84,7 @@ def run(
 ) -> OperationResult:
     """Run a client to its end, or to the first limit that it breaks.
 
-    `storming` is asked every few milliseconds; a sentence from it stops the client as a storm.
+    `storming` is called every few milliseconds; if it returns a sentence the client is stopped.
     Raises OSError where the program cannot be started.
     """
     mark = secrets.token_hex(16)
@@ -137,7 +138,7 @@ class _Watched:
             self._selector.register(pipe, selectors.EVENT_READ, (pipe, capture))
 
     def wait(self) -> tuple[Stop, str]:
-        """Wait for the end, and say what ended it if it was us."""
+        """Wait for the end; returns why the client was stopped, if it was."""
         pidfd = os.pidfd_open(self.process.pid)
         self._selector.register(pidfd, selectors.EVENT_READ)
         tick = self.began
@@ -158,7 +159,7 @@ class _Watched:
             os.close(pidfd)
 
     def drain(self) -> None:
-        """Take what is still in the pipes once nobody can add to it, and let go of them."""
+        """Read what is still in the pipes once all writers are gone, and close them."""
         for key in list(self._selector.get_map().values()):
             while self._take(*key.data):
                 pass
@@ -215,7 +216,7 @@ def _kill_all(process: subprocess.Popen[bytes], mark: str) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    # Who is forking all the time may have made another while we looked: once more, until quiet.
+    # A process that forks all the time may have made another meanwhile: repeat until none is found.
     sought = f"{_MARK}={mark}".encode()
     while marked := [pid for pid in _others() if _carries(pid, sought)]:
         for pid in marked:
@@ -231,7 +232,7 @@ def _others() -> Iterator[int]:
 
 
 def _carries(pid: int, sought: bytes) -> bool:
-    """Whether a process that still runs carries the mark; a zombie has no environment any more."""
+    """Whether a running process has the mark; a zombie has no environment any more."""
     try:
         return sought in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     except OSError:

@@ -1,7 +1,7 @@
 """One operation of the reference client, over streams in memory, with a clock that jumps.
 
-Stalls and deadlines of minutes take no time: whenever everybody waits, the clock moves on to
-whatever comes next. Only a client that never waits has to be stopped, as a storm.
+Stalls and deadlines of minutes take no time: whenever all tasks wait, the clock jumps to the next
+deadline. Only a client that never waits has to be stopped, as a storm.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = ["perform"]
 def perform(profile: Profile, operation: Operation, options: Mapping[str, Any]) -> OperationResult:
     """Have the reference client perform one operation against a server of the profile.
 
-    `options` are the server's. Raises ServeError where there can be no such server.
+    `options` are the server's. Raises ServeError where the server cannot start.
     """
     from trio.testing import MockClock  # slow to import, and for this client only
 
@@ -48,7 +48,7 @@ async def _perform(
 ) -> OperationResult:
     async with open_server(profile, endpoints=[], **options) as server:
         result = await _run_workload(server, profile, operation)
-        # The client's last messages may be on their way still.
+        # The client's last messages may still be on their way.
         await trio.testing.wait_all_tasks_blocked()
     return wire_summary(result, server, profile)
 

@@ -1,7 +1,7 @@
-"""The report of a run: report.json, which is the truth, and index.html, which is made from it.
+"""The report of a run: report.json, and index.html, which is made from it.
 
 Reports of several runs merge into one: a matrix of cases by clients. Of the same case and client
-the later run counts. The page is one file that needs nothing else and asks nobody.
+the later run counts. The page is one file, without scripts or resources from elsewhere.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def _page(cases: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _anchor(case: Mapping[str, Any]) -> str:
-    """A name for links; ids are made of names that people chose, so not every character will do."""
+    """A name for links, without the characters of an id that an anchor cannot have."""
     text = f"{case['client']}--{case['id']}"
     return "".join(one if one.isascii() and one.isalnum() else f"-{ord(one):x}-" for one in text)
 
@@ -123,7 +123,7 @@ def _row(
 
 
 def _lines(transcript: str) -> list[tuple[str, str]]:
-    """The lines of a transcript, each with the class that it is shown in."""
+    """The lines of a transcript, each with its CSS class."""
     return [(_kind(line), line) for line in transcript.splitlines()]
 
 

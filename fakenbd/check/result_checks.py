@@ -1,6 +1,6 @@
-"""Whether a client's output, its map, or the export itself is what it must be.
+"""Checks of a client's output, of its map, and of the export that it wrote to.
 
-Each check returns the first thing that is wrong, as a clause; "" if all is right.
+Each check returns a clause on the first mistake; "" if there is none.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Job:
 
 
 def mismatch(check: Check, job: Job, output: str) -> str:
-    """What is wrong with the result of a client that claims success and wrote `output`."""
+    """What is wrong with the result of a client that reported success and wrote `output`."""
     return _CHECKS[check](job, output)
 
 
@@ -87,7 +87,7 @@ def _zeros(job: Job, output: str) -> str:
 
 
 def _kept(job: Job, pieces: Iterable[tuple[int, bytes]]) -> str:
-    """Where the server's own content is not what the client was to make of it."""
+    """A clause on the first byte of the server's content that is not as expected."""
     if not job.ground_truth.data:
         return ""
     read = job.ground_truth.export.read
@@ -140,7 +140,7 @@ def _map(output: str, job: Job, start: str, flags: Callable[[Mapping[str, Any]],
         return f"it wrote no map that can be read ({type(error).__name__}: {error})"
     place = 0
     if [row[:2] for row in extents] == [(0, 0)]:
-        extents = []  # It is a way to say that there is nothing.
+        extents = []  # An empty map, as some clients write it.
     for offset, length, _ in extents:
         if offset != place:
             return f"its map goes on at {offset}, where {place} was next"

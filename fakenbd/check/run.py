@@ -1,7 +1,7 @@
-"""`fakenbd check`: a pytest session that knows nothing but profiles.
+"""`fakenbd check`: a pytest session that collects only profiles.
 
-No configuration, conftest or plugin of the folder it is called in has a say in it, and what it
-remembers (for --last-failed) is kept in the user's cache, one folder a client.
+Configuration, conftest and plugins of the current folder are ignored. The state for --last-failed
+is kept in the user's cache, one folder a client.
 """
 
 from __future__ import annotations
@@ -86,9 +86,9 @@ def _arguments(options: CheckOptions) -> list[str]:
 
 
 def _places(profiles: tuple[str, ...]) -> tuple[list[str], list[str]]:
-    """Where to look for profiles, and which of them are meant: paths, and ids of the library.
+    """The paths to collect profiles from, and the ids of the library that are selected.
 
-    Raises ProfileError for an id that is not there.
+    Raises ProfileError for an unknown id.
     """
     paths = [name for name in profiles if Path(name).exists()]
     ids = [name for name in profiles if name not in paths]

@@ -1,4 +1,4 @@
-"""Which places of an export are worth asking for: its ends, its middle, on blocks and off them."""
+"""Ranges of an export to read, write and map: its ends and its middle, on blocks and off them."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ __all__ = [
 ]
 
 LARGE: Final = 1 << 18
-"""Bytes that clients ask for at once when they ask for much."""
+"""Bytes of one large request."""
 
 WHOLE: Final = 1 << 26
 MAPPED: Final = 1 << 36
-"""Sizes up to which an export is taken whole, and mapped whole; of a larger one, a part."""
+"""Sizes up to which an export is read whole, and mapped whole; of a larger one, a part."""
 
 SampleRange: TypeAlias = tuple[int, int]
 """Offset and length."""
 
 
 def clipped(size: int, *spans: SampleRange) -> list[SampleRange]:
-    """The spans as far as they lie in an export of that size, none of them empty."""
+    """The spans cut to an export of that size, without empty ones."""
     kept: list[SampleRange] = []
     for offset, length in spans:
         start = max(0, min(offset, size))
@@ -41,7 +41,7 @@ def clipped(size: int, *spans: SampleRange) -> list[SampleRange]:
 
 
 def places(size: int) -> list[SampleRange]:
-    """At the start, in the middle and at the end; on blocks and off them."""
+    """Spans at the start, in the middle and at the end; on blocks and off them."""
     return clipped(
         size,
         (0, LARGE),
@@ -54,7 +54,7 @@ def places(size: int) -> list[SampleRange]:
 
 
 def parts(size: int, count: int, longest: int) -> list[SampleRange]:
-    """So many spans that do not touch, all over the export."""
+    """`count` spans that do not touch, spread over the export."""
     step = max(1, size // count)
     length = max(1, min(longest, step - 1))
     return clipped(size, *((step * part, length) for part in range(count)))
@@ -68,7 +68,7 @@ def ends(size: int, most: int) -> list[SampleRange]:
 
 
 def writable_spans(client: BlockDevice, *spans: SampleRange) -> list[SampleRange]:
-    """The spans, on whole sectors where no block size was agreed on (C-93)."""
+    """The spans, on whole sectors where no block size was negotiated (C-93)."""
     if client.block_size is None and client.size % 512 == 0:
         spans = tuple((start - start % 512, length + -length % 512) for start, length in spans)
     return clipped(client.size, *spans)

@@ -1,8 +1,7 @@
-"""Counts what a client sends while it is at work, to stop one that never ends.
+"""Counts what a client sends while it runs, to stop one that never ends.
 
-The journal belongs to the server's thread and must not be read while it grows. A witness is a sink
-of the journal: it is called with every record, keeps a few numbers, and any thread can read whether
-the client exceeds a bound, and whether all of its connections have ended.
+The guard is a sink of the journal: it is called with every record, keeps a few numbers, and any
+thread can read whether the client exceeds a bound, and whether all of its connections have ended.
 """
 
 from __future__ import annotations
@@ -42,9 +41,8 @@ def _nothing() -> None:
 class StormGuard:
     """Counts what a client sends to an export of `size` bytes.
 
-    Asking for each sector on its own, a few times over, is slow; but it ends. So does asking a few
-    things about each export of a list. What goes beyond that, or beyond any number of connections
-    that makes sense, is a storm: then `alarm` is called, once.
+    The bounds allow a few requests for each sector of the export, a few options for each export of
+    a list, and many connections. The first excess is a storm: then `alarm` is called, once.
     """
 
     size: int
@@ -64,7 +62,7 @@ class StormGuard:
         self._alone.set()
 
     def write(self, record: Part) -> None:
-        """Take note of one record of the journal."""
+        """Count one record of the journal."""
         if isinstance(record, ReceivedBatch):
             self._requests += record.count
             self._look()
@@ -81,14 +79,14 @@ class StormGuard:
             self._happened(record)
 
     def close(self) -> None:
-        """There is nothing to finish."""
+        """Do nothing."""
 
     def wait_alone(self, seconds: float) -> bool:
         """Wait until no connection is left; False if that takes too long."""
         return self._alone.wait(seconds)
 
     def _heed(self, message: object) -> None:
-        """Take note of what the server said, where it matters."""
+        """Raise the bound on options with each export that the server lists."""
         if type(message) is OptionReply:
             if type(message.body) is Listed:
                 self._options_bound += _EACH

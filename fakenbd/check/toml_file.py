@@ -1,4 +1,4 @@
-"""Reading a TOML file that a user wrote."""
+"""Reads a TOML file that a user wrote."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _T = TypeVar("_T")
 
 
 def read_toml(path: Path, read: Callable[[dict[str, Any]], _T]) -> _T:
-    """What `read` makes of a file's tables. Raises ProfileError, one sentence for each mistake."""
+    """What `read` returns for a file's tables. Raises ProfileError with every mistake."""
     try:
         return read(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:

@@ -1,12 +1,12 @@
-"""The verdict on a case: a pure function of what was expected and what each operation came to.
+"""The verdict on a case: a pure function of what was expected and of each operation's result.
 
 A case is judged in two steps. Every finding is collected, from the processes (signals, limits,
-reports of sanitizers, results that are not what they must be) and from the journal (requests
-without bound, obligations broken). Then the gravest decides, in the order of `_GRAVITY`: of a
-client that crashed, how it left the connection matters less. The others stay in the verdict.
+reports of sanitizers, wrong results) and from the journal (requests without bound, violations).
+Then the gravest decides, in the order of `_GRAVITY`: a crash outweighs how the client ended its
+connection. The others stay in the verdict.
 
-A fault that never fired proves nothing. So a case whose faults did not fire, or whose client never
-asked what the case is about, is `not-exercised`, unless it went wrong by itself.
+A case whose faults did not fire, or whose client never asked for what the case is about, is
+`not-exercised`, unless it failed anyway.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ _GRAVITY: Final[tuple[Cause, ...]] = (
 )
 
 MANY_CONNECTIONS: Final = 8
-"""More connections than this when the time is up make a hang a storm."""
+"""A client stopped at the time limit after more connections than this is a storm, not a hang."""
 
 _SHELL: Final = 128
 _FATAL: Final = frozenset(
     (signals.SIGSEGV, signals.SIGABRT, signals.SIGBUS, signals.SIGILL, signals.SIGFPE)
 )
-"""What a shell adds to the number of a signal, and the signals that only a defect sends."""
+"""What a shell adds to the number of a signal, and the signals that only a defect causes."""
 
 _REPORTS: Final[tuple[tuple[str, re.Pattern[str]], ...]] = (
     ("a sanitizer's report", re.compile(r"^==\d+==\s*ERROR: \w+Sanitizer.*$", re.M)),
@@ -62,7 +62,7 @@ _REPORTS: Final[tuple[tuple[str, re.Pattern[str]], ...]] = (
 
 @attrs.frozen
 class Finding:
-    """One thing that is wrong: its cause, the sentence, the rule and the operation, if any."""
+    """One thing that is wrong: its cause, a sentence, and the rule and the operation, if any."""
 
     cause: Cause
     reason: str
@@ -123,7 +123,7 @@ def _findings(each: OperationResult) -> Iterator[Finding]:
     if each.wrong and each.succeeded:
         yield Finding("wrong-data", each.wrong, operation=each.operation)
     if each.stopped:
-        # What a client owed at its end it cannot be blamed for: we ended it.
+        # A client that was stopped breaks no rule by how its connections ended.
         return
     for breach in each.wire.breaches:
         if breach.level == "MUST":
@@ -170,7 +170,7 @@ def _crash(each: OperationResult) -> str:
 
 
 def _last_line(text: str, match: re.Match[str]) -> str:
-    """What a report says: its own line, or the end of a traceback."""
+    """The text of a report: its own line, or the last line of a traceback."""
     if "Traceback" not in match[0]:
         return match[0].strip()
     for line in text[match.end() :].splitlines():

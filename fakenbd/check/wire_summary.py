@@ -1,4 +1,4 @@
-"""What the journal holds about a client during one operation."""
+"""The summary of the journal of one operation."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from fakenbd.journal import (
     Received,
     Violated,
 )
-from fakenbd.journal.obligations import FORGIVEN
 from fakenbd.journal.transcript import transcript
+from fakenbd.obligations import ENDS
 from fakenbd.profile import Profile
 from fakenbd.protocol.constants import TransmissionFlag
 from fakenbd.protocol.messages import Request
@@ -28,13 +28,13 @@ __all__ = ["wire_summary"]
 
 _LINES: Final = 40
 _ENDING: Final = 10
-"""Lines of a transcript, and how many of them show how it ended."""
+"""Lines of a transcript, and how many of them are the last ones."""
 
 _ABRUPT_CLOSES: Final = frozenset(("EOF", "RST", "TLS close"))
 
 
 def wire_summary(result: OperationResult, server: Server, profile: Profile) -> OperationResult:
-    """The result with what happened on the wire, once the server is closed."""
+    """The result with the summary of the journal, once the server is closed."""
     entries = server.journal.entries()
     return attrs.evolve(
         result,
@@ -48,12 +48,10 @@ def _summary(
 ) -> WireSummary:
     totals = server.journal.totals
     on_these = {entry.connection for entry in entries if isinstance(entry, FaultFired)}
-    first = next((entry.index for entry in entries if isinstance(entry, FaultFired)), None)
-    free = (first if profile.faults else 0) if profile.breaks_must else None
     breaches = dict.fromkeys(
         Breach(entry.rule, entry.level, entry.sentence)
         for entry in entries
-        if isinstance(entry, Violated) and not _may_disconnect(free, entry)
+        if isinstance(entry, Violated)
     )
     return WireSummary(
         connections=totals.connections,
@@ -77,21 +75,11 @@ def _excerpt(entries: Sequence[Entry]) -> str:
 
 
 def _order(breach: Breach) -> str:
-    """The sort key of breaches: as they came, then those about the disconnect, by rule.
+    """The sort key of breaches: in order of occurrence, then those about the disconnect, by rule.
 
-    Which of several connections ends first is chance; the order of breaches must not be.
+    Which of several connections ends first is random; the order of breaches must not be.
     """
-    return breach.rule if breach.rule in FORGIVEN else ""
-
-
-def _may_disconnect(free: int | None, violated: Violated) -> bool:
-    """Whether this is only a disconnect by a client that may leave from entry `free` on.
-
-    The server's own watch knows of the connection on which a fault fires. It does not know of
-    breaches that are no fault but part of the export or the handshake, nor that a client gives up
-    its other connections with that one.
-    """
-    return free is not None and violated.index >= free and violated.rule in FORGIVEN
+    return breach.rule if breach.rule in ENDS else ""
 
 
 def _asked(server: Server, profile: Profile, operation: str) -> bool:

@@ -1,10 +1,10 @@
-"""The reference client at work: one operation on one server, and its result.
+"""The operations of the reference client: each on one server, with its result.
 
 Each operation is done in several ways, so that faults have many messages to fire at: reads at the
 start, in the middle and at the end, one after another and several in flight; maps with and without
-REQ_ONE; writes that begin and end where no block does. An error that the server answers is noted
-and the work goes on; what ends the connection ends the operation. All that came is compared with
-the export. Any exception outside of the client's family is a bug, and propagates.
+REQ_ONE; writes that begin and end off block borders. An error reply is recorded and the operation
+goes on; the end of the connection ends it. All results are compared with the export. Any exception
+that is no FakenbdError is a bug, and propagates.
 """
 
 from __future__ import annotations
@@ -57,23 +57,23 @@ from fakenbd.protocol.messages import Extent
 __all__ = ["Connect", "run_workload"]
 
 Connect: TypeAlias = Callable[[], Awaitable[Target]]
-"""Gives a URI, or a stream that is connected afresh."""
+"""Returns a URI, or a new connected stream."""
 
 PATIENCE: Final = 900.0
-"""Seconds after which an operation counts as hung; the client's own deadlines are far shorter."""
+"""Seconds after which an operation is a hang; the client's own timeouts are far shorter."""
 
 SEVERAL: Final = 8
 PIECE: Final = 1 << 22
 FAR: Final = 1 << 31
-"""Bytes that one request zeroes or trims: more than some servers can count."""
+"""Bytes that one request zeroes or trims: more than a signed number of 32 bits holds."""
 
 EXTENTS: Final = 1 << 17
-"""So many extents of a map are enough."""
+"""The most extents of a map that are asked for."""
 
 
 @attrs.define(eq=False)
 class _Work:
-    """One operation: whom to ask, what is known, the first error, and the first wrong result."""
+    """The state of one operation: its server, the first error, and the first wrong result."""
 
     connect: Connect
     ground_truth: GroundTruth
@@ -83,11 +83,11 @@ class _Work:
     wrong: str = ""
 
     def failed(self, error: FakenbdError) -> None:
-        """Note that a request failed."""
+        """Record that a request failed."""
         self.error = self.error or error
 
     def accepted(self, wrong: str) -> None:
-        """Note that the client returned a wrong result ("" for a right one)."""
+        """Record that the client returned a wrong result ("" for a correct one)."""
         self.wrong = self.wrong or wrong
 
     @asynccontextmanager
@@ -112,7 +112,7 @@ class _Work:
             yield commands
 
     async def attempt(self, call: Awaitable[object]) -> bool:
-        """Whether a request succeeds; an error that the server answers is noted."""
+        """Whether a request succeeds; an error reply is recorded."""
         try:
             await call
         except CommandError as error:
@@ -130,7 +130,7 @@ class _Work:
             self.accepted(self.ground_truth.wrong_data(offset, data))
 
     def check_kept(self, offset: int, data: bytes) -> None:
-        """Look for what was written in the server's own export."""
+        """Compare what was written with the server's own export."""
         wrong = self.ground_truth.wrong_data(offset, data)
         self.accepted(wrong and f"what was written is not there: {wrong}")
 
@@ -144,9 +144,9 @@ async def run_workload(
     timeout: float | Timeouts | None = None,
     policy: RetryPolicy | None = None,
 ) -> OperationResult:
-    """Do one operation with the reference client, over connections that `connect` gives.
+    """Do one operation with the reference client, over connections from `connect`.
 
-    With a `policy` the client is one that comes back where a connection is lost.
+    With a `policy` the client reconnects where a connection is lost.
     """
     work = _Work(connect, ground_truth, {"tls": tls, "timeout": timeout}, policy)
     with trio.move_on_after(PATIENCE) as scope:
@@ -158,7 +158,7 @@ async def run_workload(
 
 
 def _result(work: _Work, operation: Operation, *, hung: bool) -> OperationResult:
-    """All of it in one value; a wrong result outweighs an error."""
+    """The result; a wrong result outweighs an error."""
     if hung:
         why = "it did not end in time"
         output = f"{operation} hung: {why}"
@@ -178,7 +178,7 @@ def _result(work: _Work, operation: Operation, *, hung: bool) -> OperationResult
 
 
 async def _together(works: list[Awaitable[None]]) -> None:
-    """Do all at once. Raises what the first of them met, when all have ended."""
+    """Run all at once. When all have ended, raises the error of the first that failed."""
     failures: list[Exception] = []
 
     async def guarded(work: Awaitable[None]) -> None:
@@ -227,7 +227,7 @@ async def _copy(work: _Work) -> None:
 
 
 async def _allocated(work: _Work, client: BlockDevice, offset: int, length: int) -> list[Extent]:
-    """The extents to copy; one of the whole length where the server has no map."""
+    """The extents to copy; one of the whole length where the server has no metadata contexts."""
     if "base:allocation" not in client.contexts:
         return [Extent(length, 0)]
     extents: list[Extent] = []
@@ -271,7 +271,7 @@ async def _map_span(
     req_one: bool,
     extents: list[Extent],
 ) -> None:
-    """Gather the extents of a span, as many as are enough."""
+    """The extents of a span, up to the most that are asked for."""
     status = client.block_status(offset, length, context=context, req_one=req_one)
     async for extent in status:
         extents.append(extent)
@@ -309,7 +309,7 @@ async def _write_all_over(work: _Work, client: BlockDevice) -> None:
 async def _write_span(
     work: _Work, client: BlockDevice, offset: int, length: int, seed: str, *, fua: bool = False
 ) -> None:
-    """Write bytes that nobody else writes."""
+    """Write bytes that differ from those of any other write."""
     data = bytes(RandomBytes(seed).read(offset, length))
     if await work.attempt(client.write(offset, data, fua=fua)):
         work.check_kept(offset, data)
@@ -331,7 +331,7 @@ async def _zero(work: _Work) -> None:
 
 
 async def _zero_fast(work: _Work, client: BlockDevice, span: SampleRange) -> None:
-    """Zeroes by the fast way if there is one, else by any."""
+    """Write zeroes with FAST_ZERO if the server offers it, else without."""
     if client.offers(TransmissionFlag.SEND_FAST_ZERO):
         try:
             await client.zero(*span, fast=True)
@@ -354,7 +354,7 @@ async def _trim(work: _Work) -> None:
             client, (0, size), (512, 4096), (size // 2 + 1, 70_000)
         ):
             await work.attempt(client.trim(offset, length))
-        # What a trimmed range holds is not known, but that it can be read is (C-141).
+        # The content of a trimmed range is unknown, but it can be read (C-141).
         for offset, length in clipped(size, (0, 4096)):
             await work.attempt(client.read(offset, length))
 
@@ -368,7 +368,7 @@ async def _flush(work: _Work) -> None:
             await work.attempt(client.flush())
 
 
-# --- looking ----------------------------------------------------------------------------------
+# --- asking -----------------------------------------------------------------------------------
 
 
 async def _info(work: _Work) -> None:
@@ -384,17 +384,17 @@ async def _info(work: _Work) -> None:
 
 
 async def _list(work: _Work) -> None:
-    """Ask for the list and, unless it is long, for what each export of it offers."""
+    """Ask for the list and, unless it is long, for information on each export."""
     listed = await list_exports(await work.connect(), **work.options)
     if 0 < len(listed) <= SEVERAL:
         await list_export_infos(await work.connect(), **work.options)
 
 
-# --- coming back ------------------------------------------------------------------------------
+# --- reconnecting -----------------------------------------------------------------------------
 
 
 async def _reconnect(work: _Work) -> None:
-    """Map, read and write over a server that may be gone for a while."""
+    """Map, read and write on a server that may be gone for a while."""
     work.policy = work.policy or RetryPolicy()
     async with work.client(*work.ground_truth.contexts) as client:
         await _map_all_over(work, client, req_one=False)

@@ -1,7 +1,7 @@
 """The command line: one module for each group of verbs, imported when its verb is called.
 
 Errors are one sentence on standard error and an exit status: 1 failures, 2 usage, 3 trouble with
-the set-up, 5 nothing selected, 130 interrupted. A traceback means a bug of ours.
+the set-up, 5 nothing selected, 130 interrupted. A traceback is a bug in fakenbd.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from fakenbd.errors import ClientError, FakenbdError, ProfileError, ProtocolErro
 __all__ = ["app", "main"]
 
 _GARBAGE: Final = 10_000
-"""Objects that come between two looks for garbage."""
+"""New objects between two garbage collections."""
 
 _LOOKS: Final[dict[str, Any]] = {
     "help_format": "plaintext",
     "group_parameters": Group("Options"),
-    # What is off unless given needs no default, and what is not given needs no opposite.
+    # A flag needs no default in the help, and no --no-… form.
     "default_parameter": Parameter(show_default=False, negative=""),
 }
 
@@ -79,11 +79,11 @@ _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
-    # Next to nothing of what is imported and remembered is ever garbage: look for it less often.
+    # Hardly any imported or recorded objects become garbage: collect less often.
     gc.set_threshold(_GARBAGE)
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:1] == ["check"] and "--" in words:
-        # Positional words on both sides of "--" would come out as one list.
+        # Positional arguments on both sides of "--" would become one list.
         place = words.index("--")
         words[place:] = ["--command", json.dumps(words[place + 1 :])]
     try:
@@ -100,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(reason, KeyboardInterrupt):
             return 128 + signal.SIGINT
         if isinstance(reason, BrokenPipeError):
-            # Whoever read our output has seen enough.
+            # The reader of the output has closed it.
             _be_silent()
             return 0
         if isinstance(reason, OSError) and reason.errno in _FULL:
@@ -118,14 +118,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _alone(error: BaseException) -> BaseException:
-    """The one error in a group of one, however deep trio has wrapped it."""
+    """The single error within nested exception groups of one."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error
 
 
 def _be_silent() -> None:
-    """Let nothing more be written, or Python would try it once more at its end, and complain."""
+    """Redirect standard output to /dev/null, or Python would report a failed flush at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -18,7 +18,7 @@ __all__ = ["check", "merge_reports"]
 
 
 def check(
-    *profiles: Annotated[str, Parameter(help="Profiles by id or path; all, if none.")],
+    *profiles: Annotated[str, Parameter(help="Profiles by id or path (default: all).")],
     command: Annotated[str | None, Parameter(show=False)] = None,
     options: CheckOptions | None = None,
 ) -> int:
@@ -31,7 +31,7 @@ def check(
 
 
 def _words(text: str) -> tuple[str, ...]:
-    """The command that stood after "--"."""
+    """The command given after "--"."""
     words: list[str] = json.loads(text)
     if not words:
         raise ProfileError("check", ["expected a client to run after --"])
@@ -39,9 +39,9 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 def merge_reports(
-    *folders: Annotated[Path, Parameter(help="Folders that check --report has written.")],
+    *folders: Annotated[Path, Parameter(help="Folders written by check --report.")],
     output: Annotated[
-        Path, Parameter(name=["--output", "-o"], help="Where to write.", metavar="FOLDER")
+        Path, Parameter(name=["--output", "-o"], help="Folder to write to.", metavar="FOLDER")
     ],
 ) -> int:
     """Merge the reports of several runs into one."""

@@ -32,7 +32,7 @@ from fakenbd.protocol.uri import Uri
 __all__ = ["copy_disk", "info", "list_all", "show_map"]
 
 _Target = Annotated[str, Parameter(help="The URI of an export, such as nbd://localhost/disk.")]
-_Json = Annotated[bool, Parameter(help="As JSON.")]
+_Json = Annotated[bool, Parameter(help="Print JSON.")]
 
 
 def show_map(
@@ -43,7 +43,7 @@ def show_map(
         str,
         Parameter(help="The metadata context to show.", metavar="CONTEXT", show_default=True),
     ] = "base:allocation",
-    json: Annotated[bool, Parameter(help="As qemu-img map --output=json prints it.")] = False,
+    json: Annotated[bool, Parameter(help="Print JSON as qemu-img map does.")] = False,
     options: ClientOptions | None = None,
 ) -> int:
     """Show which parts of an export hold data, and which are holes."""
@@ -65,7 +65,7 @@ async def _map(uri: str, context: str, options: ClientOptions, runs: list[Run]) 
         if client.contexts or context != "base:allocation":
             await map_export(client, context=context, runs=runs)
         elif client.size:
-            # Without block status everything is data: the answer that is always safe.
+            # Without block status everything is reported as data.
             runs.append(Run(0, client.size, 0))
 
 
@@ -108,7 +108,7 @@ async def _facts(uri: str, options: ClientOptions) -> dict[str, Any]:
 
 
 def _advertised(export_info: ExportInfo | BlockDevice) -> dict[str, Any]:
-    """What a server says of an export beyond name and size."""
+    """The information on an export besides name and size."""
     sizes = export_info.block_size
     return {
         "flags": flag_names(TransmissionFlag, export_info.flags).split("|"),
@@ -162,7 +162,7 @@ def _shown(value: Any) -> str:
         return ", ".join(value) or "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return "not said" if value is None else str(value) or '""'
+    return "not advertised" if value is None else str(value) or '""'
 
 
 def copy_disk(
@@ -170,11 +170,11 @@ def copy_disk(
     destination: Annotated[str, Parameter(help="A URI, or a file.")],
     /,
     *,
-    verify: Annotated[bool, Parameter(help="Read both once more and compare.")] = False,
+    verify: Annotated[bool, Parameter(help="Read both again and compare.")] = False,
     in_flight: Annotated[
         int,
         Parameter(
-            help="How many pieces are on their way at once.",
+            help="Number of pieces in flight.",
             metavar="N",
             show_default=True,
             validator=Number(gte=1),
@@ -183,7 +183,7 @@ def copy_disk(
     connections: Annotated[
         int,
         Parameter(
-            help="Share the work among so many, where the server allows it.",
+            help="Number of connections, if the server allows several.",
             metavar="N",
             show_default=True,
             validator=Number(gte=1),
@@ -222,7 +222,7 @@ def copy_disk(
 
 @contextmanager
 def _progress(title: str) -> Iterator[Callable[[int, int], None] | None]:
-    """A bar on a terminal; elsewhere nothing, and nothing is imported for it."""
+    """A progress bar on a terminal; None elsewhere, without importing rich."""
     if not sys.stderr.isatty():
         yield None
         return

@@ -30,7 +30,7 @@ class ClientOptions:
     timeout: Annotated[
         float,
         Parameter(
-            help="How long any one wait may take.",
+            help="Time limit of each wait.",
             metavar="SECONDS",
             show_default=True,
             validator=Number(gt=0),
@@ -39,7 +39,7 @@ class ClientOptions:
     retry: Annotated[
         int,
         Parameter(
-            help="Connect again after a lost connection, this many times for one call.",
+            help="Number of reconnects for one call after a lost connection.",
             metavar="N",
             show_default=True,
             validator=Number(gte=0),
@@ -51,7 +51,7 @@ class ClientOptions:
     tls: Annotated[
         Literal["off", "allow", "require"] | None,
         Parameter(
-            help="Whether to ask for TLS; by default as the URI says.",
+            help="TLS policy (default: the URI's).",
             metavar="off|allow|require",
             show_choices=False,
         ),
@@ -80,7 +80,7 @@ class ClientOptions:
 
     @property
     def policy(self) -> RetryPolicy | None:
-        """How often to try again; None for never."""
+        """How often to retry; None for never."""
         return RetryPolicy(attempts=self.retry + 1) if self.retry else None
 
     def security(self, uri: Uri) -> TLS:
@@ -102,7 +102,7 @@ class ClientOptions:
         )
 
     def settings(self, *uris: Uri) -> dict[str, Any]:
-        """Keyword arguments for what connects to `uris`, but for `tls`; warns of odd parameters."""
+        """Keyword arguments to connect to `uris`, except `tls`; warns of unknown URI parameters."""
         for uri in uris:
             for name, _ in uri.unknown:  # C-154
                 print(f"fakenbd: the URI's parameter {escaped(name)} is not known", file=sys.stderr)
@@ -145,7 +145,7 @@ class ClientOptions:
 
 
 def _print_notes(notes: Sequence[Noncompliance]) -> None:
-    """Print each breach once, and how often it came."""
+    """Print each breach once, with the number of times."""
     seen: dict[str, int] = {}
     for note in notes:
         seen[str(note)] = seen.get(str(note), 0) + 1

@@ -1,4 +1,4 @@
-"""What `serve` and `run` have in common: which profile, where, and what to keep of it."""
+"""Options shared by `serve` and `run`: the profile, the address, and the files to record to."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class ServerOptions:
     tls: Annotated[
         Literal["off", "optional", "required"] | None,
         Parameter(
-            help="Whether to speak TLS; by default as the profile says.",
+            help="TLS mode (default: the profile's).",
             metavar="off|optional|required",
             show_choices=False,
         ),
@@ -72,7 +72,7 @@ class ServerOptions:
         ),
     ] = None
     tls_verify_peer: Annotated[
-        bool, Parameter(help="Let in only clients with a certificate of the CA.")
+        bool, Parameter(help="Accept only clients with a certificate of the CA.")
     ] = False
     tls_psk: Annotated[
         Path | None,
@@ -97,24 +97,24 @@ class ServerOptions:
     journal_limit: Annotated[
         int,
         Parameter(
-            help="How many entries the journal holds in memory.",
+            help="Entries that the journal holds in memory.",
             metavar="N",
             show_default=True,
             validator=_positive,
         ),
     ] = 100_000
-    exit_with_parent: Annotated[bool, Parameter(help="End when the parent process does.")] = False
+    exit_with_parent: Annotated[bool, Parameter(help="Exit when the parent process ends.")] = False
 
     def chosen(self, name: str) -> Profile:
-        """The profile of that name, as `suited` makes it."""
+        """The profile of that name, after `suited`."""
         from fakenbd.profile import find
 
         return self.suited(find(name))
 
     def suited(self, profile: Profile) -> Profile:
-        """The profile with its export renamed as asked.
+        """The profile with its export renamed by --export.
 
-        Raises ProfileError for options of a TLS that it will not speak.
+        Raises ProfileError for TLS options where the profile does not offer TLS.
         """
         if (self.tls or profile.handshake.tls) == "off":
             for option, given in (
@@ -157,7 +157,7 @@ class ServerOptions:
 
     @contextmanager
     def recording(self, server: Server) -> Iterator[None]:
-        """Write the journal and the capture as long as the block lasts, and tell what fails."""
+        """Write the journal and the capture during the block, and report errors of writing them."""
         journal = server.journal
         journal.alarm = _report
         began = time() - (journal.clock() - journal.began)
@@ -182,14 +182,20 @@ class ServerOptions:
 
 
 def _report(sentence: str) -> None:
-    # Where nobody reads what goes wrong, the service goes on all the same.
+    # The server continues if standard error is closed.
     with suppress(OSError):
         print(f"fakenbd: {sentence}", file=sys.stderr, flush=True)
 
 
 def _attach(journal: Journal, path: Path, make: Callable[[IO[bytes]], Sink]) -> Callable[[], None]:
     try:
-        return journal.attach(make(path.open("wb")))
+        file = path.open("wb")
+        try:
+            return journal.attach(make(file))
+        except OSError:
+            with suppress(OSError):  # what could not be written is tried once more
+                file.close()
+            raise
     except OSError as error:
         raise ServeError(f"cannot write {path}: {error.strerror}") from error
 

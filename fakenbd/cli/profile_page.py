@@ -1,8 +1,8 @@
-"""A profile as a page of text: what it is about, the rows of its rules, and its TOML.
+"""A profile as a page of text: its summary, its text, its rules, and its TOML.
 
-A family has a page of its own, which lists its members; a member's page has its values put in. The
-text is folded to the width of the terminal (80 columns where there is none, at most 100). The TOML
-is printed as it stands in the file, without the summary and the text, which are above it.
+A family has a page of its own, which lists its members; a member's page has its values substituted.
+The text is folded to the width of the terminal (80 columns where there is none, at most 100). The
+TOML is printed as in the file, without the summary and the text, which are above it.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _head(name: str, summary: str, about: str, profiles: Sequence[Profile]) -> I
     width = min(shutil.get_terminal_size().columns, _WIDEST)
     yield "\n".join(filter(None, (name, textwrap.fill(summary, width))))
     for paragraph in re.split(r"\n\s*\n", about.strip("\n")):
-        # Lines that are indented stand as they are.
+        # Indented lines are not folded.
         laid_out = re.search(r"^\s", paragraph, re.MULTILINE)
         yield paragraph if laid_out else textwrap.fill(paragraph, width, break_on_hyphens=False)
     ids = dict.fromkeys(rule_id for profile in profiles for rule_id in profile.rules)
@@ -77,7 +77,7 @@ def _members(family: Sequence[Profile]) -> str:
 
 
 def _highlighted(source: str, language: str) -> str:
-    """The source with the colours of a terminal, if it goes to one."""
+    """The source, highlighted if the output is a terminal."""
     if not sys.stdout.isatty():
         return source
     from rich.console import Console
@@ -85,6 +85,6 @@ def _highlighted(source: str, language: str) -> str:
 
     console = Console()
     with console.capture() as capture:
-        # Not folded: what is copied from the terminal is what stands in the file.
+        # Not folded, so that it can be copied from the terminal.
         console.print(Syntax("", language, theme="ansi_dark").highlight(source), soft_wrap=True)
     return capture.get().rstrip("\n")

@@ -1,4 +1,4 @@
-"""`fakenbd profiles`: the library, to look at and to check files against."""
+"""`fakenbd profiles`: list, show and validate profiles."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _WIDTH = 100
 
 
 def list_profiles(
-    *patterns: Annotated[str, Parameter(help="Only ids like these; * stands for anything.")],
-    json: Annotated[bool, Parameter(help="As JSON.")] = False,
+    *patterns: Annotated[str, Parameter(help="List only ids that match these patterns.")],
+    json: Annotated[bool, Parameter(help="Print JSON.")] = False,
 ) -> int:
     """List the profiles of the library with their summaries."""
     names = select(patterns) if patterns else list(library())

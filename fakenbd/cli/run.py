@@ -1,7 +1,7 @@
 """`fakenbd run`: a server for one captive client, which is started once the server listens.
 
-The client learns the address through its environment and through placeholders in its arguments. Its
-exit status is ours; a client that a signal killed gives 128 and the signal's number, as in a shell.
+The client gets the address in its environment and by placeholders in its arguments. Its exit status
+is that of `run`; for a client killed by a signal it is 128 and the signal's number, as in a shell.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def run(
     *command: Annotated[
         str,
         Parameter(
-            help="The client and its arguments; {uri} and the like are replaced.",
+            help="The client and its arguments, with placeholders.",
             allow_leading_hyphen=True,
         ),
     ],
@@ -48,7 +48,7 @@ def run(
 
 
 async def _run(profile: Profile, command: tuple[str, ...], options: ServerOptions) -> int:
-    # The files outlive the server: how its last connections end belongs into them.
+    # The files are closed after the server, to record how its last connections end.
     with ExitStack() as files:
         async with open_server(profile, **options.server_options()) as server:
             files.enter_context(options.recording(server))

@@ -1,7 +1,7 @@
 """`fakenbd serve`: a server for clients that are started elsewhere.
 
-One line of JSON says where it listens, once it does. A supervisor that hands over a socket
-(LISTEN_FDS) knows where, and gets no line.
+It prints one line of JSON with the address once it is listening, except on a socket that a
+supervisor handed over (LISTEN_FDS).
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ def serve(
     *,
     every: Annotated[
         bool,
-        Parameter(name="--all", help="Every profile at once: the export's name picks it."),
+        Parameter(name="--all", help="Serve all profiles; the export name selects one."),
     ] = False,
     stdio: Annotated[
         bool, Parameter(help="Serve one client on standard input and output.")
     ] = False,
     ready_file: Annotated[
         Path | None,
-        Parameter(help="Write the ready line to this file too, when listening.", metavar="FILE"),
+        Parameter(help="Write the line of JSON to this file, too.", metavar="FILE"),
     ] = None,
     options: ServerOptions | None = None,
 ) -> int:
@@ -65,7 +65,7 @@ def serve(
 def _check(
     profile: str | None, every: bool, stdio: bool, ready_file: Path | None, options: ServerOptions
 ) -> None:
-    """Refuse what contradicts each other. Raises ProfileError."""
+    """Raise ProfileError for options that contradict each other."""
     for one, other, both in (
         ("a profile", "--all", profile is not None and every),
         ("--export", "--all", options.export is not None and every),
@@ -87,7 +87,7 @@ async def _serve(
 
         found = [find(name) for name in library()]
         settings["every"] = [each for each in found if each.picked_by_name]
-        # Where nobody reads our errors, the server serves all the same.
+        # The server serves even if standard error is closed.
         with suppress(OSError):
             print(_left_out(found), file=sys.stderr, flush=True)
     if stdio:
@@ -95,9 +95,9 @@ async def _serve(
         for unused in ("tcp", "unix"):
             settings.pop(unused, None)
     async with trio.open_nursery() as nursery:
-        # Clients may be there before we listen, and whoever knows of us may send a signal at once.
+        # Clients may connect, and signals may be sent, as soon as the address is known.
         await nursery.start(_end_on_signal, nursery.cancel_scope)
-        # The files outlive the server: how its last connections end belongs into them.
+        # The files are closed after the server, to record how its last connections end.
         with ExitStack() as files:
             async with open_server(profile, **settings) as server:
                 files.enter_context(options.recording(server))
@@ -111,7 +111,7 @@ async def _serve(
 
 
 def _left_out(profiles: list[Profile]) -> str:
-    """A paragraph on the profiles that no export name picks; a family that is out is one word."""
+    """A paragraph on the profiles that no export name can select; a whole family is one word."""
     members = Counter(each.id.partition("@")[0] for each in profiles)
     out = [each.id for each in profiles if not each.picked_by_name]
     members_out = Counter(name.partition("@")[0] for name in out)
@@ -122,7 +122,7 @@ def _left_out(profiles: list[Profile]) -> str:
     )
     return textwrap.fill(
         f"fakenbd: {len(out)} of {len(profiles)} profiles are left out, because an export name "
-        "is not enough to pick them; `fakenbd serve ID` serves one alone: " + ", ".join(names),
+        "is not enough to select them; `fakenbd serve ID` serves one alone: " + ", ".join(names),
         100,
         break_on_hyphens=False,
     )
@@ -138,7 +138,7 @@ def _announce(server: Server, ready_file: Path | None) -> None:
         }
     )
     if ready_file is not None:
-        # By rename: whoever waits for the file never reads half of it.
+        # By rename, so that a reader never sees half of the file.
         beside = ready_file.with_name(f".{ready_file.name}.{os.getpid()}")
         try:
             beside.write_text(line + "\n")
@@ -148,7 +148,7 @@ def _announce(server: Server, ready_file: Path | None) -> None:
     try:
         print(line, flush=True)
     except BrokenPipeError:
-        # Nobody reads our output; the server serves all the same.
+        # The server continues if standard output is closed.
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (as long as the process lives)
 
 

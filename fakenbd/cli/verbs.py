@@ -1,6 +1,6 @@
-"""The verbs: where each is, and what its help says around the options.
+"""The verbs: their modules, and the text of their help around the options.
 
-The list of verbs is shown without importing any of them, and so what it says stands here.
+The list of verbs is shown without importing any of them; therefore their summaries are here.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _URI: Final = "nbd://localhost:10809/disk"
 
 @attrs.frozen
 class Verb:
-    """One verb. `home` is "module:function", `usage` what follows the name, and `more` prose."""
+    """One verb. `home` is "module:function", `usage` its arguments, `more` a paragraph."""
 
     home: str
     summary: str
@@ -26,12 +26,12 @@ class Verb:
 
     @property
     def help(self) -> str:
-        """The paragraphs above the options."""
+        """The text above the options."""
         return f"{self.summary}\n\n{self.more}" if self.more else self.summary
 
     @property
     def epilogue(self) -> str:
-        """What stands below the options."""
+        """The text below the options."""
         return "\n".join(["Examples:", *(f"  {each}" for each in self.examples)])
 
 
@@ -54,9 +54,9 @@ VERBS: Final = {
         "fakenbd.cli.run:run",
         "Run a command against a profile and return its exit status.",
         "PROFILE [OPTIONS] -- COMMAND [ARGUMENT...]",
-        "Replaced in the command's words, and set in its environment as FAKENBD_URI and so on: "
-        "{uri} {host} {port} {socket} {export} {size} {sha256} {ca} {certificates} {psk} {profile} "
-        "{seed}. Violations by the client and unfired faults are reported at the end.",
+        "Placeholders in the command, and variables in its environment (FAKENBD_URI and so on): "
+        "{uri} {tls-uri} {host} {port} {socket} {export} {size} {sha256} {ca} {ca-dir} {psk} "
+        "{profile} {seed}. Violations by the client and unfired faults are reported at the end.",
         (
             "fakenbd run quirks/qemu-odd-tail -- qemu-img map --output=json '{uri}'",
             "fakenbd run reads/out-of-order --unix - -- ./my-client '{socket}'",
@@ -66,13 +66,12 @@ VERBS: Final = {
         "fakenbd.cli.check:check",
         "Run every profile, or some, against a client, with a verdict for each.",
         "[PROFILE...] [OPTIONS] [-- COMMAND [ARGUMENT...]]",
-        "The client is the reference client, or --client, or the command after --. In the "
-        "command's words {uri}, {output} and the like are replaced: a command with {output} is to "
-        "leave the export's bytes in that file, one with {input} is to write that file to the "
-        "export; of any other its exit status is judged. It runs in a folder of its own; its "
-        "words may be paths of files from here if they have a slash, like ./client.py. Exit "
-        "status: 0 all is well, 1 failures, 2 usage, 3 trouble with the set-up, 5 nothing "
-        "selected.",
+        "The client is the reference client, the one of --client, or the command after --, with "
+        "placeholders: a command with {output} has to write the export's bytes to that file, one "
+        "with {input} has to write that file to the export; of any other only the exit status is "
+        "judged. It runs in a folder of its own; words with a slash, like ./client.py, may be "
+        "paths of files from the current folder. Exit status: 0 success, 1 failures, 2 usage, "
+        "3 error of the harness or the set-up, 5 no case selected.",
         (
             "fakenbd check --client libnbd --select 'extents/*' --report report/",
             "fakenbd check my-profiles/ -- ./my-client --uri '{uri}' --out '{output}'",

@@ -1,4 +1,4 @@
-"""The reference client: strict about framing, tolerant where the result is certainly right."""
+"""The reference client: strict about framing, tolerant where the result is certainly correct."""
 
 from fakenbd.client.block_device import BlockDevice
 from fakenbd.client.channel import Timeouts

@@ -19,11 +19,11 @@ __all__ = ["BlockDevice"]
 
 
 class BlockDevice(ABC):
-    """An export to read, write and ask about.
+    """An export to read, write and query.
 
-    All methods may be called from several tasks at once. They raise CommandError for an error that
-    the server answers, ClientError for what the export or the server does not allow, and what
-    ended the connection: ProtocolError, ConnectionLostError, DeadlineExceededError, ShutdownError.
+    All methods may be called from several tasks at once. They raise CommandError for an error
+    reply, ClientError for what the export or the server does not allow, and the error that ended
+    the connection: ProtocolError, ConnectionLostError, DeadlineExceededError, ShutdownError.
     """
 
     __slots__ = ()
@@ -33,7 +33,7 @@ class BlockDevice(ABC):
     @property
     @abstractmethod
     def negotiated(self) -> NegotiatedState:
-        """All that was negotiated; not to be changed. The properties below are parts of it."""
+        """The negotiated state, which must not be changed. The properties below are parts of it."""
 
     @property
     @abstractmethod
@@ -47,12 +47,12 @@ class BlockDevice(ABC):
 
     @property
     def size(self) -> int:
-        """The size of the export in bytes, as far as whole blocks reach."""
+        """The size of the export in bytes, cut to whole blocks."""
         return self.negotiated.size or 0
 
     @property
     def flags(self) -> int:
-        """The transmission flags (TransmissionFlag) that make sense for this session."""
+        """The transmission flags (TransmissionFlag), without those that contradict the rest."""
         return self.negotiated.flags
 
     @property
@@ -69,12 +69,12 @@ class BlockDevice(ABC):
 
     @property
     def structured(self) -> bool:
-        """Whether structured replies were agreed on."""
+        """Whether structured replies were negotiated."""
         return self.negotiated.structured
 
     @property
     def extended(self) -> bool:
-        """Whether extended headers were agreed on."""
+        """Whether extended headers were negotiated."""
         return self.negotiated.extended
 
     @property
@@ -105,11 +105,11 @@ class BlockDevice(ABC):
 
     @abstractmethod
     async def read(self, offset: int, length: int, *, df: bool = False) -> bytes:
-        """Exactly `length` bytes from `offset`. `df` asks for them in one chunk, where offered."""
+        """Read exactly `length` bytes from `offset`. `df` asks for one chunk, if offered."""
 
     @abstractmethod
     async def read_into(self, offset: int, buffer: bytearray | memoryview) -> None:
-        """Fill `buffer` from `offset`, without a copy where that is possible.
+        """Fill `buffer` from `offset`, without a copy where possible.
 
         After an error, replies may still be written to the buffer until the connection ends.
         """
@@ -128,15 +128,15 @@ class BlockDevice(ABC):
         fast: bool = False,
         fua: bool = False,
     ) -> None:
-        """Make a range read as zeroes. `hole` may unmap it; `fast` fails rather than write."""
+        """Make a range read as zeroes. `hole` permits unmapping; `fast` fails rather than write."""
 
     @abstractmethod
     async def trim(self, offset: int, length: int, *, fua: bool = False) -> None:
-        """Tell the server that a range is not needed any more; blocks at its edges are spared."""
+        """Discard the content of a range, in whole blocks: partial ones at its edges are kept."""
 
     @abstractmethod
     async def cache(self, offset: int, length: int) -> None:
-        """Tell the server that a range will be read soon."""
+        """Ask the server to prepare a range for reading."""
 
     @abstractmethod
     async def flush(self) -> None:
@@ -146,7 +146,7 @@ class BlockDevice(ABC):
     async def block_status_once(
         self, offset: int, length: int, *, req_one: bool = False
     ) -> Mapping[str, Sequence[tuple[int, int]]]:
-        """The answer to one BLOCK_STATUS: for each context at least one extent from `offset`.
+        """The reply to one BLOCK_STATUS: for each context at least one extent from `offset` on.
 
         An extent is its length and its flags. The extents may cover less than the range,
         differently in each context, but never more.
@@ -155,7 +155,7 @@ class BlockDevice(ABC):
     def block_status(
         self, offset: int, length: int, *, context: str | None = None, req_one: bool = False
     ) -> AsyncIterator[Extent]:
-        """The extents of a range in one context, from request to request until it is covered.
+        """Iterate over the extents of a range in one context, with as many requests as needed.
 
         `context` None means the first one selected. `req_one` asks for one extent at a time.
         """
@@ -173,7 +173,7 @@ class BlockDevice(ABC):
 
 @attrs.define(eq=False)
 class _Extents(AsyncIterator[Extent]):
-    """Extents one by one; not a generator, which trio wants to be closed by whoever stops early."""
+    """Extents one by one; not a generator, which a caller that stops early would have to close."""
 
     client: BlockDevice
     context: str

@@ -1,4 +1,4 @@
-"""Ranges and the blocks under them: where a request must begin and end, and how long it may be."""
+"""Blocks of an export: where a request must begin and end, and how long it may be."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from fakenbd.protocol.negotiated import NegotiatedState
 __all__ = ["Blocks", "cut", "pieces"]
 
 PORTABLE: Final = 512
-"""The block that reads keep to where the server advertised none (C-93)."""
+"""The block, in bytes, that reads are aligned to where the server advertised none (C-93)."""
 
 
 @attrs.frozen
 class Blocks:
     """The geometry of an export. `minimum` is a power of two, `payload` a multiple of it.
 
-    `portable` is the block that reads are widened to: the minimum, or 512 where none was agreed on.
+    `portable` is the block that reads are widened to: the minimum, or 512 where none was
+    negotiated.
     """
 
     size: int
@@ -40,8 +41,8 @@ class Blocks:
         return cls(size, blocks.minimum, payload, blocks.minimum)
 
     def widened(self, offset: int, length: int, block: int) -> tuple[int, int]:
-        """The whole blocks that hold a range, as far as the export goes: first, past the last."""
-        if not length:  # C-95: nothing is asked for where nothing is wanted
+        """The whole blocks that hold a range, within the export: first byte, and past the last."""
+        if not length:  # C-95: no request of length 0
             return offset, offset
         end = offset + length
         return offset - offset % block, min(end + -end % block, self.size)
@@ -55,7 +56,7 @@ class Blocks:
         return range(start, stop), tuple(filter(len, (range(offset, start), range(stop, end))))
 
     def half(self, length: int) -> int:
-        """Half of `length`, in whole blocks: how to go on where a request was too long."""
+        """Half of `length`, in whole blocks, to repeat a request that was too long."""
         half = length // 2
         return half + -half % self.minimum
 

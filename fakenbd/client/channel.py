@@ -1,9 +1,8 @@
 """A stream during the handshake: performs the steps of a negotiation, each under its deadline.
 
-A deadline covers everything from one Send to the next: however many replies a server sends, or
-however slowly their bytes trickle, they do not extend it. Where the negotiation ends while options
-may still be asked, in a refusal, at a deadline or because the caller gave up, the session is left
-with ABORT, unless a message is half sent or half received.
+A deadline covers everything from one Send to the next: neither the number of replies nor slow bytes
+extend it. Where the negotiation ends while options may still be sent, by a refusal, a deadline or a
+cancellation, the last message is ABORT, unless a message is half sent or half received.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ Upgrader = Callable[[trio.abc.Stream], Awaitable[trio.abc.Stream]]
 
 @attrs.frozen
 class Timeouts:
-    """Seconds that each wait may take; there is no wait without one.
+    """Seconds that each wait may take; no wait is without a limit.
 
     `option` is for all replies to one option and for the TLS handshake; `reply` from a request to
     the last chunk of its reply, with one more second for each MiB of payload in flight; `stall` for
@@ -48,12 +47,12 @@ class Timeouts:
 
     @classmethod
     def of(cls, seconds: float) -> Timeouts:
-        """The same for each wait, but never more than the default for closing."""
+        """The same timeout for each wait, but at most the default for closing."""
         return cls(seconds, seconds, seconds, seconds, seconds, min(seconds, cls().close))
 
     @classmethod
     def given(cls, timeout: float | Timeouts | None) -> Timeouts:
-        """Deadlines as callers give them: none, one number for each wait, or each by its name."""
+        """Timeouts from a caller's argument: the defaults, one number for all, or Timeouts."""
         if timeout is None:
             return cls()
         return timeout if isinstance(timeout, Timeouts) else cls.of(timeout)
@@ -61,7 +60,7 @@ class Timeouts:
 
 @attrs.define(eq=False)
 class Channel:
-    """The stream under a negotiation, and the bytes that came and are not used yet."""
+    """The stream under a negotiation, and the bytes received that are not used yet."""
 
     stream: trio.abc.Stream
     deadlines: Timeouts = Timeouts()
@@ -73,7 +72,7 @@ class Channel:
         """Perform all steps. Raises what the negotiation raises, ConnectionLostError and
         DeadlineExceededError.
 
-        `seconds` are for what comes before the first Send (default: the greeting's) and, if given,
+        `seconds` are for the steps before the first Send (default: the greeting's) and, if given,
         for each step.
         """
         awaiting = "greeting"
@@ -106,14 +105,14 @@ class Channel:
         raise DeadlineExceededError(f"no {awaiting} came within {allowed:g} s")
 
     async def leave(self, negotiation: Negotiation, error: BaseException | None = None) -> None:
-        """End a session before it is in use, after `error` or because it is not needed any more."""
+        """End a session in the handshake, after `error` or because it is not needed any more."""
         given_up = isinstance(error, (DeadlineExceededError, trio.Cancelled))
         lost = isinstance(error, (ConnectionLostError, ProtocolError)) and not given_up
         intact = not (lost or self._mid_message)
         with trio.move_on_after(self.deadlines.close, shield=True) as scope:
             if intact and negotiation.negotiating:
                 with contextlib.suppress(ConnectionLostError):
-                    # The reply would come behind the one that was not worth waiting for.
+                    # Its reply would come behind the one whose deadline has passed.
                     abort = negotiation.abort(awaited=not given_up)
                     await self.perform(abort, seconds=self.deadlines.close)
             elif intact and negotiation.transmitting:
@@ -124,7 +123,7 @@ class Channel:
 
     async def _send(self, data: bytes) -> None:
         self._mid_message = True
-        # What the server sent before it closed explains more than this error: it is read next.
+        # What the server sent before it closed is a better explanation, and is read next.
         with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             await self.stream.send_all(data)
         self._mid_message = False
@@ -143,7 +142,7 @@ class Channel:
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 cause = error.__cause__
                 if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
-                    # Such as: it wants a certificate of the client's.
+                    # For example, because it requires a client certificate.
                     raise TLSError(f"the server ended TLS: {cause.reason or cause}") from error
                 reason = broken(error)
                 raise ConnectionLostError(
@@ -162,5 +161,5 @@ class Channel:
                 f"{count} bytes came in clear behind the NBD_REP_ACK to NBD_OPT_STARTTLS",
                 rule="S-105",
             )
-        assert self.upgrader is not None, "a negotiation that wishes for TLS has an upgrader"
+        assert self.upgrader is not None, "a negotiation that asks for TLS has an upgrader"
         self.stream = await self.upgrader(self.stream)

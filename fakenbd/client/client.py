@@ -1,12 +1,13 @@
 """A client of one connection: turns calls into requests that the server has to accept.
 
 A request is inside of the export, a multiple of the minimum block, and no longer than the maximum
-payload. Calls need not be: reads are widened to whole blocks and trimmed again, the edges of a
-write are read, changed and written back (one such write at a time), long calls are split into
-requests, several of them in flight. A read returns exactly the bytes asked for, or raises.
+payload. Calls need not be: reads are widened to whole blocks and cut, the edges of a write are
+read, changed and written back (one such write at a time), long calls are split into requests,
+several of them in flight. A read returns exactly the bytes asked for, or raises.
 
-Nothing is sent that the server did not offer. Where the same can be had otherwise, it is (zeroes
-are written as data, FUA is a write and a flush); elsewhere the call raises ClientError.
+Nothing is sent that the server did not offer. Where there is another way to the same result it is
+used (zeroes are written as data, FUA is a write and a flush); otherwise the call raises
+ClientError.
 """
 
 from __future__ import annotations
@@ -43,10 +44,10 @@ from fakenbd.protocol.text import quoted
 __all__ = ["Client"]
 
 WINDOW: Final = 16
-"""Parts of one long call that are in flight at once."""
+"""The most requests of one long call in flight."""
 
 EFFECT: Final = 1 << 30
-"""Bytes that one TRIM, WRITE_ZEROES or CACHE covers; more fails on servers that count in int32."""
+"""Bytes that one TRIM, WRITE_ZEROES or CACHE covers; more fails on servers with 32-bit lengths."""
 
 READ: Final = int(Command.READ)
 
@@ -83,12 +84,12 @@ class Client(BlockDevice):
         extended: bool = True,
         effect: int = EFFECT,
     ) -> AsyncIterator[Client]:
-        """Connect to a URI, or talk over a stream, as long as the block lasts.
+        """Connect to a URI, or over a stream, for as long as the block.
 
-        `export` and `tls` override what the URI says. `timeout` is for each wait in seconds, or the
-        deadlines of each kind. One TRIM, WRITE_ZEROES or CACHE covers at most `effect` bytes, a
-        multiple of the server's blocks. Raises UriError, ConnectionLostError, ProtocolError,
-        OptionRefusedError, ShutdownError, TLSError. The last message is DISC (see `connection`).
+        `export` and `tls` override the URI. `timeout` is in seconds for each wait, or Timeouts. One
+        TRIM, WRITE_ZEROES or CACHE covers at most `effect` bytes, a multiple of the server's
+        blocks. Raises UriError, ConnectionLostError, ProtocolError, OptionRefusedError,
+        ShutdownError, TLSError. The last message is DISC (see `connection`).
         """
         settings = Settings(
             target,
@@ -119,7 +120,7 @@ class Client(BlockDevice):
 
     @property
     def failure(self) -> FakenbdError | None:
-        """Why the connection ended; None while it lasts."""
+        """The error that ended the connection; None while it is open."""
         return self._connection.failure
 
     # --- reading -------------------------------------------------------------------------------
@@ -163,7 +164,7 @@ class Client(BlockDevice):
             await self._read_part(*parts.popleft(), flags)
 
     async def _read_part(self, pending: Pending, offset: int, part: memoryview, flags: int) -> None:
-        """Wait for one part; read it in halves where it is too long for the server (C-138)."""
+        """Wait for one part; read it in halves if it is too long for the server (C-138)."""
         try:
             await pending.wait()
         except CommandError as error:
@@ -271,7 +272,7 @@ class Client(BlockDevice):
         await self._connection.submit(Command.FLUSH, 0, 0).wait()
 
     def share_edge_lock(self, other: Client) -> None:
-        """Change parts of blocks one at a time, together with a client of the same export."""
+        """Use one lock with another client of the export for writes to parts of blocks."""
         self._edges = other._edges
 
     # --- block status --------------------------------------------------------------------------
@@ -304,14 +305,14 @@ class Client(BlockDevice):
     # --- the end -------------------------------------------------------------------------------
 
     async def close(self) -> None:
-        """Disconnect softly (NBD_CMD_DISC); the end of `connect`'s block does the same."""
+        """Disconnect cleanly (NBD_CMD_DISC); the end of `connect`'s block does the same."""
         await self._connection.close()
 
     async def wait_closed(self) -> None:
-        """Wait until the connection has ended, whoever ended it; `failure` says why."""
+        """Wait until the connection has ended; `failure` has the reason."""
         await self._connection.ended.wait()
 
-    # --- what may be asked ---------------------------------------------------------------------
+    # --- checks of a call ----------------------------------------------------------------------
 
     def _check_range(self, offset: int, length: int) -> None:
         if offset < 0 or length < 0 or offset + length > self.size:  # C-88
@@ -336,7 +337,7 @@ class Client(BlockDevice):
             await self.flush()
 
     async def _all(self, requests: Iterator[Pending]) -> None:
-        """Make all requests, a window of them in flight, and wait for each."""
+        """Make all requests, several of them in flight, and wait for each."""
         waiting: deque[Pending] = deque()
         for pending in requests:
             waiting.append(pending)

@@ -6,8 +6,8 @@ to the oldest request is overdue. A request is a slot in `_in_flight`, filled by
 wakes the task that waits for it. The slot of a cancelled call stays until its reply has come.
 
 A hard breach, a lost connection and a missed deadline fail every waiting call and all later ones.
-ESHUTDOWN lets the requests in flight finish (C-127). However it ends, the last message is DISC,
-unless the server broke the protocol or is gone, or a message is half sent or half received.
+After ESHUTDOWN the requests in flight finish (C-127). The last message is always DISC, unless the
+server broke the protocol or is gone, or a message is half sent or half received.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ from fakenbd.protocol.negotiated import NegotiatedState
 __all__ = ["Connection"]
 
 RATE: Final = 1 << 20
-"""Bytes of payload in flight for which a reply may take a second longer."""
+"""Bytes of payload in flight for each further second that a reply may take."""
 
 WITH_PAYLOAD: Final = frozenset({int(Command.READ), int(Command.WRITE)})
-"""Commands whose length is that of a payload; a TRIM of 1 TiB is as short as one of 1 KiB."""
+"""Commands whose length is that of a payload; a TRIM of 1 TiB transfers none."""
 
 
 @attrs.define(eq=False)
@@ -119,7 +119,7 @@ class Connection:
     # --- life ----------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Serve the connection until it ends; never raises for what the server does."""
+        """Serve the connection until it ends; raises nothing for what the server does."""
         receiver = Receiver(
             self.transport,
             self.negotiated,
@@ -145,7 +145,7 @@ class Connection:
             self.ended.set()
 
     async def close(self) -> None:
-        """Wait for what is in flight, as long as the deadline allows, and end the connection."""
+        """Wait for the requests in flight, up to the deadline, and end the connection."""
         with trio.move_on_after(self.deadlines.close, shield=True):
             if self._in_flight:
                 self._idle = trio.Event()
@@ -155,11 +155,11 @@ class Connection:
             await self.ended.wait()
 
     async def _guarded(self, task: Callable[..., Awaitable[None]], *arguments: bytes) -> None:
-        """Run one of the tasks; what it meets on the wire ends the connection, not the program."""
+        """Run one of the tasks; a FakenbdError in it ends the connection."""
         try:
             await task(*arguments)
         except (ProtocolError, ConnectionLostError) as error:
-            # After a missed deadline the server is still there.
+            # After a missed deadline the server is still connected.
             self._may_disconnect = self._may_disconnect and isinstance(error, DeadlineExceededError)
             self._fail(error)
 
@@ -181,7 +181,7 @@ class Connection:
             while not self._outgoing:
                 await self._sender.wait()
             buffers, self._outgoing = self._outgoing, []
-            self._sending = True  # stays where sending fails: how much has left is not known
+            self._sending = True  # stays set if sending fails: how much was sent is unknown
             await self.transport.send(buffers, stall=self.deadlines.stall)
             self._sending = False
 
@@ -200,13 +200,13 @@ class Connection:
             )
 
     def _answer(self, cookie: int, pending: Pending, result: outcome.Outcome[Any]) -> None:
-        """What the receiver does with a request whose reply is complete."""
+        """Give a request the result of its reply, which is complete."""
         del self._in_flight[cookie]
         if pending.command in WITH_PAYLOAD:
             self._payload_in_flight -= pending.length
         pending.fill(result)
         if isinstance(result, outcome.Error) and isinstance(result.error, ShutdownError):
-            self.failure = self.failure or result.error  # C-127: nothing is asked any more
+            self.failure = self.failure or result.error  # C-127: no further requests
         if not self._in_flight:
             if self._idle is not None:
                 self._idle.set()

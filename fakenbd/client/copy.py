@@ -1,10 +1,9 @@
 """Copying an export or a file to an export or a file, several pieces at a time.
 
-The source says where it has data, the pieces of that are read and written by a few workers, and
-the rest is made to read as zeroes, which costs no transfer. Data that turns out to be zeroes is
-treated alike. Whatever fails ends the copy with its error: a copy is whole, or it is an exception.
-A file is written under another name and gets its own when all is there, and compared where that is
-wished; an export has what had been written by then.
+The ranges with data are taken from the source's extents, and read and written in pieces by a few
+workers; the rest is zeroed, which needs no transfer. Data that is all zeroes is treated alike. Any
+error ends the copy and is raised. A file is written under another name, and renamed when it is
+complete and, if that is requested, compared; an export keeps what was written before an error.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ Progress: TypeAlias = Callable[[int, int], None]
 
 @attrs.frozen
 class Copied:
-    """What a copy came to, in bytes: all, and those that were transferred rather than zeroed."""
+    """The result of a copy, in bytes: all, and those that were transferred rather than zeroed."""
 
     size: int
     transferred: int
@@ -84,7 +83,7 @@ class ExportEndpoint:
         await self.client.zero(offset, length)
 
     async def finish(self) -> None:
-        """Make all of it stable, where the server can."""
+        """Flush, if the server offers that."""
         if self.client.offers(TransmissionFlag.SEND_FLUSH):
             await self.client.flush()
 
@@ -109,8 +108,8 @@ async def copy(
     """Copy all of `source` to `destination`; a file is created, or replaced, at the end.
 
     `verify` reads both once more and compares. `sparse` off transfers zeroes as data. With a
-    `policy` a lost connection is made again, without one `connections` share the work where the
-    server allows that. `tls` may depend on the URI. The breaches that were tolerated are added to
+    `policy` the client reconnects, without one `connections` share the work if the server allows
+    that. `tls` may depend on the URI. The breaches that were tolerated are added to
     `notes`. `options` are those of `Client.connect`.
     """
     if in_flight < 1:
@@ -164,7 +163,7 @@ async def _end(
 
 @attrs.define(eq=False)
 class _Work:
-    """The pieces of a copy, and how far it has come."""
+    """The pieces of a copy, and its progress."""
 
     reading: _End
     writing: _End
@@ -175,7 +174,7 @@ class _Work:
     transferred: int = 0
 
     async def each(self, task: Callable[[_Piece, bytearray], Any], workers: int) -> None:
-        """Do `task` for each piece, so many at a time. Raises what the first one to fail met.
+        """Do `task` for each piece with so many workers. Raises the error of the first that fails.
 
         Each worker has a buffer of its own, which a task may use until it returns.
         """

@@ -1,8 +1,8 @@
-"""What a server says of its exports, and how much of it is used.
+"""The information that a server sends on its exports, checked and corrected.
 
-Block sizes that no server may advertise end the session (S-54 to S-56): every later computation
-would rest on them. Flags that contradict the rest are cleared (S-62), and a tail that no aligned
-request can reach is cut off the size (S-57); both are noted.
+Block sizes that no server may advertise end the session (S-54 to S-56), because all requests depend
+on them. Flags that contradict the rest are cleared (S-62), and a tail that no aligned request can
+reach is cut off the size (S-57); both are noted.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ RELIED_ON: Final = (
     TransmissionFlag.SEND_CACHE,
     TransmissionFlag.SEND_FAST_ZERO,
 )
-"""Flags that a caller may count on in a session that goes on over another connection."""
+"""Flags that must not disappear when a session continues over a new connection."""
 
 
 @attrs.frozen
@@ -42,10 +42,10 @@ class Listed:
 
 @attrs.frozen
 class ExportInfo:
-    """What a server says of one export: `size` in bytes, `flags` as TransmissionFlag bits.
+    """The information on one export: `size` in bytes, `flags` as TransmissionFlag bits.
 
-    `name` is the name asked for, `canonical_name` what the server calls the export (None: it did
-    not say). `contexts` are the metadata contexts that it lists for the export.
+    `name` is the name asked for, `canonical_name` the server's own (None: it sent none).
+    `contexts` are the metadata contexts that it lists for the export.
     """
 
     name: str
@@ -58,7 +58,7 @@ class ExportInfo:
 
 
 def well_formed(text: str) -> bool:
-    """Whether a string is one of the protocol's: UTF-8, without NUL, at most 4096 bytes."""
+    """Whether a string is valid in the protocol: UTF-8, without NUL, at most 4096 bytes."""
     try:
         return "\0" not in text and len(text.encode()) <= MAXIMUM_STRING
     except UnicodeEncodeError:
@@ -68,7 +68,7 @@ def well_formed(text: str) -> bool:
 def validated(
     export_info: ExportInfo, negotiated: NegotiatedState
 ) -> tuple[ExportInfo, list[Noncompliance]]:
-    """`export_info` as far as it can be used with what was negotiated, and notes on the rest.
+    """`export_info` as far as it is usable with what was negotiated, and notes on the rest.
 
     Raises ProtocolError for block sizes that no server may advertise.
     """
@@ -89,7 +89,7 @@ def _usable_flags(flags: int, notes: list[Noncompliance], negotiated: Negotiated
     usable = flags
     if not flags & TransmissionFlag.HAS_FLAGS:  # S-61
         came = "NBD_FLAG_HAS_FLAGS is clear"
-        notes.append(Noncompliance("S-61", came, "the other flags are believed all the same"))
+        notes.append(Noncompliance("S-61", came, "the other flags are used all the same"))
     contradictions = (
         (TransmissionFlag.SEND_DF, negotiated.chunks, "structured replies"),
         (
@@ -130,7 +130,7 @@ def _power_of_two(number: int) -> bool:
 
 
 def changes(before: NegotiatedState, after: NegotiatedState) -> list[str]:
-    """What `after` offers less than `before`, one sentence each; nothing where it is as good."""
+    """A sentence for each thing that `after` lacks and `before` offered."""
     found = []
     if (old := before.size or 0) > (new := after.size or 0):
         found.append(f"the export shrank from {old} to {new} bytes")

@@ -1,10 +1,10 @@
-"""What to make of the extents of a block status reply: the decision table, and nothing else.
+"""The decision table on the extents of a block status reply.
 
 A server must describe its export in extents that are not empty, fit the request and, if it
-advertised a minimum block, are multiples of that. Servers with a file that ends in mid-sector got
-this wrong for years, so the client keeps the connection wherever an answer can be made safe:
+advertised a minimum block, are multiples of that. Servers of files that end within a sector got
+this wrong for years, so the client keeps the connection wherever a reply can be made safe:
 
-    row  the extent of length L (m: minimum block)     what is made of it                 rule
+    row  the extent of length L (m: minimum block)     how it is used                     rule
     3    L = 0                                         fatal: no progress is possible     S-204
     4a   not a multiple of m, longer than m            rounded down to m, flags kept      S-209
     4b   not a multiple of m, shorter than m           m bytes of data (flags 0)          S-209
@@ -12,14 +12,14 @@ this wrong for years, so the client keeps the connection wherever an answer can 
     6    longer than asked, one was asked for          cut to what was asked              S-206
 
 Row 4 comes before row 6: 2000 bytes in answer to 1024 are first 1536, then 1024. In row 4b
-truncating would leave nothing, and data is the one answer that is always true. Rows 0 to 2 (a
-second chunk, a chunk too short for an extent, a context that nobody selected) are breaches of
-framing and end the connection in `reassembly`.
+truncating would leave nothing, and data is always a safe answer. Rows 0 to 2 (a second chunk, a
+chunk too short for an extent, a context that was not selected) are breaches of framing and end the
+connection in `reassembly`.
 
-Where several extents were allowed the same care applies to each of them, in order, until one had
-to be mended: what comes behind it starts at an offset that the mended map does not know, and is
-left for the next request. There, extents behind the one that completes the request are ignored
-(S-207), the last may run past the request, but not past the export (S-208).
+Where several extents were allowed the same table applies to each of them, in order, until one had
+to be repaired: the offset of those behind it is uncertain, and they are left for the next request.
+Extents behind the one that completes the request are ignored (S-207), the last may run past the
+request, but not past the export (S-208).
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ __all__ = ["Repaired", "repair"]
 class Repaired:
     """Extents that are safe to use, consecutive from the offset asked for, and their notes.
 
-    `extents` are pairs of length and flags, the very ones that came wherever those were good: a
-    reply may hold millions.
+    `extents` are pairs of length and flags, and the same object as in the reply where nothing was
+    repaired: a reply may hold millions.
     """
 
     extents: tuple[tuple[int, int], ...]
@@ -59,8 +59,8 @@ def repair(
     """Make `extents`, the answer to (offset, length), safe to use.
 
     `minimum` is the minimum block that the server advertised (0 or 1: none), `size` the export's.
-    The result holds at least one extent and covers at most `length` bytes; ask again from the
-    first byte that it leaves uncovered. Raises ProtocolError for what nothing can be made of.
+    The result holds at least one extent and covers at most `length` bytes; the next request should
+    begin behind it. Raises ProtocolError for extents that cannot be repaired.
     """
     if not extents:
         raise ProtocolError(f"the status of {offset}+{length} holds no extent", rule="S-203")

@@ -1,12 +1,12 @@
-"""A file as one end of a copy; reads and writes go to threads, so that no disk holds up a reply.
+"""A file as one end of a copy; reads and writes run in threads, so that no disk delays a reply.
 
-Writes take turns: a file system lets one into a file at a time, and threads that wait for their
-turn in the kernel burn the processor that the next reply needs. What was written goes to the disk
-soon and leaves the system's cache: a copy larger than memory would drive out all that others have
-in there, and to fill memory that was not in use takes the system longer than the copying.
+Writes take turns: a file system admits one writer to a file at a time, and threads that wait for
+that in the kernel use the processor that the next reply needs. Written data is sent to the disk
+soon and dropped from the page cache: a copy larger than memory would evict everything else, and
+filling unused memory takes the system longer than the copying.
 
-A new file is written beside the one whose place it takes, and renamed when it is whole: a copy that
-was broken off, however, is never taken for the copy.
+A new file is written beside the one that it replaces, and renamed when it is complete, so that an
+aborted copy is never taken for the whole.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ __all__ = ["FileEndpoint"]
 _T = TypeVar("_T")
 
 _CACHED: Final = 16
-"""So many writes later the disk has most likely got one."""
+"""Writes after which an earlier one has most likely reached the disk."""
 
 
 @attrs.define(eq=False)
 class FileEndpoint:
-    """An open file of `size` bytes. Every failure of the system is a ClientError that names it."""
+    """An open file of `size` bytes. Every OSError is raised as a ClientError with the path."""
 
     path: str
     size: int
@@ -52,16 +52,16 @@ class FileEndpoint:
             with _naming_file("open", path):
                 descriptor = os.open(path, os.O_RDONLY)
                 stack.callback(os.close, descriptor)
-                # Block devices say 0 in stat.
+                # stat gives 0 for block devices.
                 size = os.lseek(descriptor, 0, os.SEEK_END)
             yield cls(path, size, descriptor)
 
     @classmethod
     @contextmanager
     def created(cls, path: str, size: int) -> Iterator[FileEndpoint]:
-        """A new file of `size` bytes, all of them a hole. It is at `path` when the block is over.
+        """A new file of `size` bytes, all of them a hole. It is at `path` after the block.
 
-        A file that was there keeps its owner and its permissions; if the block raises, its content.
+        An existing file keeps its owner and its permissions; if the block raises, its content.
         """
         with ExitStack() as stack:
             with _naming_file("open", path):
@@ -124,7 +124,7 @@ class FileEndpoint:
             await self._in_thread("write", write)
 
     def _let_go(self, offset: int, length: int) -> None:
-        """Have the system write these bytes, and forget those that it had the time to write."""
+        """Start writing these bytes to the disk, and drop earlier ones from the page cache."""
         self._cached.append((offset, length))
         oldest = self._cached.popleft() if len(self._cached) > _CACHED else None
         for begin, count in filter(None, ((offset, length), oldest)):
@@ -132,11 +132,11 @@ class FileEndpoint:
                 os.posix_fadvise(self._descriptor, begin, count, os.POSIX_FADV_DONTNEED)
 
     async def zero(self, offset: int, length: int) -> None:
-        """Nothing to do: a new file is a hole where nothing was written."""
+        """Do nothing: a new file is a hole where nothing was written."""
         await trio.lowlevel.checkpoint()
 
     async def finish(self) -> None:
-        """Nothing to do: what a file holds, everybody sees."""
+        """Do nothing: the content of a file is visible at once."""
         await trio.lowlevel.checkpoint()
 
     async def _in_thread(self, what: str, work: Callable[[], _T]) -> _T:
@@ -145,9 +145,9 @@ class FileEndpoint:
 
 
 def _replaceable(path: str) -> os.stat_result | None:
-    """What is known of the file at `path`; None where there is none. OSError if it must stay."""
+    """The stat of the file at `path`, or None. Raises OSError if it must not be replaced."""
     try:
-        # Opening says who may write; a pipe without a reader must not hold it up.
+        # Opening checks the permission; non-blocking, for a pipe without a reader would block.
         descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
     except FileNotFoundError:
         return None
@@ -161,14 +161,14 @@ def _replaceable(path: str) -> os.stat_result | None:
 
 
 def _remove(path: str) -> None:
-    # Where it was renamed there is nothing to remove.
+    # After the rename there is nothing to remove.
     with suppress(OSError):
         os.unlink(path)
 
 
 @contextmanager
 def _naming_file(what: str, path: str) -> Iterator[None]:
-    """Whatever the system refuses is a ClientError that says what was tried, and where."""
+    """Raise an OSError as a ClientError with the operation and the path."""
     try:
         yield
     except (OSError, EOFError, ValueError, OverflowError) as error:

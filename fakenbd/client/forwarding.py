@@ -1,6 +1,6 @@
-"""A block device that has its commands done by clients: by one of several, or by one after another.
+"""A block device that forwards its commands to clients: to one of several, or to successive ones.
 
-Every command goes through one method, `_perform`, which chooses the client and may call again.
+Every command goes through one method, `_perform`, which chooses the client and may repeat the call.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _T = TypeVar("_T")
 def _forwarded(
     command: Command, method: Callable[Concatenate[Any, _P], Coroutine[Any, Any, _T]]
 ) -> Callable[Concatenate[Any, _P], Coroutine[Any, Any, _T]]:
-    """The method that does on a client what `method` says; `command` is what it mainly sends."""
+    """The method that calls `method` on a client; `command` is the request that it mainly sends."""
     name = method.__name__
 
     async def forward(self: ForwardingDevice, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
@@ -39,7 +39,7 @@ class ForwardingDevice(BlockDevice):
 
     @abstractmethod
     async def _perform(self, command: Command, call: Callable[[Client], Awaitable[_T]]) -> _T:
-        """Make `call`, which sends `command`, on a client. Raises what the last attempt raised."""
+        """Make `call`, which sends `command`, on a client. Raises the error of the last attempt."""
 
     read = _forwarded(Command.READ, BlockDevice.read)
     read_into = _forwarded(Command.READ, BlockDevice.read_into)

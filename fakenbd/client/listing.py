@@ -1,4 +1,4 @@
-"""What a server has to offer, asked without opening anything: NBD_OPT_LIST and NBD_OPT_INFO."""
+"""Asks for exports without opening one: NBD_OPT_LIST and NBD_OPT_INFO."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ __all__ = ["describe_export", "list_export_infos", "list_exports"]
 
 
 async def list_exports(target: Target, **options: Any) -> tuple[Listed, ...]:
-    """The exports that a server lists. OptionRefusedError where it does not say, or cannot be
-    asked.
+    """The exports that a server lists. Raises OptionRefusedError where it refuses, or has no
+    options.
 
-    `options` are those of `Client.connect` that make sense here: timeout, tolerance, tls.
+    `options` are those of `Client.connect` for the handshake: timeout, tolerance, tls.
     """
     async with _negotiating(target, **options) as (channel, negotiation):
         return await channel.perform(negotiation.list_exports())
@@ -32,7 +32,7 @@ async def list_exports(target: Target, **options: Any) -> tuple[Listed, ...]:
 async def list_export_infos(
     target: Target, *, notes: list[Noncompliance] | None = None, **options: Any
 ) -> tuple[tuple[Listed, ExportInfo | str], ...]:
-    """The exports that a server lists, and what each offers; or why it does not say.
+    """The exports that a server lists, each with its information or the refusal of it.
 
     The breaches that were tolerated are added to `notes`.
     """
@@ -50,7 +50,7 @@ async def list_export_infos(
 async def describe_export(
     target: Target, *, export: str | None = None, **options: Any
 ) -> ExportInfo:
-    """What a server offers under one name, metadata contexts included, without opening it."""
+    """The information on one export, with its metadata contexts, without opening it."""
     async with _negotiating(target, export=export, **options) as (channel, negotiation):
         return await _describe(channel, negotiation, negotiation.requested.export)
 
@@ -71,7 +71,7 @@ async def _negotiating(
     tls: TLS | None = None,
     notes: list[Noncompliance] | None = None,
 ) -> AsyncIterator[tuple[Channel, Negotiation]]:
-    """A session between its greeting and the choice of an export; left with NBD_OPT_ABORT."""
+    """A session in option negotiation, which ends with NBD_OPT_ABORT."""
     settings = Settings(target, export, (), tolerance, Timeouts.given(timeout), tls)
     channel, negotiation = await begin(settings)
     try:

@@ -13,7 +13,7 @@ __all__ = ["Run", "allocation", "map_export", "qemu_json"]
 
 
 class Run(NamedTuple):
-    """`length` bytes from `start` that share `flags`; its neighbours have others."""
+    """`length` bytes from `start` with the same `flags`; adjacent runs have other flags."""
 
     start: int
     length: int
@@ -29,8 +29,8 @@ async def map_export(
 ) -> list[Run]:
     """All runs of an export in one metadata context, None for the first one selected.
 
-    They are added to `runs`, an empty list, which holds those from offset 0 on that are known where
-    this raises.
+    They are added to `runs`, an empty list, which holds those known from offset 0 on where this
+    raises.
     """
     runs = [] if runs is None else runs
     start = 0
@@ -49,7 +49,7 @@ def _append(runs: list[Run], run: Run) -> None:
 
 
 def allocation(runs: Iterable[Run]) -> list[Run]:
-    """Runs of `base:allocation` without the bits that have no meaning there (C-136)."""
+    """Runs of `base:allocation` without the undefined flags (C-136)."""
     known = State.HOLE | State.ZERO
     merged: list[Run] = []
     for start, length, flags in runs:

@@ -1,14 +1,15 @@
 """The client's half of the handshake, without any I/O, as generators of steps (see `option`).
 
-A fallback reads as it is: ask, look at the answer, go on.
+Each fallback is a plain sequence: send an option, look at the reply, continue.
 
-    oldstyle           size and flags come with the greeting; nothing can be asked
+
+    oldstyle           size and flags come with the greeting; there are no options
     newstyle           one option only, EXPORT_NAME; a refusal is a closed connection
     fixed newstyle     STARTTLS, EXTENDED_HEADERS, else STRUCTURED_REPLY, SET_META_CONTEXT, GO;
-                       every error but those that end the session means "do without"
+                       after any error, except those that end the session, it is done without
 
-The framing is taken strictly, and a breach raises ProtocolError. An option refused raises an error
-of the ClientError family; then the session is still in negotiation, and is left with `abort`.
+Framing is checked strictly, and a breach raises ProtocolError. A refused option raises an error of
+the ClientError family; the session is then still in negotiation, and ends with `abort`.
 """
 
 from __future__ import annotations
@@ -66,14 +67,14 @@ _KINDS: Final = {messages.InfoExport: Info.EXPORT, messages.InfoBlockSize: Info.
 TLSPolicy: TypeAlias = Literal["off", "allow", "require"]
 
 CLIENT_FLAGS: Final = int(ClientFlag.FIXED_NEWSTYLE | ClientFlag.NO_ZEROES)
-"""The client announces those of its flags that the server announced: both have the same bits."""
+"""The client sends those of these flags that the server offered: both have the same bits."""
 
 INFOS: Final = (Info.NAME, Info.DESCRIPTION, Info.BLOCK_SIZE)
 
 
 @attrs.frozen
 class HandshakeRequest:
-    """What the client asks for; everything but the export and required TLS it can do without."""
+    """What the client asks for; all but the export and required TLS is optional."""
 
     export: str = ""
     contexts: tuple[str, ...] = ()
@@ -97,9 +98,9 @@ class Negotiation:
     notes: Notes = attrs.field(factory=Notes)
     negotiated: NegotiatedState = attrs.field(factory=NegotiatedState, init=False)
     negotiating: bool = attrs.field(default=False, init=False)
-    """Whether the session may be left with `abort`, and must be (C-132)."""
+    """Whether the session has to end with `abort` (C-132)."""
     transmitting: bool = attrs.field(default=False, init=False)
-    """Whether the session may be left with NBD_CMD_DISC, and must be (C-128)."""
+    """Whether the session has to end with NBD_CMD_DISC (C-128)."""
 
     # --- the whole handshake -------------------------------------------------------------------
 
@@ -118,7 +119,7 @@ class Negotiation:
         return self._opened(export_info)
 
     def disconnect(self) -> bytes:
-        """NBD_CMD_DISC, for a session that began and is not wanted after all."""
+        """The bytes of NBD_CMD_DISC, for a session that is not needed after all."""
         self.transmitting = False
         return encode(messages.Request(Command.DISC, extended=self.negotiated.extended))
 
@@ -171,7 +172,7 @@ class Negotiation:
             return
         _, refusal = yield from self._ask(Option.STARTTLS)
         if refusal is None:
-            # A failed upgrade is left by closing: ABORT would go out in clear (C-57).
+            # After a failed upgrade the connection is closed: ABORT would be sent in clear (C-57).
             self.negotiating = False
             yield Upgrade()
             self.negotiated.forget()
@@ -190,7 +191,7 @@ class Negotiation:
     # --- options -------------------------------------------------------------------------------
 
     def list_exports(self) -> Handshake[tuple[Listed, ...]]:
-        """NBD_OPT_LIST: all exports. Raises OptionRefusedError where the server does not say."""
+        """NBD_OPT_LIST: all exports. Raises OptionRefusedError where the server refuses."""
         replies, refusal = yield from self._ask(Option.LIST, allowed=(messages.Server,))
         if refusal is not None:
             raise self._refused("the server lists no exports", refusal)
@@ -204,7 +205,7 @@ class Negotiation:
         return tuple(listed)
 
     def info(self, export: str) -> Handshake[ExportInfo]:
-        """NBD_OPT_INFO: what the server offers under a name, without opening it."""
+        """NBD_OPT_INFO: the information on an export, without opening it."""
         export_info, refusal = yield from self._describe(Option.INFO, export)
         if export_info is None:
             raise self._no_export(export, refusal)
@@ -215,8 +216,8 @@ class Negotiation:
     def list_contexts(self, export: str) -> Handshake[tuple[str, ...]]:
         """NBD_OPT_LIST_META_CONTEXT: all contexts, none where it is refused.
 
-        Without a query qemu-nbd 3.0 leaves out the contexts of its own namespace, so that
-        namespace is asked for where none of it came.
+        Without a query qemu-nbd 3.0 omits the contexts of its own namespace, so if there are none
+        of these a second request has a query for them.
         """
         found: dict[str, None] = {}
         if not self.negotiated.chunks:
@@ -233,7 +234,7 @@ class Negotiation:
         return tuple(found)
 
     def abort(self, *, awaited: bool = True) -> Handshake[None]:
-        """NBD_OPT_ABORT ends the session, whatever the reply is; `awaited` waits for one."""
+        """NBD_OPT_ABORT: end the session; with `awaited` wait for any reply."""
         self.negotiating = False
         yield Send(encode(OptionRequest(Option.ABORT)), "reply to NBD_OPT_ABORT")
         if awaited:
@@ -241,7 +242,7 @@ class Negotiation:
                 yield Receive(partial(decode_option_reply, limit=REPLY_LIMIT))
 
     def _select(self) -> Handshake[None]:
-        """NBD_OPT_SET_META_CONTEXT: select the contexts wished for; none if it is refused."""
+        """NBD_OPT_SET_META_CONTEXT: select the requested contexts; none if it is refused."""
         query = messages.MetaContextQuery(self.requested.export, self.requested.contexts)
         option = Option.SET_META_CONTEXT
         replies, refusal = yield from self._ask(option, query, (messages.MetaContext,))
@@ -266,7 +267,7 @@ class Negotiation:
         export = self.requested.export
         export_info, refusal = yield from self._describe(Option.GO, export)
         if refusal is not None and refusal.kind == Reply.ERR_BLOCK_SIZE_REQD:
-            # Block sizes were asked for, so this is S-67, or a server that missed it: once more.
+            # Block sizes were asked for, so this is S-67, or the server missed it: ask once more.
             export_info, refusal = yield from self._describe(Option.GO, export)
         if export_info is None and refusal is not None and refusal.kind == Reply.ERR_UNSUP:
             if self.negotiated.extended:
@@ -283,7 +284,7 @@ class Negotiation:
         query = messages.InfoQuery(export, INFOS)
         allowed = (messages.InfoExport, messages.InfoText, messages.InfoBlockSize)
         replies, refusal = yield from self._ask(option, query, allowed)
-        if refusal is not None:  # S-72: what came before an error counts for nothing
+        if refusal is not None:  # S-72: replies before an error are void
             return None, refusal
         return self._export_info(option, export, replies), None
 
@@ -299,7 +300,7 @@ class Negotiation:
             before = found.get(kind, reply)
             if before != reply and kind in (Info.EXPORT, Info.BLOCK_SIZE):
                 came = f"{spec_name(Info, kind)} came twice, differently"
-                self.notes.add([Noncompliance("S-52", came, "the last one is believed")])
+                self.notes.add([Noncompliance("S-52", came, "the last one is used")])
             found[kind] = reply
         about = found.get(Info.EXPORT)
         if about is None:

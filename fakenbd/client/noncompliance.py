@@ -1,7 +1,7 @@
 """The breaches that the client tolerated, one note for each.
 
-A tolerant client keeps the note and goes on; a strict one raises it. Both meet the breach at the
-same place in the code, so tolerance is one decision here and nowhere else.
+A tolerant client keeps the note and continues; a strict one raises it. Tolerance is decided here
+and nowhere else.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ __all__ = ["Noncompliance", "Notes", "Tolerance"]
 Tolerance: TypeAlias = Literal["tolerant", "strict"]
 
 LIMIT: Final = 10_000
-"""Notes kept for one connection: a server that errs in every reply must not fill the memory."""
+"""Notes kept for one connection: a server with a breach in every reply must not fill the memory."""
 
 logger = logging.getLogger("fakenbd.client")
 
 
 @attrs.frozen
 class Noncompliance:
-    """One tolerated breach: the rule broken, what came, and what was made of it."""
+    """One tolerated breach: the rule broken, what was received, and how it was used."""
 
     rule: str
     came: str
@@ -38,7 +38,7 @@ class Noncompliance:
 
 @attrs.define(eq=False)
 class Notes:
-    """The breaches met so far. Every one is logged, the first 10,000 are kept, all are counted."""
+    """The tolerated breaches. Every one is logged, the first 10,000 are kept, all are counted."""
 
     tolerance: Tolerance = attrs.field(
         default="tolerant", validator=attrs.validators.in_(("tolerant", "strict"))

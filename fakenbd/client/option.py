@@ -1,13 +1,13 @@
 """One option and all its replies, without any I/O: the strict part of the handshake.
 
-A handshake is a generator of steps: Send these bytes, Receive a message that this decoder
-understands, Upgrade the stream to TLS. Whoever drives it performs the step and sends the result
-back in; a connection that ends is thrown in as ConnectionLostError at the Receive.
+A handshake is a generator of steps: Send bytes, Receive a message with a decoder, Upgrade the
+stream to TLS. Its driver performs the step and sends the result back in; the end of the connection
+is thrown in as ConnectionLostError at the Receive.
 
 A reply to another option, of a type that the option does not have, or whose body does not fit its
-type is a ProtocolError, and so are replies that never end: they are bounded in number and in
-bytes. Errors are results, apart from the two that end every handshake: ERR_SHUTDOWN, and
-ERR_TLS_REQD in answer to anything but STARTTLS.
+type is a ProtocolError, and so are replies without end: they are bounded in number and in bytes.
+Error replies are results, apart from the two that end every handshake: ERR_SHUTDOWN, and
+ERR_TLS_REQD to anything but STARTTLS.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from fakenbd.protocol.text import escaped
 __all__ = ["REPLY_LIMIT", "Handshake", "Receive", "Refusal", "Send", "Step", "Upgrade", "ask"]
 
 REPLY_LIMIT: Final = 1 << 16
-"""Bytes of data in one reply: a name and a description of full length, and more."""
+"""The most bytes of data in one reply: enough for a name and a description of full length."""
 
 REPLIES: Final = 1 << 17
 GATHERED: Final = 1 << 24
-"""Replies to one option, and bytes in them, before the server counts as never ending (S-29)."""
+"""The most replies to one option, and bytes in them; with more the replies never end (S-29)."""
 
 _KNOWN: Final = frozenset(int(kind) for kind in Reply)
 _MISFITS: Final[dict[int, str]] = {Reply.SERVER: "S-40", Reply.META_CONTEXT: "S-84"}
@@ -49,7 +49,7 @@ _INFO_MISFITS: Final[dict[int, str]] = {Info.EXPORT: "S-51", Info.BLOCK_SIZE: "S
 
 @attrs.frozen
 class Send:
-    """Send `data`; from then on `awaiting` is due, under a deadline of its own."""
+    """Send `data`; then `awaiting` is due, with a deadline of its own."""
 
     data: bytes
     awaiting: str
@@ -57,14 +57,14 @@ class Send:
 
 @attrs.frozen
 class Receive:
-    """Receive one message: `decode` takes what came and gives (message, length) or None."""
+    """Receive one message: `decode` takes the bytes and returns (message, length) or None."""
 
     decode: Callable[[memoryview], tuple[Any, int] | None]
 
 
 @attrs.frozen
 class Upgrade:
-    """Begin TLS at once; bytes that came in clear behind the ACK end the connection (S-105)."""
+    """Begin TLS; bytes received in clear behind the ACK end the connection (S-105)."""
 
 
 Step: TypeAlias = Send | Receive | Upgrade
@@ -74,7 +74,7 @@ Handshake: TypeAlias = Generator[Step, Any, _T]
 
 @attrs.frozen
 class Refusal:
-    """The error that an option got."""
+    """The error reply to an option."""
 
     kind: int
     text: str
@@ -87,9 +87,9 @@ class Refusal:
 def ask(
     option: Option, body: OptionBody | None, allowed: tuple[type, ...], *, notes: Notes, tls: bool
 ) -> Handshake[tuple[Sequence[Any], Refusal | None]]:
-    """Send one option; the bodies before its final reply, and the error that it was, if any.
+    """Send one option; returns the bodies before its final reply, and that if it is an error.
 
-    `allowed` are the classes that these bodies may have, `tls` whether TLS is active.
+    `allowed` are the classes that these bodies may have, `tls` is whether TLS is in force.
     """
     name = spec_name(Option, option)
     request = OptionRequest(option) if body is None else OptionRequest(option, body)

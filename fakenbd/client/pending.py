@@ -1,4 +1,4 @@
-"""A request that waits for its reply, and the sleep of a task until something is there to do.
+"""A request that waits for its reply, and the wakeup of a sleeping task.
 
 Both wake one task directly: an event with a set of waiters costs more than parsing the reply.
 """
@@ -20,7 +20,7 @@ __all__ = ["Pending", "Wakeup"]
 
 @attrs.define(eq=False)
 class Wakeup:
-    """Lets one task sleep until another one rings."""
+    """Lets one task sleep until another one wakes it."""
 
     sleeper: trio.lowlevel.Task | None = None
 
@@ -39,7 +39,7 @@ class Wakeup:
 
 
 class Pending:
-    """A request in flight. `wait` for what it comes to; `target` takes the content of a READ."""
+    """A request in flight. `wait` returns its result; `target` takes the content of a READ."""
 
     __slots__ = (
         "command", "deadline", "flags", "length", "offset", "reply", "result", "target", "waiter",
@@ -66,7 +66,7 @@ class Pending:
         self.waiter: trio.lowlevel.Task | None = None
 
     async def wait(self) -> Any:
-        """What the reply came to: bytes (None with a target), extents, or None; or its error."""
+        """Wait for the result: bytes (None with a target), extents, or None; raises its error."""
         if self.result is not None:
             await trio.lowlevel.checkpoint()
             return self.result.unwrap()
@@ -74,14 +74,14 @@ class Pending:
         return await trio.lowlevel.wait_task_rescheduled(self._cancelled)
 
     def fill(self, result: outcome.Outcome[Any]) -> None:
-        """Say what the reply came to, and wake who waits for it."""
+        """Set the result, and wake the task that waits for it."""
         self.result = result
         if self.waiter is not None:
             trio.lowlevel.reschedule(self.waiter, result)
             self.waiter = None
 
     def gathered(self) -> Reply:
-        """What has come of the reply; made when the first chunk needs more than a copy."""
+        """The reply so far; made when a chunk needs more than a copy."""
         if self.reply is None:
             self.reply = self._empty_reply()
         return self.reply

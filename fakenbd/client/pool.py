@@ -1,9 +1,9 @@
-"""Several connections to one export, where the server says that they see the same (CAN_MULTI_CONN).
+"""Several connections to one export, where the server offers that (CAN_MULTI_CONN).
 
-Every call goes to the connection whose turn it is. A FLUSH is sent when all writes that were under
-way when it was asked for have been answered, on whichever connection (C-103). A connection beyond
-the first that cannot be had is done without, and one that offers something else is not used. When
-a connection is lost, its calls are sent again, whole, on those that are left.
+Calls go to the connections in turn. A FLUSH is sent when all writes that were in flight at its call
+have been answered, on any connection (C-103). A connection beyond the first is optional, and one
+that offers something else is not used. When a connection is lost, its calls are repeated, whole,
+on the others.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Pool(ForwardingDevice):
 
     @property
     def connections(self) -> int:
-        """How many connections there still are."""
+        """The number of open connections."""
         return sum(client.failure is None for client in self._clients)
 
     @property
@@ -84,7 +84,7 @@ class Pool(ForwardingDevice):
         return [note for client in self._clients for note in client.notes]
 
     async def _perform(self, command: Command, call: Callable[[Client], Awaitable[_T]]) -> _T:
-        """Make a call on the connection whose turn it is, or on another if that is lost."""
+        """Make a call on the next connection, or on another if that is lost."""
         if command == Command.FLUSH:
             for answered in tuple(self._writes):
                 await answered.wait()
@@ -103,7 +103,7 @@ class Pool(ForwardingDevice):
     def _next(self) -> Client:
         living = [client for client in self._clients if client.failure is None]
         if not living:
-            return self._clients[0]  # which says how it ended
+            return self._clients[0]  # to raise the error that ended it
         self._turn += 1
         return living[self._turn % len(living)]
 

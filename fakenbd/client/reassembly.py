@@ -1,14 +1,14 @@
-"""The reply to one command, put together from its chunks; pure, and exact.
+"""The reply to one command, assembled from its chunks; pure.
 
-A reply object is made with the request, takes every chunk that carries its cookie, and judges at
-the end. What cannot be right whatever follows raises ProtocolError at once, and the connection is
-given up: content outside of the request or over other content, a chunk of the wrong kind, contents
-that contradict their length. An error chunk fails the reply and nothing else: chunks may follow
-it, they are still checked, and no content of a reply with an error is ever good, whatever came
-before, behind, or with DONE (S-157, S-162, S-171, Q-27).
+A reply object is made with the request, takes every chunk with its cookie, and gives the result at
+the end. What no later chunk can correct raises ProtocolError at once and ends the connection:
+content outside of the request or over other content, a chunk of the wrong kind, contents that
+contradict their length. An error chunk fails the reply only: chunks may follow it and are still
+checked, and no content of a reply with an error is used, whether it came before or after the error
+(S-157, S-162, S-171, Q-27).
 
-What a READ must cover is kept as runs of bytes, not as a sum: an overlap and a gap of equal size
-add up to the right length (S-172).
+The content of a READ is kept as runs of bytes, not as a sum: an overlap and a gap of equal size
+have the correct sum (S-172).
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ __all__ = [
 KNOWN_ERRORS: Final = frozenset(int(error) for error in Error)
 
 ERROR_PAYLOAD: Final = 1 << 17
-"""Payload that an error chunk may have: the longest message that it can announce, and more."""
+"""The most payload of an error chunk: more than the longest message that it can announce."""
 
 STATUS_PAYLOAD: Final = (1 << 25) + 8
-"""Payload that a status chunk may have: four times the 2^20 extents that it should keep to."""
+"""The most payload of a status chunk: four times the 2^20 extents that it should not exceed."""
 
 ZEROES: Final = bytes(1 << 16)
 
@@ -101,13 +101,13 @@ def asked(command: int, offset: int, length: int) -> str:
 
 @attrs.define(eq=False)
 class Coverage:
-    """The bytes of one request that content has come for, as runs that do not touch."""
+    """The bytes of one request whose content was received, as runs that do not touch."""
 
     starts: list[int] = attrs.field(factory=list, init=False)
     ends: list[int] = attrs.field(factory=list, init=False)
 
     def add(self, start: int, end: int) -> bool:
-        """Add the bytes from `start` to `end`; False if content has come for one of them before."""
+        """Add the bytes from `start` to `end`; False if one of them was added before."""
         starts, ends = self.starts, self.ends
         index = bisect_right(starts, start)
         if (index and ends[index - 1] > start) or (index < len(starts) and starts[index] < end):
@@ -127,7 +127,7 @@ class Coverage:
         return True
 
     def gap(self, start: int, end: int) -> int | None:
-        """The first byte from `start` to `end` that no content has come for."""
+        """The first byte from `start` to `end` that was not added, or None."""
         for run_start, run_end in zip(self.starts, self.ends, strict=True):
             if run_start > start:
                 break
@@ -137,7 +137,7 @@ class Coverage:
 
 @attrs.define(eq=False, kw_only=True)
 class Reply(ABC):
-    """What has come so far of the reply to one command."""
+    """The reply to one command so far."""
 
     command: int
     offset: int = 0
@@ -146,7 +146,7 @@ class Reply(ABC):
     notes: list[Noncompliance] = attrs.field(factory=list, init=False)
 
     def limit(self, kind: int) -> int:
-        """The longest payload that a chunk of type `kind` may have in this reply."""
+        """The most bytes of payload of a chunk of type `kind` in this reply."""
         return ERROR_PAYLOAD
 
     def take(self, chunk: Chunk) -> bool:
@@ -178,11 +178,11 @@ class Reply(ABC):
 
     @abstractmethod
     def finish(self) -> Any:
-        """What the complete reply comes to; raises what the server answered instead."""
+        """The result of the complete reply; raises the error that the server sent."""
 
     @abstractmethod
     def _content(self, chunk: Chunk) -> None:
-        """Take a chunk that is neither an error nor nothing."""
+        """Take a chunk that is neither an error nor of type NONE."""
 
     def _fail(self, chunk: Chunk, body: ErrorChunk) -> None:
         kind = chunk.type
@@ -202,7 +202,7 @@ class Reply(ABC):
         )
 
     def _set_failure(self, failure: CommandError | ShutdownError) -> None:
-        """Remember the first failure; ESHUTDOWN outweighs any other, since it ends the session."""
+        """Keep the first failure, but prefer ESHUTDOWN, which ends the session."""
         if self.failure is None or (
             isinstance(failure, ShutdownError) and not isinstance(self.failure, ShutdownError)
         ):
@@ -219,7 +219,7 @@ class Reply(ABC):
         raise self._breach(f"has an {name} chunk with {len(body.data)} bytes that do not fit", rule)
 
     def unexpected(self, kind: str) -> ProtocolError:
-        """The error for a chunk that replies to this command do not have (S-143)."""
+        """The error for a chunk type that replies to this command cannot have (S-143)."""
         return self._breach(f"has a chunk of the wrong kind ({kind})", "S-143")
 
     def _breach(self, what: str, rule: str) -> ProtocolError:
@@ -229,20 +229,20 @@ class Reply(ABC):
 
 @attrs.define(eq=False, kw_only=True)
 class PlainReply(Reply):
-    """The reply to a command that has success or an error, and no content."""
+    """The reply to a command without content."""
 
     def _content(self, chunk: Chunk) -> None:
         raise self.unexpected(type(chunk.body).__name__.lower())
 
     def finish(self) -> None:
-        """Raise what the server answered, if it was not success."""
+        """Raise the error that the server sent, if any."""
         if self.failure is not None:
             raise self.failure
 
 
 @attrs.define(eq=False, kw_only=True)
 class ReadReply(Reply):
-    """The content of a READ, gathered in `target`, a writable buffer as long as the request."""
+    """The content of a READ, assembled in `target`, a writable buffer as long as the request."""
 
     command: int = int(Command.READ)
     single: bool = False
@@ -257,9 +257,9 @@ class ReadReply(Reply):
         return self.length + 8 if kind == ChunkType.OFFSET_DATA else ERROR_PAYLOAD
 
     def claim(self, offset: int, size: int) -> memoryview:
-        """The part of the target where `size` bytes of content at `offset` belong.
+        """The part of the target for `size` bytes of content at `offset`.
 
-        Raises ProtocolError if they are none, lie outside of the request, or came before.
+        Raises ProtocolError if `size` is 0, or if bytes lie outside of the request or came before.
         """
         self.chunks += 1
         if not size:
@@ -290,7 +290,7 @@ class ReadReply(Reply):
             raise self.unexpected(type(chunk.body).__name__.lower())
 
     def finish(self) -> memoryview:
-        """All bytes asked for, or what the server answered instead; ProtocolError for a gap."""
+        """All bytes requested. Raises the server's error, or ProtocolError for a gap."""
         if self.failure is not None:
             raise self.failure
         gap = self.coverage.gap(self.offset, self.offset + self.length)
@@ -302,7 +302,7 @@ class ReadReply(Reply):
 
 @attrs.define(eq=False, kw_only=True)
 class StatusReply(Reply):
-    """The extents of a BLOCK_STATUS for each selected context, as `recovery` settles them.
+    """The extents of a BLOCK_STATUS for each selected context, as repaired by `extents`.
 
     `contexts` are the names of the selected contexts by their ids; `minimum` is the minimum block
     and `size` the size of the export.
@@ -316,7 +316,7 @@ class StatusReply(Reply):
     extents: dict[str, Sequence[tuple[int, int]]] = attrs.field(factory=dict, init=False)
 
     def limit(self, kind: int) -> int:
-        """Extents beyond what a server should send are still taken, to four times that (S-210)."""
+        """Four times as many extents as a server should send are taken (S-210)."""
         status = kind in (ChunkType.BLOCK_STATUS, ChunkType.BLOCK_STATUS_EXT)
         return STATUS_PAYLOAD if status else ERROR_PAYLOAD
 
@@ -340,7 +340,7 @@ class StatusReply(Reply):
         self.extents[name] = body.extents
 
     def _misfit(self, chunk: Chunk, body: RawBody) -> None:
-        """Stray bytes behind the one extent asked for are left alone, row 5 of the table."""
+        """Ignore stray bytes behind the one extent asked for, row 5 of the table."""
         stray = (len(body.data) - 4) % 8
         if not self.req_one or chunk.type != ChunkType.BLOCK_STATUS or len(body.data) < 12:
             super()._misfit(chunk, body)

@@ -1,10 +1,10 @@
-"""From the bytes of a connection to the answers of the requests in flight.
+"""Parses the replies of a connection, and gives results to the requests in flight.
 
-As many bytes as there are go into one large buffer, and every whole reply in it is parsed before
-more are received. `parse` is the hot path: the usual reply, all content of a READ in one
-chunk, costs one look at its header and one copy. It must leave everything unusual to `_take`, and
-nothing here may allocate what a length field alone asks for: the buffer grows with what has come,
-and content that is longer than what has come goes straight to the place its request made for it.
+All available bytes are received into one large buffer, and every whole reply in it is parsed before
+more are received. `parse` is the hot path: the usual reply, all content of a READ in one chunk,
+costs one look at its header and one copy. It must leave everything unusual to `_take`. Nothing is
+allocated for a length field alone: the buffer grows with the bytes received, and longer content is
+received directly into the buffer of its request.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ BUFFER: Final = 1 << 18
 """Bytes received at once."""
 
 DIRECT: Final = 1 << 14
-"""Content of which so many bytes are still to come goes directly to its place."""
+"""Content of which at least so many bytes are missing is received directly into its target."""
 
 _READ_CHUNK: Final = struct.Struct("!IHHQIQ")
 _EXTENDED_READ_CHUNK: Final = struct.Struct("!IHHQQQQ")
@@ -61,9 +61,9 @@ class Receiver:
     notes: Notes
     answer: Answer
     _content: tuple[memoryview, int, bool] | None = attrs.field(default=None, init=False)
-    """Content that is on its way to its place: the place, the cookie, whether it is the last."""
+    """Content being received directly: rest of the target, cookie, whether it is the last."""
     mid_message: bool = attrs.field(default=False, init=False)
-    """Whether a reply has begun to come and is not whole."""
+    """Whether a reply is received in part."""
 
     async def run(self, leftover: bytes) -> None:
         view = memoryview(bytearray(max(BUFFER, len(leftover))))
@@ -80,7 +80,7 @@ class Receiver:
                 if len(view) > BUFFER:
                     view = memoryview(bytearray(BUFFER))
             elif end == len(view):
-                # One chunk is longer than the buffer: it grows with what has come, not before.
+                # One chunk is longer than the buffer, which grows only with the bytes received.
                 room = len(view) if start else 2 * len(view)
                 larger = memoryview(bytearray(room))
                 larger[: end - start] = view[start:end]
@@ -110,7 +110,7 @@ class Receiver:
         raise ConnectionLostError(f"the server closed the connection{where}")
 
     def parse(self, view: memoryview, start: int, end: int) -> int:
-        """Parse all whole replies between `start` and `end`; where the first partial one begins."""
+        """Parse the whole replies from `start` to `end`; returns where the next one begins."""
         in_flight = self.in_flight
         extended = self.negotiated.extended
         head = _EXTENDED_READ_CHUNK if extended else _READ_CHUNK
@@ -144,7 +144,7 @@ class Receiver:
         return start
 
     def _take(self, view: memoryview) -> int:
-        """Take one simple reply or one chunk; the bytes taken, 0 where some are missing."""
+        """Take one simple reply or one chunk; returns its bytes, 0 where some are missing."""
         (magic,) = layout.U32.unpack_from(view)
         if self.negotiated.extended and magic == EXTENDED_REPLY_MAGIC:
             return self._take_chunk(view, layout.EXTENDED_CHUNK)
@@ -152,7 +152,7 @@ class Receiver:
             return self._take_chunk(view, layout.STRUCTURED_CHUNK)
         if magic == SIMPLE_REPLY_MAGIC and not self.negotiated.extended:
             return self._take_simple(view)
-        _, taken = self._decode(view)  # raises: no such magic was agreed on
+        _, taken = self._decode(view)  # raises: not a negotiated magic
         return taken
 
     def _take_simple(self, view: memoryview) -> int:
@@ -189,7 +189,7 @@ class Receiver:
         end: int = start + length
         pending = self._pending(cookie)
         if 0 < end - len(view) <= DIRECT and length <= pending.length:
-            return 0  # the rest of a correct chunk is near: perhaps it is the usual one
+            return 0  # a correct chunk: when its rest has come, `parse` takes it
         reply = pending.gathered()
         if length > reply.limit(kind):
             raise ProtocolError(
@@ -212,7 +212,7 @@ class Receiver:
 
     def _take_whole_chunk(self, view: memoryview, cookie: int, reply: Reply) -> None:
         chunk, _ = self._decode(view)
-        assert isinstance(chunk, Chunk), "the magic said so"
+        assert isinstance(chunk, Chunk), "the magic is a chunk's"
         if reply.take(chunk):
             self._finish(cookie, self.in_flight[cookie])
 
@@ -230,7 +230,7 @@ class Receiver:
     def _begin_content(
         self, cookie: int, offset: int, size: int, there: memoryview, *, last: bool
     ) -> None:
-        """Send content of a READ straight to its place, beginning with what is there."""
+        """Receive content of a READ directly into its target, first the bytes in the buffer."""
         reply = self.in_flight[cookie].gathered()
         if not isinstance(reply, ReadReply):
             raise reply.unexpected("data")
@@ -249,7 +249,7 @@ class Receiver:
     # --- answers -------------------------------------------------------------------------------
 
     def _answer_read(self, cookie: int, pending: Pending, content: memoryview) -> None:
-        """All content of a READ has come in one piece."""
+        """Finish a READ whose content came in one piece."""
         if pending.target is None:
             self.answer(cookie, pending, outcome.Value(bytes(content)))
         else:
@@ -257,7 +257,7 @@ class Receiver:
             self.answer(cookie, pending, outcome.Value(None))
 
     def _finish(self, cookie: int, pending: Pending) -> None:
-        """The reply is complete: answer the request. Raises ProtocolError for a hard breach."""
+        """Finish a request whose reply is complete. Raises ProtocolError for a hard breach."""
         reply = pending.gathered()
         result: outcome.Outcome[Any]
         try:

@@ -1,15 +1,14 @@
-"""A client with retries: a lost connection is made again, and the calls on it are repeated.
+"""A client with retries: reconnects after a lost connection, and repeats the calls on it.
 
-A call is repeated whole, at most as often as the policy allows: every command is idempotent.
-Bounded are the attempts, the pauses between them (longer each time, with jitter that depends on
-seed and attempt alone, so that two runs pause alike), and the time for one call in all.
+A call is repeated whole, at most as often as the policy allows: every command is idempotent. There
+are bounds on the attempts, on the pauses between them (longer each time, with jitter from seed and
+attempt alone, so that two runs have the same pauses), and on the time for one call in all.
 
-A new connection begins from nothing: TLS, replies and contexts are negotiated again. Before it is
-used it is compared with the first one; a server that offers less than before is a
-SessionChangedError. Not retried are breaches of the protocol, refusals, errors that the server
-answers, and ESHUTDOWN.
+A new connection is negotiated again: TLS, form of replies, contexts. Before it is used it is
+compared with the first one; if the server offers less than before, SessionChangedError is raised.
+Breaches of the protocol, refusals, error replies and ESHUTDOWN are not retried.
 
-Writes that a server acknowledged and had not flushed when the connection was lost may be gone.
+Writes that a server acknowledged but had not flushed when the connection was lost may be lost.
 """
 
 from __future__ import annotations
@@ -40,10 +39,10 @@ _T = TypeVar("_T")
 
 @attrs.frozen
 class RetryPolicy:
-    """How long to go on trying. `attempts` counts the first one; times are in seconds.
+    """How often to repeat a call. `attempts` includes the first one; times are in seconds.
 
     `deadline` is for one call in all. The pause before attempt n is `pause` times `factor` to the
-    power of n - 2, at most `longest`, and a random part of it, at least half, is really waited.
+    power of n - 2, at most `longest`, times a random number from 1/2 to 1.
     """
 
     attempts: int = attrs.field(default=8, validator=attrs.validators.ge(1))
@@ -62,7 +61,7 @@ class RetryPolicy:
         return whole * Random(f"{self.seed}/{attempt}").uniform(0.5, 1.0)
 
     async def persist(self, call: Callable[[], Awaitable[_T]]) -> _T:
-        """What `call` comes to, which is made again where it ends in a lost connection."""
+        """The result of `call`, which is repeated after a ConnectionLostError."""
         last: ConnectionLostError | None = None
         with trio.move_on_after(self.deadline):
             for attempt in range(1, self.attempts + 1):
@@ -79,7 +78,7 @@ class RetryPolicy:
 
 @attrs.define(eq=False)
 class ResilientClient(ForwardingDevice):
-    """An export over connections that may be lost. `ResilientClient.connect` makes one."""
+    """An export over one connection at a time. `ResilientClient.connect` makes one."""
 
     policy: RetryPolicy
     _connect: Callable[[], Any]
@@ -92,14 +91,14 @@ class ResilientClient(ForwardingDevice):
     _rounds: int = 0
     _unreachable: ConnectionLostError | None = None
     reconnections: int = attrs.field(default=0, init=False)
-    """How many connections there were beyond the first."""
+    """The number of connections after the first."""
 
     @classmethod
     @asynccontextmanager
     async def connect(
         cls, source: Source, *, policy: RetryPolicy | None = None, **options: Any
     ) -> AsyncIterator[ResilientClient]:
-        """Connect as `Client.connect` does (`options` are for that), and again when needed."""
+        """Connect as `Client.connect` does (`options` are for that), and again after a loss."""
         options["timeout"] = Timeouts.given(options.get("timeout"))
 
         @asynccontextmanager
@@ -120,7 +119,7 @@ class ResilientClient(ForwardingDevice):
     # --- connections ---------------------------------------------------------------------------
 
     async def _perform(self, command: Command, call: Callable[[Client], Awaitable[_T]]) -> _T:
-        """Make a call, on as many connections as it takes and the policy allows."""
+        """Make a call, and repeat it on new connections as the policy allows."""
 
         async def attempt() -> _T:
             return await call(await self._connected())
@@ -128,7 +127,7 @@ class ResilientClient(ForwardingDevice):
         return await self.policy.persist(attempt)
 
     async def _connected(self) -> Client:
-        """The connection, or a new one where it was lost; one task makes it for all."""
+        """The connection, or a new one if it was lost, made by one task for all."""
         round_seen = self._rounds
         async with self._lock:
             current = self._current
@@ -169,7 +168,7 @@ class ResilientClient(ForwardingDevice):
             await client.close()
             raise SessionChangedError(found)
 
-    # --- what there is to ask ------------------------------------------------------------------
+    # --- properties ----------------------------------------------------------------------------
 
     @property
     def negotiated(self) -> NegotiatedState:

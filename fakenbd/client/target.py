@@ -1,4 +1,4 @@
-"""From a URI, or a stream that is there already, to a session that both sides agree on."""
+"""Makes negotiated connections, from a URI or over a connected stream."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ __all__ = ["Settings", "Source", "Target", "background", "begin", "fresh", "open
 Target: TypeAlias = str | Uri | trio.abc.Stream
 
 Source: TypeAlias = Target | Callable[[], Awaitable[Target]]
-"""Where several connections can be made: a URI, or a function that gives a stream each time."""
+"""A source of several connections: a URI, or a function that returns a new stream each time."""
 
 
 @attrs.frozen
 class Settings:
-    """How a connection is made.
+    """The settings of a connection.
 
     `export` None means the export that the URI names, or the default one.
     """
@@ -52,7 +52,7 @@ class Settings:
 
     @property
     def security(self) -> TLS:
-        """The TLS settings given, or those of the URI. TLSError if the two disagree."""
+        """The TLS settings given, or those of the URI. Raises TLSError if the two disagree."""
         uri = self.uri
         if self.tls is None:
             return TLS.of(uri) if uri is not None else TLS(policy="off")
@@ -63,7 +63,7 @@ class Settings:
         return attrs.evolve(self.tls, policy="require")  # C-150
 
     def requested(self) -> HandshakeRequest:
-        """What the negotiation is to ask for."""
+        """The request for the negotiation."""
         uri = self.uri
         export = self.export
         if export is None:
@@ -74,7 +74,7 @@ class Settings:
 
 
 async def begin(settings: Settings) -> tuple[Channel, Negotiation]:
-    """Connect; the negotiation that is returned has not begun yet.
+    """Connect; returns a negotiation that has not begun.
 
     Raises UriError, TLSError (for credentials that cannot be used) and ConnectionLostError.
     """
@@ -94,7 +94,7 @@ async def begin(settings: Settings) -> tuple[Channel, Negotiation]:
 
 @asynccontextmanager
 async def opened(settings: Settings) -> AsyncIterator[tuple[Connection, tuple[str, ...]]]:
-    """A connection in transmission, and the wished-for contexts that were selected."""
+    """A connection in transmission, and the requested contexts that were selected."""
     channel, negotiation = await begin(settings)
     try:
         negotiated = await channel.perform(negotiation.open())
@@ -120,7 +120,7 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[Connection, tuple[st
 
 @asynccontextmanager
 async def background() -> AsyncIterator[trio.Nursery]:
-    """A nursery whose block raises what it raises: not a group with that in it."""
+    """A nursery from whose block exceptions propagate unwrapped, not in a group."""
     failure = None
     async with trio.open_nursery() as nursery:
         try:
@@ -132,9 +132,7 @@ async def background() -> AsyncIterator[trio.Nursery]:
 
 
 async def fresh(source: Source) -> Target:
-    """What to connect to this time. ConnectionLostError where the function has no connection to
-    give.
-    """
+    """The target of the next connection. Raises ConnectionLostError where the function fails."""
     if not callable(source):
         return source
     try:
@@ -144,7 +142,7 @@ async def fresh(source: Source) -> Target:
 
 
 async def open_stream(uri: Uri, seconds: float) -> trio.abc.Stream:
-    """A stream to the server that `uri` names; ConnectionLostError where there is none."""
+    """A stream to the server of `uri`. Raises ConnectionLostError where there is none."""
     with trio.move_on_after(seconds):
         try:
             if uri.transport == "tcp":
@@ -169,14 +167,14 @@ async def _connected(family: int, address: object) -> trio.abc.Stream:
 
 
 def _reason(error: OSError) -> str:
-    """Why there is no connection; trio wraps the reasons of several attempts in a group."""
+    """Why connecting failed; trio wraps the errors of several attempts in a group."""
     cause: BaseException | None = error
     while isinstance(cause, OSError) and cause.__cause__ is not None:
         cause = cause.__cause__
     while isinstance(cause, BaseExceptionGroup):
         cause = cause.exceptions[0]
     number = getattr(cause, "errno", None)
-    if number is not None and number > 0:  # the resolver's errors have numbers of their own
+    if number is not None and number > 0:  # errors of the resolver have other numbers
         return os.strerror(number)
     if isinstance(cause, OSError) and cause.strerror:
         return cause.strerror

@@ -1,8 +1,8 @@
-"""TLS as a client needs it: what to trust, who to be, and what to do when there is none.
+"""TLS settings of a client: trust, credentials, and whether TLS is required.
 
-The peer is verified unless the caller says otherwise. Certificates come as files, or in a
-directory as libnbd and QEMU name them: ca-cert.pem, client-cert.pem, client-key.pem. Pre-shared
-keys come in a file of lines USER:HEX-KEY, and need Python 3.13.
+The server is verified unless `verify` is off. Certificates are files, or in a directory with the
+names of libnbd and QEMU: ca-cert.pem, client-cert.pem, client-key.pem. Pre-shared keys are in a
+file of lines USER:HEX-KEY, and need Python 3.13.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PSK_CIPHERS: Final = "PSK:@SECLEVEL=0"
 
 @attrs.define(eq=False)
 class _Protected(trio.abc.Stream):
-    """TLS that sends close_notify (C-62), and does not need one from the server.
+    """A TLS stream that sends close_notify (C-62), and does not need one from the server.
 
     NBD's own lengths distinguish a truncation from an end.
     """
@@ -59,11 +59,11 @@ class _Protected(trio.abc.Stream):
 
 @attrs.frozen
 class TLS:
-    """How to protect a connection.
+    """The TLS settings of a connection.
 
-    `policy`: "off" never asks for TLS, "allow" goes on in clear where the server has none,
+    `policy`: "off" never asks for TLS, "allow" continues in clear where the server has none,
     "require" never does. `authority` is a file of trusted certificates (default: the system's).
-    `certificate` and `key` show who the client is. `hostname` is the name that the server's
+    `certificate` and `key` are files of the client's own. `hostname` is the name that the server's
     certificate must have (default: the host connected to). `verify` off accepts any peer.
     `psk_file` and `username` use a pre-shared key instead of certificates.
     """
@@ -79,9 +79,9 @@ class TLS:
 
     @classmethod
     def of(cls, uri: Uri) -> TLS:
-        """What a URI says: required for nbds schemes, not asked for otherwise."""
+        """The settings of a URI: required for nbds schemes, not asked for otherwise."""
         if uri.tls and uri.tls_type == "anon":
-            raise TLSError("anonymous TLS (tls-type=anon) is not to be had with Python")
+            raise TLSError("anonymous TLS (tls-type=anon) is not available in Python")
         if uri.tls and uri.tls_type == "psk" and uri.tls_psk_file is None:
             raise TLSError("tls-type=psk needs a file of pre-shared keys: tls-psk-file")
         files = _in_directory(uri.tls_certificates) if uri.tls_certificates is not None else {}
@@ -95,11 +95,11 @@ class TLS:
         )
 
     def upgrader(self, host: str) -> Upgrader:
-        """A function that upgrades a stream to `host`. TLSError for credentials of no use."""
+        """A function that upgrades a stream to `host`. Raises TLSError for unusable credentials."""
         context = self._context()
         hostname = self.hostname or host or None
         if hostname is None and context.check_hostname:
-            # A Unix socket has no host: the certificate must be trusted, whatever its name is.
+            # A Unix socket has no host: the certificate must be trusted, with any name.
             context.check_hostname = False
 
         async def upgrade(stream: trio.abc.Stream) -> trio.abc.Stream:
@@ -120,7 +120,7 @@ class TLS:
         try:
             for path in (self.authority, self.certificate, self.key):
                 if path is not None:
-                    os.stat(path)  # the ssl module does not say which file it misses
+                    os.stat(path)  # the ssl module's error does not name the missing file
             if self.psk_file is not None:
                 self._use_psk(context, self.psk_file)
             elif not self.verify:
@@ -149,7 +149,7 @@ class TLS:
 
 
 def _in_directory(directory: str) -> dict[str, str]:
-    """The files in a directory of certificates, by the fields of TLS that they are for."""
+    """The files in a directory of certificates, by field of TLS."""
     names = {
         "authority": "ca-cert.pem",
         "certificate": "client-cert.pem",
@@ -162,7 +162,7 @@ def _in_directory(directory: str) -> dict[str, str]:
 
 
 def _psk(path: str, username: str | None) -> tuple[str, bytes]:
-    """The key of `username` in a file of pre-shared keys, or the first one."""
+    """The user and key in a file of pre-shared keys: of `username`, or the first."""
     for line in Path(path).read_text(encoding="utf-8").splitlines():
         user, colon, key = line.partition(":")
         if colon and username in (None, user):

@@ -1,8 +1,8 @@
-"""Bytes in and out of a connection, once the handshake is over.
+"""Transports of bytes, for the transmission phase.
 
-A socket is read and written directly: one system call for as much as there is, and a wait for the
-kernel only where there is nothing. Everything else (TLS, memory streams, a stream of the caller's)
-goes through trio's stream interface. Both raise ConnectionLostError for a connection that broke.
+A socket is read and written directly: one system call for all available bytes, and a wait only
+where there are none. Everything else (TLS, memory streams, a caller's stream) uses trio's stream
+interface. Both raise ConnectionLostError for a connection that broke.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ PIECE: Final = 1 << 18
 """Bytes sent through a stream under one deadline."""
 
 JOINED: Final = 1 << 16
-"""Up to so many bytes, joining buffers is cheaper than handing them to the kernel one by one."""
+"""Up to so many bytes, joining buffers is cheaper than passing them to the kernel one by one."""
 
 VECTOR: Final = 1000
-"""Buffers handed to the kernel at once; Linux takes 1024."""
+"""Buffers passed to the kernel at once; Linux takes 1024."""
 
 
 class Transport(Protocol):
-    """What a connection needs of its bytes' carrier."""
+    """The interface that a connection uses."""
 
     async def receive_into(self, view: memoryview) -> int:
-        """Wait for bytes, put them at the start of `view`; their number, 0 at the end."""
+        """Wait for bytes, put them at the start of `view`; returns their number, 0 at the end."""
 
     async def send(self, buffers: Sequence[Buffer], *, stall: float) -> None:
-        """Send all buffers in order. DeadlineExceededError where nothing moves for `stall`
-        seconds.
+        """Send all buffers in order. Raises DeadlineExceededError after `stall` seconds without
+        progress.
         """
 
     async def aclose(self) -> None:
@@ -47,12 +47,13 @@ class Transport(Protocol):
 
 @attrs.define(eq=False)
 class SocketTransport:
-    """A connected stream socket, which must not block."""
+    """A connected non-blocking stream socket."""
 
     socket: socket.socket
 
     async def receive_into(self, view: memoryview) -> int:
-        # The tasks that the last bytes woke run first: their requests leave before this waits.
+        # Tasks woken by the last bytes run first, so that their requests are sent before this
+        # waits.
         await trio.lowlevel.checkpoint()
         while True:
             try:
@@ -90,7 +91,7 @@ class SocketTransport:
 
 @attrs.define(eq=False)
 class StreamTransport:
-    """Any stream of trio's."""
+    """Any trio Stream."""
 
     stream: trio.abc.Stream
 
@@ -119,7 +120,7 @@ class StreamTransport:
 
 
 def transport_of(stream: trio.abc.Stream) -> Transport:
-    """The fastest carrier over `stream`, which must not be used otherwise from then on."""
+    """The fastest transport over `stream`, which must not be used otherwise from then on."""
     if isinstance(stream, trio.SocketStream):
         plain = socket.socket(fileno=stream.socket.detach())
         plain.setblocking(False)
@@ -128,14 +129,14 @@ def transport_of(stream: trio.abc.Stream) -> Transport:
 
 
 def _joined(buffers: Sequence[Buffer]) -> Sequence[Buffer]:
-    """The same bytes in fewer buffers where they are few."""
+    """The same buffers, joined where they have few bytes."""
     if len(buffers) == 1 or sum(map(len, buffers)) > JOINED:
         return buffers
     return [b"".join(buffers)]
 
 
 def broken(error: Exception) -> str:
-    """Why a connection broke, as far as the system or TLS says it."""
+    """Why a connection broke: the text of the system's or TLS's error."""
     cause = error.__cause__ or error
     if isinstance(cause, (trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLEOFError)):
         return "the other side closed it"

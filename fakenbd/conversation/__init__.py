@@ -1,4 +1,7 @@
-"""One connection without I/O: what a server agrees to speak."""
+"""The server's side of one connection as a state machine, without sockets, tasks or a clock.
+
+Profiles need `Handshake` only, which is imported at once; the machine is in conversation.py.
+"""
 
 from __future__ import annotations
 

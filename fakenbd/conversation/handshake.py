@@ -1,4 +1,4 @@
-"""What a server agrees to speak in the handshake, as numbers and names."""
+"""The settings of a server's handshake."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TLS: TypeAlias = Literal["off", "optional", "required"]
 
 @attrs.frozen
 class Handshake:
-    """What the server agrees to speak.
+    """What the server agrees to in the handshake.
 
     `style` is fixed newstyle, newstyle without options, or oldstyle. `no_zeroes`: whether
     NBD_FLAG_NO_ZEROES is offered. `structured_replies`, `extended_headers`: whether the server

@@ -1,4 +1,4 @@
-"""The truth: what an export holds, what it claims, and what it says about its extents."""
+"""Exports: their content, the values they advertise, and their extents."""
 
 from fakenbd.export.content import (
     PERIOD,

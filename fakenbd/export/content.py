@@ -1,9 +1,10 @@
-"""What an export holds before anyone writes to it.
+"""Content: the bytes of an export before anything is written to it.
 
-A content is read-only and addressed: the bytes at an offset follow from the offset alone, so the
-largest export costs nothing and order of access cannot change a byte. What it gives out is
-immutable (bytes, or slices of static buffers), so that a reply may be sent without a copy long
-after it was read. Past its natural end every content is zeros. Files live in `file.py`.
+Content is read-only and addressed: the bytes at an offset follow from the offset alone, so that
+an export of any size needs no memory and the order of access cannot change a byte. Buffers that
+`read` returns are immutable (bytes, or slices of static buffers), so that a reply can be sent
+without a copy long after it was read. Past its natural end every content is zeros. Files are in
+`file.py`.
 """
 
 from __future__ import annotations
@@ -45,11 +46,11 @@ _SAMPLE: Final = 16
 
 
 class Content(Protocol):
-    """Bytes to read. Anything of this shape can stand behind an export."""
+    """The interface of an export's content."""
 
     @property
     def size(self) -> int | None:
-        """The natural size in bytes, or None where there is no end."""
+        """The natural size in bytes; None for unlimited content."""
 
     @property
     def sparse(self) -> bool:
@@ -57,7 +58,7 @@ class Content(Protocol):
 
     @property
     def stable(self) -> bool:
-        """Whether the same range reads the same at any time."""
+        """Whether the same range reads the same bytes at any time."""
 
     def read(self, offset: int, length: int) -> Buffer:
         """Exactly `length` immutable bytes from `offset` on; zeros past the natural end."""
@@ -66,16 +67,16 @@ class Content(Protocol):
         """The runs of data (0) and of hole and zero (3) that make up exactly `length` bytes."""
 
     def close(self) -> None:
-        """Give back what reading needed; reading again is allowed to take it again."""
+        """Release resources such as file descriptors; a later read may open them again."""
 
 
 def zeros(length: int) -> Buffer:
-    """So many zero bytes, without a copy where they are at most 1 MiB."""
+    """`length` zero bytes; a slice of a static buffer up to 1 MiB."""
     return _ZEROS[:length] if length <= _STATIC else bytes(length)
 
 
 def padded_segments(size: int, offset: int, length: int) -> list[Extent]:
-    """Data up to `size`, a hole that reads as zeros from there on."""
+    """Extents of exactly `length` bytes: data up to `size`, then a hole that reads as zeros."""
     data = min(max(size - offset, 0), length)
     both = (Extent(data, DATA), Extent(length - data, HOLE_ZERO))
     return [extent for extent in both if extent.length]
@@ -83,9 +84,9 @@ def padded_segments(size: int, offset: int, length: int) -> list[Extent]:
 
 @functools.lru_cache(maxsize=8)
 def _window(seed: str) -> bytes:
-    """The bytes of a pattern's period, and the first 1 MiB of them once more.
+    """The bytes of one period of a pattern, followed by its first 1 MiB again.
 
-    The surplus makes any read of up to 1 MiB one slice, wherever in the period it starts.
+    With the repetition any read of up to 1 MiB is one slice, wherever in the period it starts.
     """
     once = random.Random(seed).randbytes(PERIOD)
     return (once * 3)[: PERIOD + _STATIC]
@@ -93,7 +94,7 @@ def _window(seed: str) -> bytes:
 
 @attrs.define(eq=False)
 class _Windowed:
-    """Pseudo-random bytes with a period of PERIOD, the same in every run, without an end."""
+    """Pseudo-random bytes of unlimited length, with a period of PERIOD, the same in every run."""
 
     _seed: str
     _view: memoryview | None = attrs.field(default=None, init=False, repr=False)
@@ -127,12 +128,12 @@ class _Windowed:
         return [Extent(length, DATA)] if length else []
 
     def close(self) -> None:
-        """There is nothing to give back: windows are shared by all contents of one seed."""
+        """Do nothing: the buffer is shared by all contents of one seed."""
 
     def locate(self, data: Buffer) -> int | None:
-        """The offset modulo PERIOD that `data` came from, or None where it is not from here.
+        """The offset modulo PERIOD at which `data` lies; None if it is not from this content.
 
-        Fewer than 8 bytes could be from anywhere, so they are from nowhere.
+        Fewer than 8 bytes are ambiguous and give None.
         """
         if len(data) < _DISTINCTIVE:
             return None
@@ -145,7 +146,7 @@ class _Windowed:
 
 @attrs.define(eq=False)
 class Pattern(_Windowed):
-    """The default content: bytes that tell where they belong (see `describe_origin`)."""
+    """The default content: bytes from which their offset can be found (see `describe_origin`)."""
 
     _seed: str = attrs.field(default="fakenbd pattern", init=False)
 
@@ -156,7 +157,7 @@ def _named(seed: int | str) -> str:
 
 @attrs.define(eq=False)
 class RandomBytes(_Windowed):
-    """Bytes like the pattern's, but from a seed of one's own."""
+    """Bytes like those of `Pattern`, from a given seed."""
 
     _seed: str = attrs.field(converter=_named, alias="seed")
 
@@ -164,9 +165,9 @@ class RandomBytes(_Windowed):
 def describe_origin(
     data: Buffer, expected_offset: int, content: Pattern | RandomBytes | None = None
 ) -> str:
-    """One sentence on where bytes read at `expected_offset` really belong, for failure messages.
+    """One sentence for a failure message: where bytes read at `expected_offset` belong.
 
-    It speaks of the first byte that is wrong and of those after it.
+    It describes the first wrong byte and those after it.
     """
     content = content or Pattern()
     expected = bytes(content.read(expected_offset, len(data)))
@@ -191,7 +192,7 @@ def describe_origin(
 
 @attrs.define(eq=False)
 class Zeros:
-    """Nothing but zeros: one hole without an end."""
+    """Zeros of unlimited length: one hole."""
 
     @property
     def size(self) -> None:
@@ -212,12 +213,12 @@ class Zeros:
         return [Extent(length, HOLE_ZERO)] if length else []
 
     def close(self) -> None:
-        """There is nothing to give back."""
+        """Do nothing."""
 
 
 @attrs.define(eq=False)
 class BytesContent:
-    """The bytes one was given, then zeros."""
+    """The given bytes, then zeros."""
 
     data: bytes
 
@@ -240,7 +241,7 @@ class BytesContent:
         return padded_segments(len(self.data), offset, length)
 
     def close(self) -> None:
-        """There is nothing to give back."""
+        """Do nothing."""
 
 
 def _from_text(text: str) -> bytes:
@@ -270,7 +271,7 @@ class Hex(BytesContent):
 
 @attrs.define(eq=False)
 class ZeroPadded:
-    """Another content up to `size`, then zeros: what stands behind a size that was rounded up."""
+    """Another content up to `size` bytes, then zeros; used where the size is rounded up."""
 
     content: Content
     size: int
@@ -301,7 +302,7 @@ class ZeroPadded:
 
 @attrs.define(eq=False)
 class FunctionContent:
-    """What a function `(offset, length) -> bytes` of the user's says; all of it is data."""
+    """Content from a function `(offset, length) -> bytes`; all of it is data."""
 
     function: Callable[[int, int], Buffer]
     size: int | None = None
@@ -329,4 +330,4 @@ class FunctionContent:
         return [Extent(length, DATA)] if length else []
 
     def close(self) -> None:
-        """The function's own resources are its owner's."""
+        """Do nothing: resources of the function belong to its owner."""

@@ -1,12 +1,10 @@
-"""An export: the truth about one disk, or the values it claims.
+"""An export: a content, an overlay for written data, and the values it advertises.
 
-It holds a content, an overlay for what clients write, and what it advertises. Nothing here checks a
-request against the size or the flags: the server does that, and faults may want it otherwise.
-`read` and `write` are attributes and not methods: each is bound to the shortest way there is, so an
-export nobody wrote to reads straight from its content. Look them up for every request. `write`
-returns its copy of the data, in pieces that never change. What `stable_read` reads, as long as
-there is one, it reads again at any time, whatever becomes of the export: nobody need keep those
-bytes.
+Nothing here checks a request against the size or the flags: the server does that, and faults may
+change it. `read` and `write` are attributes and not methods: each is bound to the shortest path, so
+that an export without written data reads straight from its content. Look them up for every request.
+`write` returns its copy of the data, in immutable pieces. While `stable_read` is not None, it reads
+the same bytes at any later time, so that a journal need not keep them.
 """
 
 from __future__ import annotations
@@ -48,16 +46,16 @@ _HASHED: Final = 1 << 30
 _UNKNOWN: Final = AllData()
 
 ExtentSpec: TypeAlias = ExtentSource | ExtentFunction | Sequence[str | tuple[int, int]] | None
-"""What a context may be given: a script, a function, a list of extents, or None for the truth."""
+"""The extents of a context: a source, a function, a list, or None for the true ones."""
 
 
 @attrs.define(eq=False)
 class Export:
-    """One disk of the server's.
+    """One disk that a server offers.
 
     `size` defaults to the content's natural size, or 1 MiB where it has none; `round_size_to`
     rounds it up, and what lies beyond reads as zeros. `flags` None means all that the server
-    implements. `contexts` maps names of metadata contexts to what they say. `any_alignment` has
+    implements. `contexts` maps names of metadata contexts to their extents. `any_alignment` has
     requests off the minimum block answered and not refused.
     """
 
@@ -136,7 +134,7 @@ class Export:
         return self.contexts.get(context, _UNKNOWN).block_status(query)
 
     def sha256(self) -> str | None:
-        """The hexadecimal digest of all bytes as they are now; None above 1 GiB."""
+        """The hexadecimal SHA-256 of the current content; None above 1 GiB."""
         if self.size > _HASHED:
             return None
         digest = hashlib.sha256()
@@ -145,5 +143,5 @@ class Export:
         return digest.hexdigest()
 
     def close(self) -> None:
-        """Give back what the content needed; what was written stays."""
+        """Release the content's resources; written data is kept."""
         self.content.close()

@@ -1,10 +1,10 @@
-"""What an export says about its extents: the truth, or a script.
+"""The extents of an export in each metadata context, true or scripted.
 
-A script says runs of extents from an offset on, as long as it has something to say; the answer to
-a query is the start of that, cut as the protocol has it: at the request's end, after one extent
-with REQ_ONE, after 2**20 extents. Where the request reaches the export's end nothing is cut, for
-a script that says more than there is lies on purpose. A list answers from slices of itself, so
-that a million extents are told at the cost of copying pointers.
+A source yields extents from an offset on. The answer to a query is their beginning, cut as the
+protocol requires: at the request's end, after one extent with REQ_ONE, after 2**20 extents. Where
+the request reaches the export's end nothing is cut, so that a source can report more than the
+export holds. `ExtentList` answers from slices of itself, so that a million extents cost a copy of
+pointers.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def parse_extent(text: str) -> Extent:
 
 @attrs.frozen
 class Query:
-    """What BLOCK_STATUS asks of one context, and of what export."""
+    """A BLOCK_STATUS request for one context of one export."""
 
     context: str
     offset: int
@@ -115,7 +115,7 @@ class Query:
 
 
 class ExtentSource(Protocol):
-    """A way to answer BLOCK_STATUS."""
+    """A source of the extents that answer BLOCK_STATUS."""
 
     def block_status(self, query: Query) -> list[Extent]:
         """The extents to send, from the query's offset on."""
@@ -145,7 +145,7 @@ def _cut(runs: Iterable[Extent], query: Query, *, overrun: bool = False) -> list
 
 @attrs.frozen
 class TrueExtents:
-    """What holds: written areas are data, trimmed ones holes, the rest as the content has it."""
+    """The true extents: written areas are data, trimmed ones holes, the rest as in the content."""
 
     def runs(self, query: Query) -> Iterator[Extent]:
         return query.true_extents(query.offset, query.length)
@@ -156,7 +156,7 @@ class TrueExtents:
 
 @attrs.frozen
 class AllData:
-    """One extent without flags: the answer of any context that has nothing to tell."""
+    """One extent without flags: the default of every context but `base:allocation`."""
 
     def runs(self, query: Query) -> Iterator[Extent]:
         return iter(self.block_status(query))
@@ -245,7 +245,7 @@ class Repeated:
         return ExtentList(self.extents)
 
     def runs(self, query: Query) -> Iterator[Extent]:
-        # A repetition has no end of its own to lie about, so it ends where the request does.
+        # A repetition has no end of its own, so it ends where the request does.
         left = query.length
         within = query.offset % sum(extent.length for extent in self.extents)
         extents = self._list.runs(attrs.evolve(query, offset=within))
@@ -267,9 +267,9 @@ ExtentFunction: TypeAlias = Callable[[str, int, int, int], Iterable[tuple[int, i
 
 @attrs.frozen
 class FunctionExtents:
-    """What a function `(context, offset, length, flags) -> iterable of Extent` says, as it says it.
+    """The extents of a function `(context, offset, length, flags) -> iterable of Extent`, as given.
 
-    Only the limit of 2**20 extents is kept, for a generator without an end.
+    At most 2**20 extents are taken from the iterable.
     """
 
     function: ExtentFunction
@@ -284,11 +284,11 @@ class FunctionExtents:
 
 @attrs.frozen
 class Policy:
-    """Another script's extents (by default the truth) in another manner.
+    """The extents of another source (by default the true ones), reported differently.
 
     `one_extent` True gives one extent whether or not REQ_ONE asks for it, False many in spite of
     REQ_ONE. `merge` joins neighbours with equal flags, then `split` cuts at every multiple of so
-    many bytes. With `overrun` the last extent is told to its own end, past the request's.
+    many bytes. With `overrun` the last extent keeps its own end, past the request's.
     """
 
     extent_source: ExtentSource | None = None
@@ -317,7 +317,7 @@ class Policy:
 
 
 def capped(extents: list[Extent], block: int) -> list[Extent]:
-    """The extents as 32-bit fields can tell them, none of them shortened to nothing.
+    """The extents cut to what 32-bit fields hold, none of them shortened to nothing.
 
     They end with the first that is too long, which has the largest length that is a multiple of
     `block`.
@@ -354,14 +354,14 @@ def _split(runs: Iterable[Extent], offset: int, size: int) -> Iterator[Extent]:
 
 
 def default_extent_source(context: str) -> ExtentSource:
-    """What a context says without a script: base:allocation the truth, any other nothing."""
+    """The default of a context: TrueExtents for `base:allocation`, AllData for any other."""
     return TrueExtents() if context == "base:allocation" else AllData()
 
 
 def extent_source(
     value: ExtentSource | ExtentFunction | Sequence[str | tuple[int, int]] | None, context: str
 ) -> ExtentSource:
-    """A script from what a user gives: one, a list, a function, or None for the default."""
+    """The extent source for a value given by a user: a source, a list, a function, or None."""
     if value is None:
         return default_extent_source(context)
     if isinstance(value, Sequence):

@@ -1,9 +1,9 @@
 """A file as content, with its holes as the file system reports them.
 
-The file is opened at first use and read by position, so nothing is held in memory and the file
-may change underneath: what is told is what it holds now. With `seek_hole` the segments come from
+The file is opened at first use and read by position, so nothing is held in memory and the file may
+change underneath: every reply reflects its current content. With `seek_hole` the segments come from
 SEEK_DATA and SEEK_HOLE byte for byte, which is what qemu-nbd answers; an export that rounds the
-size up then has the seed's bug, because a file's end is a hole in the middle of its last sector.
+size up then has qemu-nbd's bug: the end of the file is a hole in its last sector.
 """
 
 from __future__ import annotations

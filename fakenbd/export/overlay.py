@@ -1,4 +1,4 @@
-"""What was written to an export, kept apart from its content.
+"""Data written to an export, kept apart from its content.
 
 Bytes live in pages, an immutable bytes object each, so that an aligned write stores one object
 and a read of it hands out the same; a page is replaced and never changed, which lets a reply wait
@@ -11,8 +11,8 @@ trimmed and zeroed stretches of any length, and the written parts of pages not w
     page present, partial            its bytes are the page's, its states those of the ranges
     neither                          zeros where a range is set (hole or zero), else the content
 
-A range says data only where a page is present; under a block or a whole page ranges may say
-anything, and are put right before a page becomes partial.
+A range has the state data only where a page is present; under a block or a whole page ranges may
+have any state, which is corrected before the page becomes partial.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _FEW: Final = 1024
 
 @attrs.define(eq=False)
 class Overlay:
-    """A writable layer over a content; its memory grows with what was written and nothing else."""
+    """A writable layer over a content; its memory grows only with the data written."""
 
     content: Content
     _blocks: dict[int, bytes] = attrs.field(factory=dict, init=False)
@@ -153,7 +153,7 @@ class Overlay:
         self._pages[index] = page
 
     def _break_up(self, number: int) -> None:
-        """Keep a block as pages from now on."""
+        """Replace a block by its pages."""
         block = self._blocks.pop(number)
         first = number << _PAGES_SHIFT
         for place in range(0, BLOCK, PAGE):
@@ -183,9 +183,9 @@ class Overlay:
     # --- zeroing ------------------------------------------------------------------------------
 
     def zero(self, offset: int, length: int, *, hole: bool) -> None:
-        """Make a range read as zeros and give its memory back.
+        """Make a range read as zeros and free its memory.
 
-        It is told as hole and zero, or as zero alone where `hole` is False.
+        Its extents are hole and zero, or zero alone where `hole` is False.
         """
         if not length:
             return
@@ -213,7 +213,7 @@ class Overlay:
     def _drop_blocks(self, first: int, last: int) -> None:
         dropped = _between(self._blocks, first, last)
         if len(dropped) == len(self._blocks):
-            # A dict that only loses keys keeps its table; a new one gives the memory back.
+            # A dict that only loses keys keeps its table; a new one frees the memory.
             self._blocks = {}
             return
         for number in dropped:
@@ -229,7 +229,7 @@ class Overlay:
             del self._pages[index]
         self._partial.difference_update(dropped)
 
-    # --- telling ------------------------------------------------------------------------------
+    # --- extents ------------------------------------------------------------------------------
 
     def segments(self, offset: int, length: int) -> Iterator[Extent]:
         """The true extents of exactly `length` bytes, equal neighbours joined."""

@@ -1,7 +1,7 @@
-"""States of byte ranges: which flags hold where, for as few or as many bytes as you like.
+"""A map from byte ranges of any length to flags.
 
 Sorted, disjoint ranges in three parallel lists, found by bisection; neighbours with equal flags
-are one range. So the largest range costs what the smallest does.
+are one range. The cost of a range does not depend on its length.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class RangeMap:
         return len(self._starts)
 
     def set(self, start: int, end: int, flags: int) -> None:
-        """Let `flags` hold from `start` up to `end`, whatever held there."""
+        """Set `flags` from `start` up to `end`, replacing what was set there."""
         if start >= end:
             return
         # Ranges that only touch are looked at as well, to be joined where the flags are equal.

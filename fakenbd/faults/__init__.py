@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 _LAZY = {
-    # Whoever asks for the kinds wants all of them, and `fault` makes them known.
+    # From `fault`, not from `registry`: importing `fault` registers every kind.
     "KINDS": "fault",
     "make_kind": "builder",
     "Kind": "registry",

@@ -2,7 +2,7 @@
 
 An answer is a list of steps in order. Most steps are messages of the protocol; the others are
 things to do on the way (pause, stall, close). A correct reply is messages only; a fault turns one
-list into another. What sends the list decides nothing. A step that stands for very many messages
+list into another, and the sender only carries it out. A step that stands for very many messages
 is lazy: `messages()` makes them one at a time, `size()` counts their bytes without making them.
 """
 
@@ -65,7 +65,8 @@ class WaitForReplies:
 class NeverSend:
     """Never go on with this answer.
 
-    In mid-message it silences the connection, for the bytes of answers cannot be mixed.
+    In the middle of a message it stops the whole connection: the bytes of two messages cannot be
+    interleaved.
     """
 
 
@@ -73,8 +74,8 @@ class NeverSend:
 class PaceBytes:
     """Bytes that leave `size` at a time, with `seconds` between two writes.
 
-    Several sizes are those of the first writes; the rest is one write. `messages` are what the
-    bytes are, so that the journal can name them; none where they are no whole messages any more.
+    Several sizes are those of the first writes; the rest is one write. `messages` are the messages
+    that the bytes encode, for the journal; empty if the bytes are no longer whole messages.
     """
 
     data: bytes
@@ -217,13 +218,13 @@ class TakeListenerDown:
 
 @attrs.frozen
 class StartTLS:
-    """Begin the TLS handshake; what stands before it in the answer leaves in clear.
+    """Begin the TLS handshake; the steps before it in the answer are sent in clear.
 
     `certificate` is "good", "expired", "wrong-host", "untrusted" or "self-signed". With `abort`
     the connection is dropped after so many bytes of the server's half of the handshake, or at its
-    end; with `skip` there is no handshake, and the conversation goes on in clear. With `version`
-    the server speaks that version of TLS only; with `keep` it forgets nothing of what was
-    negotiated in clear.
+    end; with `skip` there is no TLS handshake, and the connection continues in clear. With
+    `version` the server speaks that version of TLS only; with `keep` what was negotiated in
+    clear stays in force.
     """
 
     certificate: str = "good"

@@ -1,6 +1,6 @@
 """Clauses about what a fault changed: fields of messages, numbers of messages, ends, byte counts.
 
-A kind knows what it does and says so itself; this is the wording that several of them share.
+Each kind describes its own change; the wording that several of them share is here.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def pacing(size: int, seconds: float) -> str:
 
 
 def apart(seconds: float) -> str:
-    """The time between two of something; nothing where there is none."""
+    """The clause ", 2 s apart"; "" for 0 seconds."""
     return f", {seconds:g} s apart" if seconds else ""
 
 

@@ -48,7 +48,7 @@ class _Live:
     total: _Tally = attrs.field(factory=_Tally)
     connections: dict[int, _Tally] = attrs.field(factory=dict)
     is_over: bool = False
-    # Why it did not fire where its conditions held: the last such event, and the reason.
+    # The last event that met its conditions but at which it did not fire, and the reason.
     missed: tuple[Event, int, str] | None = None
 
     @property
@@ -73,6 +73,11 @@ class Choice:
     effect: bool = True
     _chosen: tuple[tuple[_Live, int], ...] = attrs.field(default=(), repr=False)
     """Each fault with the occurrence of the event that it counted."""
+
+    @property
+    def replaces(self) -> bool:
+        """Whether a chosen kind makes a reply of its own in place of the correct one."""
+        return any(live.fault.replaces for live, _ in self._chosen)
 
     def __bool__(self) -> bool:
         return bool(self._chosen)
@@ -207,7 +212,8 @@ class Faults:
         fault does is the next call, a method for each kind, `call` for a function, `do` for
         several kinds. Raises ValueError for conditions that do not exist or cannot hold.
         """
-        from fakenbd.faults.builder import On  # a third of a server's start, for who has lies
+        # Imported here: it takes a third of a server's start, which few servers need.
+        from fakenbd.faults.builder import On
 
         return On.when(self.add, event, conditions, name=name, also=also)
 
@@ -316,7 +322,7 @@ class Faults:
         raise ValueError(f"there is no fault named '{name}'")
 
     def _rebuild(self) -> None:
-        # Another thread may change them meanwhile; whoever put an old index in place goes again.
+        # Another thread may change the faults meanwhile: then the index is old, and is built again.
         while True:
             live = [each for each in list(self._all) if each.is_active]
             index = _Index.of(live)
@@ -360,7 +366,7 @@ def _is_over(live: _Live) -> bool:
     when = live.fault.when
     if when.per == "server":
         return when.exhausted(live.total.seen, live.total.fired)
-    # Of connections to come nobody knows; only those named beforehand can be all used up.
+    # More connections may come; only connections named in the condition can be all used up.
     return when.connection is not None and all(
         number in live.connections
         and when.exhausted(live.connections[number].seen, live.connections[number].fired)

@@ -31,7 +31,7 @@ class Event:
 
     `option` is the number of the option and `option_request` the message, for kind "option";
     `request` is the message for kind "command"; a "timer" has no message. `occurrence` counts
-    events of the same kind and number on the connection, from 1; 0 where nobody counted. `now`,
+    events of the same kind and number on the connection, from 1; 0 if not counted. `now`,
     `connected_at` (when the connection began) and `last_received_at` (when the client last sent
     something) are seconds on the clock of the server, `clients` is the number of open connections.
     """

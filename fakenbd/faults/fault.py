@@ -1,7 +1,7 @@
 """A fault as a value: its name, its conditions, and the kinds it applies in order.
 
 The readers take tables as a TOML file gives them and list every mistake at once, under its key
-path, so that whoever wrote the profile mends it in one go.
+path, so that all can be corrected together.
 """
 
 from __future__ import annotations
@@ -109,6 +109,11 @@ class Fault:
     def keeps_effect(self, event: Event) -> bool:
         """Whether the command is still performed, or the option followed, where this is applied."""
         return all(change.keeps_effect(event) for change in self.do if isinstance(change, Kind))
+
+    @property
+    def replaces(self) -> bool:
+        """Whether it makes a reply of its own in place of the correct one."""
+        return any(isinstance(change, Kind) and change.replaces for change in self.do)
 
     @property
     def words(self) -> str:

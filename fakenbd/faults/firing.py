@@ -26,7 +26,7 @@ class Firing:
     def address(self, purpose: str = "") -> str:
         """Where randomness is taken from: seed, connection, fault and occurrence.
 
-        `purpose` parts two uses in one firing, which would otherwise draw the same numbers.
+        `purpose` distinguishes two uses in one firing, which would otherwise draw the same numbers.
         """
         address = f"{self.seed}/{self.event.connection}/{self.fault}/{self.occurrence}"
         return f"{address}/{purpose}" if purpose else address

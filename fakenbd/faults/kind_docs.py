@@ -1,7 +1,7 @@
 """The documentation of each kind of fault, read from where it is made.
 
 The docstring of a kind's class is all of its documentation: prose, an example, then a line for each
-parameter. The command line and the library's README show it; nobody writes it a second time.
+parameter. The command line and the library's README are generated from it.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class KindDoc:
 
 
 def kind_doc(slug: str) -> KindDoc:
-    """All about one kind. Raises KeyError for a word that is none."""
+    """The documentation of one kind. Raises KeyError for an unknown word."""
     kind = KINDS[slug]
     text, _, rest = (inspect.getdoc(kind) or "").partition(_EXAMPLE)
     example, *lines = rest.splitlines()

@@ -1,7 +1,7 @@
 """Messages written out by people, to be sent in place of the correct ones or beside them.
 
-A literal names a type of message and sets what it wants; the rest is what a correct message to the
-same request would hold: its cookie, its option, its offset, the form of header negotiated.
+A template names a type of message and sets some fields; the others are those of a correct message
+to the same request: its cookie, its option, its offset, the negotiated form of header.
 """
 
 from __future__ import annotations

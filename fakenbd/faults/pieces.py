@@ -1,6 +1,6 @@
-"""Where one chunk or extent is parted into many: at a size, at drawn sizes, or at runs of zeroes.
+"""Where one chunk or extent is split into many: at a size, at drawn sizes, or at runs of zeroes.
 
-Everything here is a generator: nothing is computed before a piece is asked for.
+All functions are generators, so that a split into very many pieces builds nothing in advance.
 """
 
 from __future__ import annotations

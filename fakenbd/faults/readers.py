@@ -1,4 +1,4 @@
-"""Reading values that people wrote: strict about types, plain about what was expected.
+"""Readers of values in profiles and calls: strict about types, explicit about what was expected.
 
 Each reader takes whatever stood in the profile or the call and returns the value to use, or raises
 ValueError with one clause: "expected a whole number from 1, got "2"". Numbers never come from

@@ -40,7 +40,7 @@ class Kind:
     may_stall: ClassVar[bool]
 
     def apply(self, answer: Answer, firing: Firing) -> tuple[Answer, str]:
-        """The changed answer, and a clause that says what was changed; "" where nothing was."""
+        """The changed answer, and a clause on what was changed; "" if nothing was."""
         raise NotImplementedError
 
     def to_table(self) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 Only what a byte fault touches becomes raw bytes; messages before and after it stay what they are,
 so that the journal can still name them. What repeats for ever counts as one round: no position
-lies beyond it. Nothing behind a cut is built before somebody asks for it.
+lies beyond it. Steps after a cut are built lazily.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def place_of(answer: Answer, at: Selector | None, offset: int) -> int | None:
 
 
 def split_at(answer: Iterable[Step], position: int) -> tuple[Answer, Iterator[Step]]:
-    """The steps before and after a position in the stream; what spans it is parted."""
+    """The steps before and after a position in the stream; a step that spans it is split."""
     head: Answer = []
     steps = iter(answer)
     while position > 0 and (step := next(steps, None)) is not None:

@@ -1,7 +1,7 @@
 """Why a fault never fired: the closest event, and the condition that it did not meet.
 
-All of this happens when the report is asked for, from the events of a journal; while a server
-runs nothing is kept for it.
+Computed from the events of a journal when the report is asked for; a running server keeps nothing
+for it.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def unfired_sentence(
         unmet = fault.when.unmet(event)
         scope = event.connection if fault.when.per == "connection" else 0
         seen[scope] += not unmet
-        # Of events that lack the same, the first is told; of those that lack only their turn, the
-        # last, for it came closest to it.
+        # Of events with the same distance the first is reported; of those that fail only a
+        # condition on occurrence, the last, which came closest to it.
         if closest is None or unmet < distance or not unmet:
             closest, distance, number = event, unmet, occurrence
             words = fault.when.differs(event) or fault.when.waits(seen[scope], 0) or _luck(fault)

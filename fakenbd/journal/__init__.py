@@ -1,7 +1,6 @@
-"""The memory: what both sides said, what fired, what the client owed; see journal.py.
+"""The record of all messages, firings, violations and ends of a server's connections.
 
-What is seldom needed (files, captures) is imported when it is first named; transcripts are in
-transcript.py.
+See journal.py. Files and captures are imported when first named; transcripts are in transcript.py.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from fakenbd.journal.entries import (
     Entry,
     FaultFired,
     InternalFailure,
+    Noted,
     Received,
     Sent,
     Violated,
@@ -39,6 +39,7 @@ __all__ = [
     "InternalFailure",
     "Journal",
     "JsonlSink",
+    "Noted",
     "Part",
     "Payload",
     "PcapSink",

@@ -1,8 +1,8 @@
 """Conditions on entries: a name and a wanted value, as tests and `explain` filters write them.
 
-Which names an entry can be asked for stands in its class (`conditions`). The names used also tell
-which entries are meant: `rule` means violations, `error` what the server said, and what both sides
-can say means the client. Numbers and words of the specification may be used for each other.
+The names that an entry has are in its class (`conditions`). The names used also select the kind of
+entry: `rule` means violations, `error` messages of the server, and a name that messages of both
+sides have means the client's. Numbers and words of the specification are interchangeable.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from fakenbd.journal.entries import (
     Entry,
     FaultFired,
     InternalFailure,
+    Noted,
     Received,
     Sent,
     Violated,
@@ -49,6 +50,7 @@ _KINDS: Final[tuple[Kind, ...]] = (
     Closed,
     Connected,
     InternalFailure,
+    Noted,
 )
 _WORDS: Final[dict[str, tuple[type[IntEnum], ...]]] = {
     "command": (Command,),
@@ -64,7 +66,7 @@ _FLAGS: Final[dict[type, type[IntFlag]]] = {Request: CommandFlag, Chunk: ChunkFl
 def kind_for(conditions: Conditions) -> Kind:
     """The kind of entry that can be asked for all of `conditions`.
 
-    Raises TypeError naming the condition that does not exist, or those that never go together.
+    Raises TypeError naming a condition that does not exist, or those that no entry has together.
     """
     for kind in _KINDS:
         if all(name in kind.conditions for name in conditions):
@@ -114,7 +116,7 @@ def _meets(entry: Entry, name: str, wanted: Any) -> bool:
 
 
 def _spellings(enumerations: tuple[type[IntEnum], ...], wanted: str | int) -> set[str]:
-    """The words under which a value may be found: "EIO", "NBD_EIO" and 5 all mean "eio"."""
+    """The words that match a value: "EIO", "NBD_EIO" and 5 all mean "eio"."""
     if isinstance(wanted, int):
         return {slug(enumeration, wanted) for enumeration in enumerations}
     word = wanted.lower().replace("_", "-")

@@ -1,13 +1,13 @@
 """What a journal consists of: one frozen value for each thing that happened.
 
 Every entry has its serial number, the seconds since the journal began, and the connection (from 1;
-None where none is concerned). `Received` is what the client said, `Sent` what the server said; `at`
-is where the message begins in the bytes of its side. `about` is the index of the entry that another
-one belongs to: the request or option that a reply answers, whose answer a fault changed, or that
-broke a rule.
+None where none is concerned). `Received` is a message of the client, `Sent` one of the server; `at`
+is where the message begins in the stream of its side. `about` is the index of the entry that
+another one belongs to: the request or option that a reply answers, whose answer a fault changed, or
+that broke a rule.
 
-Properties answer the questions that filters ask, in the words that profiles use; a property that
-makes no sense for a message is None, and `conditions` lists those that an entry can be asked for.
+Properties give the values that filters compare, in the words that profiles use; one that a message
+does not have is None, and `conditions` lists those that a filter may name.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def _tuple(words: Sequence[str]) -> tuple[str, ...]:
 
 @attrs.frozen
 class _Event:
-    """What all entries have."""
+    """The fields of every entry."""
 
     index: int
     time: float
@@ -116,18 +116,18 @@ class _MessageEntry(_Event, Generic[_Message]):
     at: int = 0
 
     def lighter(self) -> Self:
-        """The same without the bulk data."""
+        """The same entry without the bulk data."""
         payload = self.payload
         return self if payload is None else attrs.evolve(self, payload=payload.lighter())
 
     @property
     def whole(self) -> _Message:
-        """The message with its bulk data; without, where the journal no longer holds it."""
+        """The message with its bulk data; without it where the journal no longer holds it."""
         return reattach(self.message, self.payload)
 
     @property
     def data(self) -> bytes | None:
-        """The bulk data: content read or written. None where there is none or it is let go."""
+        """The bulk data: content read or written. None where there is none or it was dropped."""
         data = self.payload.data if self.payload is not None else None
         return bytes(data) if data is not None else None
 
@@ -167,7 +167,7 @@ class _MessageEntry(_Event, Generic[_Message]):
 
 @attrs.frozen
 class Received(_MessageEntry[ClientMessage]):
-    """The client said something."""
+    """A message was received from the client."""
 
     kind: ClassVar = "received"
     conditions: ClassVar = (
@@ -208,7 +208,7 @@ class Received(_MessageEntry[ClientMessage]):
 
 @attrs.frozen
 class Sent(_MessageEntry[ServerMessage]):
-    """The server said something; `about` is the index of the request or option it answers."""
+    """A message left for the client; `about` is the index of the request or option it answers."""
 
     kind: ClassVar = "sent"
     conditions: ClassVar = (
@@ -254,7 +254,7 @@ class Sent(_MessageEntry[ServerMessage]):
 
     @property
     def text(self) -> str | None:
-        """What an error or an InfoText says to people."""
+        """The text of an error or an InfoText, for people."""
         body = self._body
         if isinstance(body, ErrorChunk):
             return body.message
@@ -272,7 +272,7 @@ class Sent(_MessageEntry[ServerMessage]):
 
     @property
     def offset(self) -> int | None:
-        """Where content lies or an error occurred; of an extended chunk, else, of its request."""
+        """Where content lies or an error occurred; else the offset in an extended header."""
         body = self._body
         if isinstance(body, Data | Hole | ErrorChunk) and body.offset is not None:
             return body.offset
@@ -280,7 +280,7 @@ class Sent(_MessageEntry[ServerMessage]):
 
     @property
     def length(self) -> int | None:
-        """Bytes of content that came or that a hole stands for; the sum of the extents."""
+        """Bytes of content sent, or that a hole stands for; the sum of the extents."""
         if self.payload is not None:
             return self.payload.length
         body = self._body
@@ -290,12 +290,12 @@ class Sent(_MessageEntry[ServerMessage]):
 
     @property
     def command(self) -> None:
-        """A reply does not say which command it answers: its cookie does."""
+        """None: a reply has a cookie, not a command."""
 
 
 @attrs.frozen
 class FaultFired(_Event):
-    """A fault fired for the `occurrence`-th time; `change` says what it made of the answer.
+    """A fault fired for the `occurrence`-th time; `change` describes its effect on the answer.
 
     `about` is the index of the request or option that was answered, None for connect and greeting.
     """
@@ -314,8 +314,8 @@ class FaultFired(_Event):
 class Violated(_Event):
     """The client broke an obligation; `about` is the index of the offending entry.
 
-    `at` is where in its bytes the offending message begins, None if that is unknown. After one that
-    is the `last`, the rule's violations on this connection are counted, but are no entries.
+    `at` is where in the client's stream the offending message begins, None if that is unknown. With
+    `last`, later violations of the rule on this connection are counted without entries.
     """
 
     kind: ClassVar = "violated"
@@ -343,7 +343,7 @@ class Closed(_Event):
 
 @attrs.frozen
 class InternalFailure(_Event):
-    """The server itself met an error that it should not have; a bug, or a disk that is full."""
+    """An error of the server itself: a bug, or a full disk."""
 
     kind: ClassVar = "internal-failure"
     conditions: ClassVar = ("sentence", *_ALWAYS)
@@ -351,4 +351,16 @@ class InternalFailure(_Event):
     sentence: str
 
 
-Entry: TypeAlias = Connected | Received | Sent | FaultFired | Violated | Closed | InternalFailure
+@attrs.frozen
+class Noted(_Event):
+    """The server reached one of its bounds and acted on it; neither a fault nor an error."""
+
+    kind: ClassVar = "noted"
+    conditions: ClassVar = ("sentence", *_ALWAYS)
+
+    sentence: str
+
+
+Entry: TypeAlias = (
+    Connected | Received | Sent | FaultFired | Violated | Closed | InternalFailure | Noted
+)

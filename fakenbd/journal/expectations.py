@@ -1,11 +1,11 @@
-"""What a test expects of a journal, and a failure that explains itself.
+"""Questions to a journal, assertions on it, and the text of a failed assertion.
 
-An expectation is a command (or none) and conditions on fields. When it fails the text says what
+An expectation is a command (or none) and conditions on fields. When it fails the text has what
 was wanted, which entries come closest and which of their fields differ, and the transcript around
 the closest one, so that the failed run need not be repeated with tracing on.
 
-The journal may have dropped its oldest entries. What it then no longer holds is answered from its
-totals where they can tell, and refused where they cannot: an answer is never a guess.
+The journal may have dropped its oldest entries. Counts are then taken from its totals where these
+suffice; otherwise the question is refused, naming `journal_limit`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _CLOSEST: Final = 3
 
 @attrs.frozen
 class _Found:
-    """`entries` that are held, and how many there ever were in `total`; None if nobody knows."""
+    """The `entries` that are held, and how many there ever were in `total`; None if unknown."""
 
     kind: Kind
     wanted: Conditions
@@ -49,14 +49,14 @@ class _Found:
 
 
 class Expectations:
-    """The half of a journal that tests talk to; the other half holds the entries."""
+    """The questions and assertions of a journal; its subclass holds the entries."""
 
     limit: int
     payload_limit: int
 
     @property
     def totals(self) -> Totals:
-        """What was counted since the journal began."""
+        """The counts since the journal began."""
         raise NotImplementedError
 
     def entries(self) -> list[Entry]:
@@ -79,7 +79,7 @@ class Expectations:
         return [e for e in self.entries() if isinstance(e, kind) and matches(e, conditions)]
 
     def requests(self, command: str | int | None = None, **conditions: Any) -> list[Received]:
-        """The commands of the transmission phase that were heard and meet `conditions`."""
+        """The commands of the transmission phase that were received and meet `conditions`."""
         wanted = _wanted(command, conditions)
         return [
             entry
@@ -114,7 +114,7 @@ class Expectations:
         raise ExpectationError(self._explain(found, amount))
 
     def expect_none(self, command: str | int | None = None, **conditions: Any) -> None:
-        """Nothing may meet the conditions. Raises ExpectationError, as `expect` does."""
+        """Check that nothing meets the conditions. Raises ExpectationError, as `expect` does."""
         found = self._find(_wanted(command, conditions))
         if found.total is None and not found.entries:
             raise self._refusal(found, "none")
@@ -157,16 +157,17 @@ class Expectations:
         return ExpectationError("\n".join([*lines, self._missing(found)]))
 
     def _missing(self, found: _Found) -> str:
-        """Why not all entries are held, for those who could hold more."""
+        """Why not all entries are held, and how to hold more."""
         entries = self.entries()
         first = entries[0].index if entries else 0
         if not first:
             return (
-                "this cannot be told: a rule broken again and again on one connection is counted,"
-                " without more entries"
+                "this cannot be answered:"
+                " repeated violations of one rule on a connection are counted, without more entries"
             )
         return (
-            f"this cannot be told: the journal no longer holds its first {first} entries\n"
+            "this cannot be answered:"
+            f" the journal no longer holds its first {first} entries\n"
             f"raise journal_limit, now --journal-limit {self.limit} or"
             f' journal={{"limit": {self.limit}, "payload_limit": {self.payload_limit}}}'
         )
@@ -213,9 +214,9 @@ class Expectations:
 class Waiter:
     """Looks for entries as they come: ask `done` after each notice of `Journal.subscribe`.
 
-    It looks at each entry once, so waiting costs no more than what happens meanwhile. `found` are
-    the entries that meet the conditions, `count` of them are enough. Where the journal dropped
-    entries before they were looked at, its totals tell whether there were enough, if they can.
+    Each entry is looked at once. `found` are the entries that meet the conditions, `count` of them
+    are enough. Where the journal dropped entries before they were looked at, its totals decide, if
+    they can.
     """
 
     journal: Expectations
@@ -243,13 +244,13 @@ class Waiter:
         return len(self.found) >= self.count or (self._total() or 0) >= self.count
 
     def error(self, seconds: float) -> ExpectationError:
-        """What to raise when `seconds` have passed in vain."""
+        """The error to raise after waiting for `seconds` without success."""
         amount = "at least one" if self.count == 1 else f"at least {_times(self.count)}"
         found = _Found(self._kind, self.wanted, self.found, self._total())
         text = self.journal._explain(found, amount)
         if found.total is None and self._dropped:
             text = f"{self.journal._missing(found)}\n{text}"
-        return ExpectationError(f"waited {seconds:g} s in vain\n{text}")
+        return ExpectationError(f"waited {seconds:g} s without success\n{text}")
 
     def _total(self) -> int | None:
         held = len(self.found)
@@ -260,7 +261,7 @@ class Waiter:
 
 
 def describe(wanted: Conditions) -> str:
-    """Conditions as people would say them: "read with offset 4096, length 512"."""
+    """Conditions in words: "read with offset 4096, length 512"."""
     words = [f"{name} {shown(name, value)}" for name, value in wanted.items() if name != "command"]
     phrase = ", ".join(words)
     if "command" not in wanted:
@@ -274,7 +275,7 @@ def _wanted(command: str | int | None, conditions: Conditions) -> dict[str, Any]
 
 
 def _only_counted(kind: Kind, entries: Iterable[Entry], totals: Totals) -> bool:
-    """Whether there were violations that are no entries."""
+    """Whether there were violations that were only counted."""
     if kind is not Violated:
         return False
     return sum(totals.violations.values()) > sum(isinstance(e, Violated) for e in entries)
@@ -314,7 +315,7 @@ def _line(entry: Entry) -> str:
 
 
 def _excerpt(entries: Sequence[Entry], around: Entry | None) -> list[str]:
-    # Here, not above: a passing test prints nothing.
+    # Imported here: only a failing test needs it.
     from fakenbd.journal.transcript import transcript
 
     if not entries:

@@ -1,12 +1,12 @@
-"""The memory of a server: everything both sides said, in a ring that never grows too large.
+"""The journal of a server: all messages of both sides, in a ring of bounded size.
 
 Recording appends a record and counts; nothing is decoded, copied or hashed. Totals are counted on
-arrival and so outlive what the ring evicts. Buffers are kept by reference: whoever records them
-must not change them afterwards.
+arrival and so outlive what the ring evicts. Buffers are kept by reference and must not be changed
+afterwards.
 
-Sinks (a JSONL file, a capture) are handed each record as it happens. One that fails is let go,
-which is recorded as `InternalFailure`, and the service goes on. Subscribers are told that something
-was recorded, and ask `since` what.
+Sinks (a JSONL file, a capture) are handed each record as it happens. One that fails is detached,
+which is recorded as `InternalFailure`, and the server goes on. Subscribers are called after each
+record, and read the entries with `since`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from fakenbd.journal.entries import (
     Entry,
     FaultFired,
     InternalFailure,
+    Noted,
     Received,
     Sent,
     Violated,
@@ -51,16 +52,16 @@ __all__ = ["Journal", "Payloads", "Sink"]
 Payloads: TypeAlias = Literal["digest", "whole"]
 
 
-# An enumeration's members take ten times as long to find and to hash.
+# Plain integers: members of an enumeration take ten times as long to look up and to hash.
 _READ: Final = int(Command.READ)
 _WRITE: Final = int(Command.WRITE)
 
 _LISTED: Final = 8
-"""More violations of one rule and level on one connection are counted, but are no entries."""
+"""Further violations of one rule and level on one connection are counted without entries."""
 
 
 class Sink(Protocol):
-    """Something that takes every record as it happens; an OSError from it is not fatal."""
+    """A receiver of every record as it happens; an OSError from it is not fatal."""
 
     def write(self, record: Part) -> None:
         """Take one record; its wire bytes are complete only during the call."""
@@ -75,8 +76,8 @@ class Journal(Expectations):
     """Records what happens; `clock` gives seconds and is read once for each record.
 
     `payloads="whole"` keeps the bulk data of every entry that is held (so fewer entries fit into
-    `payload_limit` bytes), and has it written to JSONL. `alarm` is told of errors of the server's
-    own at once, for somebody who does not wait for the journal.
+    `payload_limit` bytes), and has it written to JSONL. `alarm` is called at once with each error
+    of the server's own.
     """
 
     clock: Callable[[], float]
@@ -115,7 +116,7 @@ class Journal(Expectations):
         return self._record_event(Connected(*self._stamp(connection), peer, transport, local))
 
     def received(self, connection: int, message: ClientMessage, size: int, at: int) -> int:
-        """The client said `message`, `size` bytes of it, from byte `at` of all that it sent."""
+        """`message` was received: `size` bytes, from byte `at` of all that the client sent."""
         if type(message) is Request:
             self._commands[message.command] += 1
         elif type(message) is OptionRequest:
@@ -155,16 +156,16 @@ class Journal(Expectations):
         sent: int,
         stable_read: StableRead | None = None,
         at: int = 0,
-        said_at: int = 0,
+        sent_at: int = 0,
     ) -> None:
-        """The client said `count` plain requests with these headers, and all answers left.
+        """`count` plain requests with these headers were received, and all replies left.
 
         `payloads` are those of the WRITEs, each in pieces. The replies are in the same order: a
         successful READ is two buffers, header (of a data chunk: with the offset) and content;
         anything else is one. Where all are READs that succeeded and read from a `stable_read`,
-        whose bytes are there at any time, they are not kept, unless a sink wants to see them.
+        which can be read again at any time, they are not kept, unless there is a sink.
 
-        `at` and `said_at` are where the first request and the first reply begin in the bytes of
+        `at` and `sent_at` are where the first request and the first reply begin in the bytes of
         their side; `received` and `sent` are how many bytes all requests and all replies are.
         """
         index = self._next
@@ -197,7 +198,7 @@ class Journal(Expectations):
                 structured,
                 stable_read,
                 at,
-                said_at,
+                sent_at,
                 bulk,
                 fixed,
             )
@@ -212,7 +213,7 @@ class Journal(Expectations):
         change: str,
         about: int | None = None,
     ) -> int:
-        """A fault fired, and `change` is what it made of the answer to entry `about`."""
+        """A fault fired; `change` describes what it did to the answer to entry `about`."""
         self._fired[fault] += 1
         return self._record_event(
             FaultFired(*self._stamp(connection), fault, kinds, occurrence, change, about)
@@ -229,7 +230,7 @@ class Journal(Expectations):
     ) -> int | None:
         """The client broke an obligation with entry `about`, at byte `at` of all that it sent.
 
-        Returns None when this is no entry: it was said often enough, and is only counted.
+        Returns None when the violation is only counted, because there are enough entries of it.
         """
         self._violations[rule, level] += 1
         broken = self._violators.setdefault(connection, Counter())
@@ -248,14 +249,18 @@ class Journal(Expectations):
         self._violators.pop(connection, None)
         return self._record_event(Closed(*self._stamp(connection), by, how, detail))
 
+    def noted(self, connection: int, sentence: str) -> int:
+        """The server reached a bound of its own on a connection, and went on."""
+        return self._record_event(Noted(*self._stamp(connection), sentence))
+
     def internal_failure(self, connection: int | None, sentence: str) -> int:
-        """The server met an error of its own."""
+        """An error of the server's own."""
         self._failures += 1
         if self.alarm is not None:
             self.alarm(sentence)
         return self._record_event(InternalFailure(*self._stamp(connection), sentence))
 
-    # --- looking ---------------------------------------------------------------------------------
+    # --- reading ---------------------------------------------------------------------------------
 
     @property
     def totals(self) -> Totals:
@@ -334,7 +339,7 @@ class Journal(Expectations):
 
         return unsubscribe
 
-    # --- below the surface -----------------------------------------------------------------------
+    # --- internals -------------------------------------------------------------------------------
 
     def _stamp(self, connection: int | None) -> tuple[int, float, int | None]:
         index = self._next
@@ -342,7 +347,7 @@ class Journal(Expectations):
         return index, self.clock() - self.began, connection
 
     def _record_event(
-        self, entry: Connected | FaultFired | Violated | Closed | InternalFailure
+        self, entry: Connected | FaultFired | Violated | Closed | InternalFailure | Noted
     ) -> int:
         self._keep(EventRecord(entry, entry.index, entry.time, entry.connection))
         return entry.index
@@ -372,7 +377,7 @@ class Journal(Expectations):
         return index
 
     def _keep(self, record: Record) -> None:
-        # The sinks come first: the ring may let go of the bytes at once.
+        # The sinks come first: the ring may drop the bytes at once.
         broken = self._feed(record) if self._sinks else ()
         self._ring.append(record)
         for sink, error in broken:
@@ -398,6 +403,6 @@ class Journal(Expectations):
 
     @staticmethod
     def _close(sink: Sink) -> None:
-        # A file that could not be written cannot be flushed either; that was reported.
+        # A file that could not be written cannot be flushed either; the first error was recorded.
         with suppress(OSError):
             sink.close()

@@ -23,6 +23,7 @@ from fakenbd.journal.entries import (
     Entry,
     FaultFired,
     InternalFailure,
+    Noted,
     Received,
     Sent,
     Violated,
@@ -41,7 +42,7 @@ _MARK: Final = "fakenbd-journal"
 
 _KINDS: Final[dict[str, type[Entry]]] = {
     kind.kind: kind
-    for kind in (Connected, Received, Sent, FaultFired, Violated, Closed, InternalFailure)
+    for kind in (Connected, Received, Sent, FaultFired, Violated, Closed, InternalFailure, Noted)
 }
 _VALUES: Final[dict[str, type]] = {
     kind.__name__: kind
@@ -89,7 +90,7 @@ _SPEC_NAMES: Final[dict[type, Callable[[Any], str]]] = {
 
 @attrs.frozen
 class Header:
-    """What a journal is the journal of. `began` is the Unix time of second 0."""
+    """What was recorded: the first line of a journal file. `began` is the Unix time of second 0."""
 
     version: str = ""
     profile: str = ""
@@ -185,7 +186,7 @@ def entry_to_json(entry: Entry, *, whole: bool = False) -> dict[str, Any]:
 
 
 def entry_from_json(shown: dict[str, Any]) -> Entry:
-    """The entry that a JSON object stands for; raises what a wrong object provokes."""
+    """The entry of a JSON object. A malformed one raises KeyError, TypeError or ValueError."""
     kind = _KINDS[shown["kind"]]
     fields = {name: shown[name] for name, _ in _FIELDS[kind] if name in shown}
     if kind is Received or kind is Sent:

@@ -1,7 +1,7 @@
-"""A message in words: the specification's names, lengths instead of contents, lies pointed out.
+"""A message in words: the specification's names, and lengths instead of contents.
 
-One table has a function for each class of message, one for each class of body. A field that was
-given a value of its own where it could have been computed is a lie, and is said as such.
+One table has a function for each class of message, one for each class of body. A field with a value
+that does not follow from the rest (a wrong magic, length or count) is shown with that value.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _PREFIXES: Final = ("NBD_CMD_FLAG_", "NBD_REPLY_FLAG_", "NBD_FLAG_C_", "NBD_FLAG
 
 
 def message_text(entry: Received | Sent, contexts: Contexts | None = None) -> str:
-    """What was said; `contexts` are the names of the metadata contexts by id, where known."""
+    """A message in words; `contexts` are the names of the metadata contexts by id, where known."""
     return _MESSAGES[type(entry.message)](entry.message, entry.payload, contexts or {})
 
 
@@ -68,7 +68,7 @@ def _bytes(length: int) -> str:
 
 
 def _raw_bytes(data: Buffer, payload: Payload | None) -> str:
-    """Bytes that say nothing in words: how many, and how they begin if they are still there."""
+    """Bytes without a structure: how many, and the first of them if they are still held."""
     length = payload.length if payload is not None else len(data)
     held = payload.data if payload is not None else data
     if not held:
@@ -78,12 +78,12 @@ def _raw_bytes(data: Buffer, payload: Payload | None) -> str:
 
 def _overridden_fields(message: Any, *fields: str) -> str:
     """The magic and the announced length where they are not what follows from the rest."""
-    lies = ""
+    overridden = ""
     if message.magic is not None and message.magic != correct_value(message, "magic"):
-        lies += f", magic {message.magic:#x}"
+        overridden += f", magic {message.magic:#x}"
     if "length" in fields and message.length is not None:
-        lies += f", announcing {_bytes(message.length)}"
-    return lies
+        overridden += f", announcing {_bytes(message.length)}"
+    return overridden
 
 
 # --- bodies ------------------------------------------------------------------------------------

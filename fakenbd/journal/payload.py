@@ -1,9 +1,9 @@
-"""Bulk data apart from the message that carried it.
+"""Bulk data, held apart from the message that carried it.
 
 A journal of a million reads must not keep a million blocks. So an entry holds its message without
-the bulk, and beside it a `Payload` that knows the length for ever, the bytes for as long as the
-journal's budget allows, and the digest if somebody asked in time. Short bytes that are evidence
-(a body that fits no type, bytes that are no message) stay in the message.
+the bulk, and beside it a `Payload` that keeps the length for ever, the bytes for as long as the
+journal's budget allows, and the digest if it was computed before the bytes were dropped. Short
+bytes that are evidence (a body that fits no type, bytes that are no message) stay in the message.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _Message = TypeVar("_Message", bound=ClientMessage | ServerMessage)
 
 @attrs.define(eq=False)
 class Payload:
-    """`length` bytes that a message carried: held, to be had from a function, or no longer held."""
+    """`length` bytes that a message carried: held, available from a function, or no longer held."""
 
     length: int
     _data: Buffer | Callable[[], Buffer] | None = attrs.field(default=None, alias="data")
@@ -64,7 +64,7 @@ class Payload:
 
     @property
     def digest(self) -> str | None:
-        """The first 16 hexadecimal digits of the bytes' SHA-256, None once it is too late."""
+        """16 hexadecimal digits of the bytes' SHA-256; None if they were dropped before."""
         if self._digest is None and (data := self.data) is not None:
             self._digest = sha256(data).hexdigest()[:16]
         return self._digest
@@ -120,7 +120,7 @@ _BULK_FIELDS: Final = {Request: "payload", SimpleReply: "data", Raw: "data"}
 
 
 def payload_length(message: ClientMessage | ServerMessage) -> int:
-    """How many bytes of `message` are bulk; 0 when it is kept as it is."""
+    """How many bytes of `message` are bulk data; 0 where the message keeps them itself."""
     measure = _LENGTHS.get(type(message))
     return measure(message) if measure is not None else 0
 
@@ -149,8 +149,8 @@ def fixed_weight(message: ClientMessage | ServerMessage) -> int:
 def detach(message: _Message) -> tuple[_Message, Payload | None]:
     """`message` without its bulk, and the bulk (None when there is none).
 
-    A message that keeps its bytes keeps them as `bytes`, so that it holds no one else's buffer, and
-    what it lists as a tuple.
+    A message that keeps its bytes keeps a copy as `bytes`, not the sender's buffer, and its lists
+    become tuples.
     """
     message = _frozen(message)
     field = _BULK_FIELDS.get(type(message), "body")
@@ -175,7 +175,7 @@ def reattach(message: _Message, payload: Payload | None) -> _Message:
 
 
 def _frozen(message: Any) -> Any:
-    """`message` with tuples for lists, so that it compares equal whoever made it."""
+    """`message` with tuples for lists, so that equal messages compare equal."""
     body: Any = getattr(message, "body", None)
     field = _SEQUENCES.get(type(body))
     if field is None or type(getattr(body, field)) is tuple:

@@ -1,8 +1,8 @@
 """A journal as a capture for Wireshark: pcapng, each connection a TCP conversation of its own.
 
-What the server heard and said (under TLS: the clear bytes) becomes segments at the times of the
-records. What fired and what the client owed become comments on the next packet of the connection,
-so that Wireshark's expert view leads to them.
+Messages received and sent (under TLS: the clear bytes) become segments at the times of the records.
+Firings and violations become comments on the next packet of the connection, so that Wireshark's
+expert view leads to them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import IO, Final
 
 import attrs
 
-from fakenbd.journal.entries import Closed, Connected, FaultFired, InternalFailure, Violated
+from fakenbd.journal.entries import Closed, Connected, FaultFired, InternalFailure, Noted, Violated
 from fakenbd.journal.record import EventRecord, Part
 from fakenbd.journal.tcp import Side, TcpStream, addresses
 from fakenbd.journal.transcript import phrase
@@ -67,7 +67,9 @@ class PcapSink:
         return f"the capture file {getattr(self.stream, 'name', '')}".rstrip()
 
     def _record_event(
-        self, connection: int, entry: Connected | FaultFired | Violated | Closed | InternalFailure
+        self,
+        connection: int,
+        entry: Connected | FaultFired | Violated | Closed | InternalFailure | Noted,
     ) -> None:
         if isinstance(entry, Connected):
             self._conversations.pop(connection, None)

@@ -1,7 +1,7 @@
 """Plain requests and their replies, one record for all of one receive.
 
-The hot path appends one of these and goes on; whoever looks gets a batch of what was heard and a
-batch of what was said, made then and cached. Nothing but that cache ever changes: `lighter` makes
+The hot path appends one of these and goes on; the entries of the requests and of the replies are
+made when they are first read, and cached. Nothing but that cache ever changes: `lighter` makes
 another record.
 """
 
@@ -43,10 +43,10 @@ class PlainBatch:
     """Consecutive plain READs and WRITEs as they came, and the replies to them, in order.
 
     `headers` are those of all requests, `payloads` those of the WRITEs, each in pieces. `buffers`
-    are for each reply a header, then content where a READ succeeded. A `light` exchange has no
+    are for each reply a header, then content where a READ succeeded. A `light` batch has no
     payloads any more, and its buffers are the headers alone. Where there are no buffers at all, the
     requests are READs that succeeded, and their content is read from the `stable_read` again.
-    `count` is of requests and replies together; `at` and `said_at` are the stream offsets of the
+    `count` is of requests and replies together; `at` and `sent_at` are the stream offsets of the
     first of each.
     """
 
@@ -61,7 +61,7 @@ class PlainBatch:
     structured: bool
     stable_read: StableRead | None
     at: int
-    said_at: int
+    sent_at: int
     bulk: int
     fixed: int
     light: bool = False
@@ -107,7 +107,7 @@ class PlainBatch:
             self.structured,
             self.stable_read,
             self.at,
-            self.said_at,
+            self.sent_at,
             0,
             self.fixed,
             True,
@@ -137,7 +137,7 @@ class PlainBatch:
             at += size + (payload.length if payload is not None else 0)
 
     def _decode_replies(self) -> Iterator[Sent]:
-        first, at = self.index + self.count // 2, self.said_at
+        first, at = self.index + self.count // 2, self.sent_at
         replies = self._replies() if self.buffers else self._read_again()
         for place, (reply, payload, size) in enumerate(replies):
             index, about = first + place, self.index + place
@@ -157,7 +157,7 @@ class PlainBatch:
             yield reply, payload, len(header)
 
     def _read_again(self) -> Iterator[tuple[_Reply, Payload | None, int]]:
-        """The same, with content that is read when somebody asks for it."""
+        """The same, with content that is read from the export when it is asked for."""
         assert self.stable_read is not None, "what has no source keeps its buffers"
         form = layout.EXTENDED_CHUNK if self.extended else layout.STRUCTURED_CHUNK
         for request in self.requests():
@@ -174,7 +174,7 @@ class PlainBatch:
     def _reply_headers(self) -> Sequence[Buffer]:
         each, rest = divmod(len(self.buffers), self.count // 2)
         if not rest:
-            # All with content, or none, as nearly always: nobody need look into them.
+            # The usual cases, all replies with content or none, need no look at each header.
             return self.buffers[::each]
         headers, buffers = [], iter(self.buffers)
         for _, _, command, *_ in self._headers():
@@ -187,7 +187,7 @@ class PlainBatch:
 
 @attrs.define(eq=False)
 class ReceivedBatch:
-    """The requests of an exchange."""
+    """The requests of a batch."""
 
     index: int
     time: float
@@ -215,7 +215,7 @@ class ReceivedBatch:
 
 @attrs.define(eq=False)
 class SentBatch:
-    """The replies of an exchange."""
+    """The replies of a batch."""
 
     index: int
     time: float
@@ -259,7 +259,8 @@ def _decode_header(header: Buffer, request: Request) -> tuple[_Reply, int | None
         (offset,) = layout.U64.unpack_from(header, form.size)
         chunk = Chunk(cookie, Data(offset, b""), flags, request_offset=asked)
         return chunk, length - layout.U64.size
-    from fakenbd.protocol.decode_server import decode_reply  # the other half of what a server needs
+    # Imported here: a running server does not need it.
+    from fakenbd.protocol.decode_server import decode_reply
 
     decoded = decode_reply(
         header,

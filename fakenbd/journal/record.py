@@ -1,10 +1,10 @@
-"""What the ring holds: records, which become entries only when somebody looks.
+"""Records, which the ring holds, and which become entries only when they are read.
 
-Recording must cost next to nothing, looking may cost. So a message is kept as it came, and all
-the plain requests of one receive are one record with their replies (`exchange`). A record counts
-for as many entries as it will become. All kinds of record answer alike:
+Recording must cost next to nothing, reading may cost more. So a message is kept as it came, and all
+the plain requests of one receive are one record with their replies (`plain_batch`). A record
+counts for as many entries as it will become. All kinds of record have the same interface:
 
-    entries()   what it means, the same objects each time
+    entries()   its entries, the same objects each time
     parts()     what sinks take: itself, or a record for each side
     lighter()   the same record without the bulk bytes
     bulk        bytes that are missing from `lighter`;  fixed: bytes that stay, where they are many
@@ -12,10 +12,10 @@ for as many entries as it will become. All kinds of record answer alike:
 and its parts also
 
     wire()      the bytes on the wire, complete only while the part is handed to the sinks
-    outgoing    whether the server said it
+    outgoing    whether it is a message of the server
 
-A record never changes, so that any thread may look at it while another one records; only what it
-was decoded to is cached, by one assignment.
+A record never changes, so that any thread may read it while another one records; only its decoded
+entries are cached, by one assignment.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from fakenbd.journal.entries import (
     Entry,
     FaultFired,
     InternalFailure,
+    Noted,
     Received,
     Sent,
     Violated,
@@ -45,9 +46,9 @@ __all__ = ["EventRecord", "MessageRecord", "Part", "Record"]
 
 @attrs.define(eq=False)
 class EventRecord:
-    """A record that is no message: the entry itself."""
+    """A record of anything but a message: the entry itself."""
 
-    entry: Connected | FaultFired | Violated | Closed | InternalFailure
+    entry: Connected | FaultFired | Violated | Closed | InternalFailure | Noted
     index: int
     time: float
     connection: int | None
@@ -73,7 +74,7 @@ class EventRecord:
 class MessageRecord:
     """One message of either side; `sent` are the bytes that left, if not its encoding.
 
-    `origin` is where it belongs: of what was heard `(at,)`, of what was said `(at, about)`.
+    `origin` is `(at,)` for a message received and `(at, about)` for one sent.
     """
 
     kind: type[Received] | type[Sent]

@@ -1,9 +1,8 @@
 """The newest records, within two bounds: so many entries, so many bytes.
 
-Bytes are the bulk data that records refer to, and what records weigh where that is a lot. Over the
-limit, the oldest records are replaced by lighter ones without their bulk; only if that is not
-enough, or if all that is held must be whole, are they dropped. The newest record stays whatever it
-weighs.
+Bytes are the bulk data that records refer to, and the memory of records where that is a lot. Over
+the limit, the oldest records are replaced by lighter ones without their bulk; only if that is not
+enough, or if all that is held must be whole, are they dropped. The newest record always stays.
 
 One thread appends; any thread may read meanwhile, without a lock. A reader takes a tuple of the
 records before it looks into any, and records do not change. A record on its way from `_recent` to

@@ -1,8 +1,8 @@
 """One conversation as TCP packets over IP, made up around the bytes that both sides really sent.
 
-No packet was ever captured: the server sees streams. What a capture needs besides (handshake,
-sequence numbers, acknowledgements, checksums, ends) follows from the bytes and their order. A peer
-without an IP address gets one from the ranges reserved for documentation.
+The server sees streams, not packets. What a capture needs besides (TCP handshake, sequence numbers,
+acknowledgements, checksums, ends) follows from the bytes and their order. A peer without an IP
+address gets one from the ranges reserved for documentation.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _TTL: Final = 64
 _FIN, _SYN, _RST, _PSH, _ACK = 1, 2, 4, 8, 16
 _SEGMENT: Final = 65_000
 _WINDOW: Final = 0xFFFF
-# Maximum segment size 65000, then window scale 14: no amount of bytes in flight looks suspicious.
+# Maximum segment size 65000, then window scale 14: Wireshark never reports a full window.
 _SYN_OPTIONS: Final = struct.pack("!BBHBBBB", 2, 4, _SEGMENT, 1, 3, 3, 14)
 _FIRST_PORT: Final = 32_768
 _STAND_INS: Final[dict[int, dict[Side, str]]] = {
@@ -37,7 +37,7 @@ _OTHER: Final[dict[Side, Side]] = {"client": "server", "server": "client"}
 
 
 def addresses(connection: int, peer: str, local: str) -> dict[Side, Address]:
-    """The addresses of both ends: real where they are IP, stand-ins where they are not."""
+    """The addresses of both ends: the real ones if they are IP, else invented ones."""
     client, server = _parse(peer), _parse(local)
     if client and server and client[0].version != server[0].version:
         client = server = None

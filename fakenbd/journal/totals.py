@@ -1,7 +1,7 @@
-"""What a journal counted, for answers that outlive the entries.
+"""Counts of all that was recorded, kept when the entries are dropped.
 
-Counts are kept by command, option and fault, and of violations by rule and level; so what these
-words alone decide can be asked for, whatever the journal still holds, and nothing else can.
+Counts are kept by command, option and fault, and of violations by rule and level; only conditions
+on these words alone can be answered from them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["Totals"]
 
 @attrs.frozen
 class Totals:
-    """What was counted since the journal began, whatever the ring still holds."""
+    """The counts since the journal began, whatever the ring still holds."""
 
     connections: int = 0
     commands: dict[str, int] = attrs.field(factory=dict)
@@ -54,7 +54,7 @@ class Totals:
         return None
 
     def _tables(self) -> Iterator[tuple[set[str], list[tuple[Any, int]]]]:
-        """Names of conditions, and counts of what passes for an entry when only they are asked."""
+        """Names of conditions, with the counts that answer when only these are asked for."""
         for name, counts in (
             ("command", self.commands),
             ("option", self.options),

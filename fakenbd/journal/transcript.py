@@ -1,13 +1,13 @@
-"""A journal for people: a line for each entry, both directions, lies and breaches set apart.
+"""A journal as text for people: a line for each entry, firings and violations indented.
 
     0.003  #1  C> NBD_CMD_READ cookie 7 offset 4096 length 512
                ⚡ 'second read fails' (1st): set error of the simple reply: 0 -> 5 NBD_EIO
     0.003  #1  <S simple reply cookie 7 NBD_EIO
 
-Time and connection stand in columns as wide as they must be. A firing stands between what provoked
-it and what came of it; a breach below what broke the rule. Both leave the columns empty, unless
-another connection came between. Nothing that a peer said can reach the terminal except as printing
-characters.
+Time and connection stand in columns as wide as they must be. A firing stands between the request
+and its reply; a violation below the message that broke the rule. Both leave the columns empty,
+unless another connection came between. Text from a peer is escaped, so that only printing
+characters reach the terminal.
 
 With `links` two more columns hold the serial number of each entry and the stream offset of its
 message, and an entry that belongs to another one ends with the number of that:
@@ -29,6 +29,7 @@ from fakenbd.journal.entries import (
     Entry,
     FaultFired,
     InternalFailure,
+    Noted,
     Received,
     Sent,
     Violated,
@@ -112,7 +113,7 @@ def _gap(count: int) -> str:
 
 @attrs.define(eq=False)
 class _Table:
-    """Writes one line after another; knows how wide the columns are and what came before."""
+    """Writes the lines; holds the widths of the columns and the entries before."""
 
     columns: Sequence[_Column]
     widths: Sequence[int]
@@ -161,7 +162,7 @@ class _Table:
         return len(self.columns) > len(_COLUMNS)
 
     def reference(self, entry: FaultFired | Violated) -> str:
-        """Which message is meant; "" when it is the last that the client said."""
+        """Which message is meant; "" when it is the last received."""
         about = entry.about
         if about is None or self.linked or self._last_received.get(entry.connection) == about:
             return ""
@@ -241,5 +242,6 @@ _PHRASES: Final[dict[type, Callable[[Any, _Table], str]]] = {
     FaultFired: _fired,
     Violated: _violated,
     Closed: _closed,
+    Noted: lambda entry, table: f"-- {escaped(entry.sentence, limit=_SENTENCE)}",
     InternalFailure: lambda entry, table: f"!! {escaped(entry.sentence, limit=_SENTENCE)}",
 }

@@ -1,4 +1,4 @@
-"""A rule that a server broke, and the flaws that a string of the protocol can have."""
+"""A rule that a server broke, and the check of strings that both sides' rules share."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from fakenbd.protocol.constants import MAXIMUM_STRING
 __all__ = ["Breach", "string_flaw"]
 
 _LONGEST: Final = 4 * MAXIMUM_STRING
-"""Characters above which a string is too long whatever they are."""
+"""Bytes of the longest string; a string of more characters is too long in any case."""
 
 
 @attrs.frozen
 class Breach:
     """The server broke `rule`, a row of the tables (S-...); `sentence` says how.
 
-    The level is the row's, `fakenbd.protocol.rules.rule(rule)`, unless `level` says that only a
-    milder one is certain.
+    The level is the row's, `fakenbd.protocol.rules.rule(rule)`, unless `level` has a milder one.
     """
 
     rule: str
@@ -28,10 +27,10 @@ class Breach:
 
 
 def string_flaw(text: str) -> str | None:
-    """What keeps `text` from being a string of the protocol, or None (Conventions).
+    """Why `text` is no valid string of the protocol, as a clause; None if it is one (Conventions).
 
-    A string is UTF-8 without NUL, at most 4096 bytes. Bytes that are not UTF-8 stand in `text` as
-    surrogate escapes, as the decoders leave them.
+    A string is UTF-8 without NUL, at most 4096 bytes. Bytes that are not UTF-8 are surrogate
+    escapes in `text`, as the decoders leave them.
     """
     if text.isascii():
         if len(text) > MAXIMUM_STRING:

@@ -1,7 +1,7 @@
-"""The bytes of one request that content has come for, in bounded memory.
+"""The bytes of one request whose content was received, in bounded memory.
 
 Runs that touch are merged. A server that scatters its chunks can make more runs than are kept;
-then the runs are given up, and only what is certain without them is said: nothing.
+then all runs are dropped, and nothing is reported about them.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class ByteRuns:
         return start if start < end else None
 
     def forget(self) -> None:
-        """Give up all runs: from now on nothing is certain."""
+        """Drop all runs: from now on nothing is certain."""
         self.lost = True
         self._starts.clear()
         self._ends.clear()

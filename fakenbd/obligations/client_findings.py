@@ -1,7 +1,7 @@
-"""Where every message of the client's passes, to be judged against what the client was shown.
+"""The judge of the client's messages, against what the client was shown.
 
-Its rules stand in option_rules, negotiation_rules, request_rules, in_flight and framing; here is
-which of them apply in which phase, and what a message then changes.
+The rules are in option_rules, negotiation_rules, request_rules, in_flight and framing; this module
+selects those that apply in each phase, and applies what a message changes.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ _MOVING = (Phase.GREETING, Phase.OPTIONS, Phase.TRANSMISSION)
 
 @attrs.define(eq=False)
 class ClientFindings:
-    """What one client broke, message by message."""
+    """The client's rules, applied message by message."""
 
     view: ConnectionView
     siblings: Siblings | None
     member: Member
 
     def judge(self, event: ClientEvent) -> Iterator[Judged]:
-        """What a message breaks; then it counts."""
+        """The rules that a message breaks; then apply what it changes."""
         if isinstance(event, FromClient):
             message, offset = event.message, event.offset
             if isinstance(message, Request):
@@ -70,7 +70,7 @@ class ClientFindings:
             yield violation, offset
 
     def left(self, how: End, framer: ClientFramer) -> Iterator[Violation]:
-        """What ending the stream here breaks; `framer` tells where it stands."""
+        """The rules that ending the stream here breaks; `framer` has the position."""
         view = self.view
         shown, phase = view.shown, view.shown.phase
         if phase is Phase.GREETING:
@@ -85,7 +85,7 @@ class ClientFindings:
             else:
                 yield from view.requests.closed()
         elif phase in (Phase.ABORTED, Phase.DISCONNECTING) and shown.tls and how == "EOF":  # C-62
-            # After RST nobody can tell: it overtakes a close_notify that was sent.
+            # Not after RST, which can overtake a close_notify that was sent.
             last = "NBD_OPT_ABORT" if phase is Phase.ABORTED else "NBD_CMD_DISC"
             level: Level = "MUST" if view.negotiation.abort_acked else "SHOULD"
             yield Violation(
@@ -107,7 +107,7 @@ class ClientFindings:
 
     def _misframed(self, event: Misframed) -> Iterator[Violation]:
         yield from misframed(event.head, self.view.last_command, self.view.shown)
-        # Nobody can tell what the server makes of it, and answers.
+        # How the server understands and answers it is unknown.
         self.view.lose_certainty()
 
     def _option(self, request: OptionRequest, event: FromClient) -> Iterator[Violation]:

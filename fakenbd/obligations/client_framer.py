@@ -1,7 +1,7 @@
 """The client's stream, cut into client flags, options and requests.
 
-The phase says what is due, but the magic decides: a client that takes a reply otherwise than its
-server meant it goes on in a phase of its own, and has to be followed there.
+The phase gives what is due, but the magic decides: a client that understands a reply differently
+from the server is in another phase, and is followed there.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ _LARGEST_KEPT: Final = 1 << 18
 
 
 class FromClient(NamedTuple):
-    """A message that begins at `offset`; of a request with bulk data only the header is there yet.
+    """A message that begins at `offset`; of a request with bulk data only the header was received.
 
-    `phase` and `early` are those at its first byte: `early` tells that an option was unanswered.
+    `phase` and `early` are those at its first byte; `early`: an option was unanswered.
     """
 
     message: ClientMessage
@@ -66,7 +66,7 @@ class FromClient(NamedTuple):
 
 
 class PayloadEnded(NamedTuple):
-    """The bulk data of the request before are over."""
+    """The bulk data of the request before are complete."""
 
 
 class SkippedFlags(NamedTuple):
@@ -105,7 +105,7 @@ class ClientFramer(Framer[ClientEvent]):
     _large: OptionRequest | None = None
 
     def finish(self) -> Iterable[ClientEvent]:
-        """The stream has ended: bytes that are kept may begin no message at all."""
+        """The stream has ended: check whether the bytes kept begin a message at all."""
         head = bytes(self.head)
         if not head or self.skip or self.hunting or not self.trusted:
             return ()
@@ -157,12 +157,7 @@ class ClientFramer(Framer[ClientEvent]):
         return self._give(FromClient(message, self.begin, self._phase, self._early))
 
     def _misframed(self) -> Iterable[ClientEvent]:
-        event = Misframed(bytes(self.head), self.begin)
-        if self.hunted:
-            self.hunt()
-            return ()
-        self.lose()
-        return (event,)
+        return self._refuse(Misframed(bytes(self.head), self.begin))
 
     def _missed(self) -> Iterable[ClientEvent]:
         return (Missed(),)

@@ -1,10 +1,10 @@
 """When a rule of the client's is void, and what can be judged of a connection half seen.
 
-Once the server broke a MUST on a connection, its client may leave as it likes, and may have lost
-track of where they stand. What it sends must be well-formed all the same, and never in clear once
-TLS was agreed. While the server owes something, leaving is no breach either, however long the
-client waited: nobody else can tell haste from patience. What excuses leaving one connection excuses
-leaving the client's others.
+Once the server broke a MUST on a connection, its client may end it in any way, and may be in
+another phase. What it sends must be well-formed all the same, and never in clear once TLS was
+negotiated. While the server owes something, ending the connection is no breach either, however long
+the client waited: how long it should wait is not specified. What excuses ending one connection
+excuses ending the client's others.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 
 from fakenbd.obligations.rule_coverage import OBSERVABLE
 
-__all__ = ["CERTAIN", "VOID", "Void"]
+__all__ = ["CERTAIN", "ENDS", "VOID", "Void"]
 
 
 class Void(Enum):
@@ -37,6 +37,9 @@ VOID: Final[dict[str, Void]] = {
     **_rows(Void.LEAVING, 35, 62, 100, 127, 128, 132),
 }
 
+ENDS: Final = frozenset(rule for rule, void in VOID.items() if void is Void.LEAVING)
+"""Rules about how a client ends a connection."""
+
 CERTAIN: Final = frozenset(
     f"C-{number:02d}"
     for number in (
@@ -44,4 +47,4 @@ CERTAIN: Final = frozenset(
         *(73, 74, 76, 78, 95, 96, 97, 98, 99, 109, 129, 130, 133),
     )
 )
-"""Rules whose breach stands in one message, or in two of the client's, whatever was not seen."""
+"""Rules whose breach shows in one or two messages of the client's, even if others were not seen."""

@@ -1,6 +1,6 @@
 """One breach of one rule, by the client or by the server.
 
-The rule tables have many shades of obligation; three levels are enough to act on.
+The rule tables have more levels; here they are reduced to three.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ Side: TypeAlias = Literal["client", "server"]
 
 def level_of(rule_id: str) -> Level:
     """The level of a rule in general; MUST NOT and broken framing count as MUST."""
-    from fakenbd.protocol.rules import rule  # a whole table, for peers that break a rule
+    # Imported here: the whole table, needed only after a breach.
+    from fakenbd.protocol.rules import rule
 
     row = rule(rule_id)
     if row.must:
@@ -29,10 +30,10 @@ def level_of(rule_id: str) -> Level:
 
 @attrs.frozen
 class Finding:
-    """`side` broke `rule`; `sentence` tells how.
+    """`side` broke `rule`; `sentence` describes it.
 
-    `level` is the rule's, or a milder or stricter one where the case differs. `offset` is where the
-    message begins in the stream of `side`, None where there is no message (the end of a stream).
+    `level` is the rule's, or another one where the case differs. `offset` is where the message
+    begins in the stream of `side`, None where there is no message (the end of a stream).
     """
 
     rule: str

@@ -1,7 +1,7 @@
-"""The client's rules on what may come when: messages out of place, and bytes that are no message.
+"""The client's rules on messages in the wrong phase, and on bytes that are no message.
 
-What may come depends on the phase alone. Each function gives the breach, or none where the client
-may see the phase otherwise.
+What is allowed depends on the phase alone. Each function yields the breach, or nothing where the
+client may be in another phase.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["looks_like_tls", "misframed", "out_of_place", "wrong_form"]
 
 _OPTION_MAGIC: Final = IHAVEOPT.to_bytes(8, "big")
 _TLS_RECORD: Final = b"\x16\x03"
-# Nothing of NBD may come any more, whatever it is.
+# Phases in which no message of NBD is allowed any more.
 _OVER: Final = {
     Phase.ABORTED: ("C-133", "NBD_OPT_ABORT"),
     Phase.DISCONNECTING: ("C-130", "NBD_CMD_DISC"),

@@ -1,8 +1,8 @@
 """The requests of one connection that are unanswered, and the client's rules across requests.
 
-Those are cookies, order, the area of a resize, an end that was announced. A cookie that is used
-again while it is in flight (C-72) waits behind its namesake: replies are taken to come in order.
-Requests that a batch answers at once never come here, which can only hide a breach.
+These concern cookies, order, the area of a resize, and messages after ESHUTDOWN. A cookie that is
+used again while it is in flight (C-72) is queued behind the first: replies are taken to come in
+order. Requests of a plain batch are not recorded here, which can only hide a breach.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from fakenbd.protocol.messages import Chunk, ErrorChunk, Request, SimpleReply
 __all__ = ["MOST_IN_FLIGHT", "RequestTable", "facts_of"]
 
 MOST_IN_FLIGHT: Final = 1 << 16
-"""Requests that may wait for replies; behind more of them nothing is certain."""
+"""Requests without a reply that are tracked; with more of them nothing is certain."""
 
-# So many requests may have been on their way when ESHUTDOWN was sent; a client that sends more
-# goes on as if nothing had been.
+# Up to so many requests may have been on their way when ESHUTDOWN was sent; a client that sends
+# more has ignored it.
 _ON_THEIR_WAY: Final = 1024
 # Plain integers: members of an enumeration take ten times as long to compare.
 _DONE: Final = int(ChunkFlag.DONE)
@@ -51,8 +51,8 @@ def facts_of(request: Request) -> RequestFacts:
 class RequestTable:
     """The requests of one connection; `by_cookie` is the same dict for life.
 
-    `commanded`: a request other than NBD_CMD_DISC has come. `resizing`: the area, from and to, that
-    an unanswered NBD_CMD_RESIZE changes.
+    `commanded`: a request other than NBD_CMD_DISC was received. `resizing`: the area, from and to,
+    that an unanswered NBD_CMD_RESIZE changes.
     """
 
     shown: ShownState
@@ -73,7 +73,7 @@ class RequestTable:
         return bool(self._shutdown_cookies)
 
     def judge(self, request: Request) -> Iterator[Violation]:
-        """A request came; it is not in flight before `add`."""
+        """The rules that a request breaks; it is not in flight before `add`."""
         if request.cookie in self.by_cookie:  # C-72
             name, cookie = _name(request), request.cookie
             yield Violation(
@@ -84,7 +84,7 @@ class RequestTable:
             return
         if self._shutdown_cookies:
             self._since_shutdown += 1
-            # Only what cannot have been on its way already proves that the client goes on.
+            # Only a request that cannot have been on its way shows that the client ignored it.
             if (
                 request.cookie in self._shutdown_cookies or self._since_shutdown > _ON_THEIR_WAY
             ):  # C-127
@@ -108,7 +108,7 @@ class RequestTable:
             self.by_cookie[request.cookie] = facts
 
     def replied(self, reply: SimpleReply | Chunk) -> bool:
-        """A reply, or a chunk of one, left; returns whether it changes what the client may do."""
+        """Record a reply, or a chunk of one, that left; returns whether the limits change."""
         if isinstance(reply, SimpleReply):
             error, done = reply.error, True
         else:
@@ -125,7 +125,7 @@ class RequestTable:
         return error == _ESHUTDOWN
 
     def forget(self) -> None:
-        """Nobody can tell any more which requests were answered, nor a resize whether done."""
+        """Drop all: it is unknown which requests were answered, and whether a resize is done."""
         for request in self.by_cookie.values():
             if request.command == _RESIZE:
                 self.shown.size = max(self.shown.size or 0, request.offset)
@@ -135,11 +135,11 @@ class RequestTable:
         self.resizing = None
 
     def closed(self) -> Iterator[Violation]:
-        """The client's stream has ended between two requests, without NBD_CMD_DISC."""
+        """The rules broken by an end of the stream between two requests, without NBD_CMD_DISC."""
         if self._shutdown_cookies:  # C-127
             yield Violation("C-127", "the client left after NBD_ESHUTDOWN without NBD_CMD_DISC")
         elif not self.shown.oldstyle or self.commanded:  # C-128
-            # Oldstyle has no other way to decline an export than to leave at once.
+            # Oldstyle has no other way to decline an export than to end the connection at once.
             yield Violation("C-128", "the client left transmission without NBD_CMD_DISC")
 
     def _answered(self, cookie: int) -> RequestFacts | None:
@@ -154,7 +154,7 @@ class RequestTable:
 
     def _disconnect(self) -> Iterator[Violation]:
         if self.by_cookie:  # C-131
-            # Advisory, because a polite client that gives up waiting does the same.
+            # Advisory, because a correct client that gives up waiting does the same.
             yield Violation(
                 "C-131", f"NBD_CMD_DISC came with requests unanswered: {len(self)}", "advisory"
             )

@@ -1,9 +1,9 @@
-"""The client's rules on the order of options, and what the replies to them oblige it to.
+"""The client's rules on the order of options, and on what the replies to them require.
 
 A Negotiation follows the options of one connection and the replies that left, and writes what the
-client was shown into the ShownState. An option is judged when it comes; what depends on the replies
-to those before it is judged only where these have left. Options are answered in order: the reply
-to one means that those before it will never be answered.
+client was shown into the ShownState. An option is judged when it is received; what depends on the
+replies to those before it is judged only if these have left. Options are answered in order: the
+reply to one means that those before it will never be answered.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from fakenbd.protocol.negotiated import BlockSize
 __all__ = ["MOST_UNANSWERED", "Negotiation", "UnansweredOption", "reply_type"]
 
 MOST_UNANSWERED: Final = 16
-"""Options that may wait for their replies; behind more of them nothing is certain."""
+"""Options without a final reply that are tracked; with more of them nothing is certain."""
 
 _STATEFUL: Final = (Option.STRUCTURED_REPLY, Option.EXTENDED_HEADERS, Option.SET_META_CONTEXT)
 _IS_ERROR: Final = 1 << 31
@@ -50,7 +50,7 @@ _MOST_CONTEXTS: Final = 1024
 
 
 def reply_type(message: OptionReply) -> int:
-    """The type on the wire: the one it was given, or the one its body implies."""
+    """The type on the wire: the one given, or the one that the body implies."""
     return message.type if message.type is not None else correct_value(message, "type")
 
 
@@ -65,9 +65,9 @@ class UnansweredOption(NamedTuple):
 class Negotiation:
     """The handshake of one connection.
 
-    `unanswered` are the options that wait for their final reply, in order; `last` is the option
-    that came last since the connection, or TLS on it, began. `current` is the one whose turn came
-    last, answered or not, and `progress` what came of it, for the server's rules.
+    `unanswered` are the options without a final reply, in order; `last` is the number of the newest
+    option since the connection, or TLS on it, began. `current` is the newest option whose turn it
+    was, answered or not, and `progress` its replies so far, for the server's rules.
     """
 
     shown: ShownState
@@ -92,7 +92,7 @@ class Negotiation:
     # --- greeting ------------------------------------------------------------------------------
 
     def greeted(self, message: Greeting | OldstyleGreeting) -> None:
-        """The greeting left."""
+        """Record the greeting that left."""
         shown = self.shown
         if isinstance(message, OldstyleGreeting):
             shown.oldstyle = True
@@ -103,7 +103,7 @@ class Negotiation:
             shown.handshake_flags = message.flags
 
     def client_flags(self, message: ClientFlags) -> Iterator[Violation]:
-        """The client flags came."""
+        """The rules that the client flags break."""
         flags, offered = message.flags, self.shown.handshake_flags
         self.shown.client_flags = flags
         self.shown.phase = Phase.OPTIONS
@@ -121,17 +121,17 @@ class Negotiation:
             )
 
     def skipped_flags(self) -> None:
-        """The client began with an option (C-06): take its flags for those that it was offered."""
+        """The client began with an option (C-06): assume the flags that it was offered."""
         self.shown.client_flags = self.shown.handshake_flags & int(sum(ClientFlag))
         self.shown.phase = Phase.OPTIONS
 
     # --- options -------------------------------------------------------------------------------
 
     def option(self, request: OptionRequest, offset: int, early: bool) -> Iterator[Violation]:
-        """An option came, `early` where its first byte came before the last final reply left."""
+        """The rules that an option breaks; `early`: it began before the last final reply left."""
         option = request.option
         name = option_name(option)
-        # Leaving is allowed at any time, even while the server is busy or shutting down.
+        # ABORT is allowed at any time, even while the server is busy or shutting down.
         if option != Option.ABORT:
             if early:  # C-10
                 due = option_name(self.last) if self.last is not None else "the option before"
@@ -163,7 +163,7 @@ class Negotiation:
         self.tls_refused = False
 
     def _turn(self) -> None:
-        """The next reply will be to the first of the unanswered options."""
+        """Make the first of the unanswered options the current one."""
         self._gathered, self._unreadable = {}, False
         if not self.unanswered:
             return
@@ -247,9 +247,9 @@ class Negotiation:
     # --- replies -------------------------------------------------------------------------------
 
     def skip_to(self, option: int) -> list[UnansweredOption]:
-        """A reply to `option` left: give up the options before it, which are returned.
+        """Drop the options before `option`, to which a reply left, and return them.
 
-        None where no such option is unanswered: then the reply can only be to the first.
+        Without effect where no such option is unanswered: then the reply can only be to the first.
         """
         numbers = [unanswered.request.option for unanswered in self.unanswered]
         count = numbers.index(option) if option in numbers else 0
@@ -259,7 +259,7 @@ class Negotiation:
         return skipped
 
     def replied(self, reply: OptionReply) -> Iterator[Violation]:
-        """A reply to the first of the unanswered options left."""
+        """Record a reply that left, to the first of the unanswered options."""
         request = self.unanswered[0].request
         kind = reply_type(reply)
         body = reply.body
@@ -284,7 +284,7 @@ class Negotiation:
             self.shown.canonical_name = body.text
 
     def export_name_replied(self, reply: ExportNameReply) -> None:
-        """The bare reply to the first of the unanswered options, NBD_OPT_EXPORT_NAME, left."""
+        """Record the bare reply that left, to NBD_OPT_EXPORT_NAME, the first unanswered option."""
         request = self.unanswered.popleft().request
         self.shown.forget_export()
         self.shown.take_export(reply.size, reply.flags)
@@ -333,7 +333,7 @@ class Negotiation:
         elif option == Option.STARTTLS:
             self.tls_refused = True
         elif option == Option.SET_META_CONTEXT:
-            # An earlier selection goes with it.
+            # The earlier selection is void as well.
             self.shown.contexts = {}
             if self.shown.selection is not Selection.NONE:
                 self.shown.selection = Selection.FAILED
@@ -341,7 +341,7 @@ class Negotiation:
     # --- TLS and the end -----------------------------------------------------------------------
 
     def tls_started(self) -> None:
-        """Both sides speak TLS."""
+        """TLS is in force: reset what was negotiated in clear."""
         self.shown.forget()
         self.shown.phase = Phase.OPTIONS
         self.unanswered.clear()
@@ -350,13 +350,14 @@ class Negotiation:
         self._starttls_seen = False
 
     def closed(self) -> Iterator[Violation]:
-        """The client's stream has ended without NBD_OPT_ABORT."""
+        """The rules broken by an end of the client's stream without NBD_OPT_ABORT."""
         if not self.shown.fixed:
             return
         if self.tls_refused and self.last == Option.STARTTLS:
-            return  # Without TLS it may want nothing of this server.
+            return  # A client that requires TLS has no use for a server without.
         if self.shown.tls and self.last is None:
-            # The TLS handshake can be complete on our side when the client still checks who we are.
+            # The TLS handshake can be complete here while the client still verifies the
+            # certificate.
             return
         if self.shutdown_sent:  # C-35
             yield Violation(

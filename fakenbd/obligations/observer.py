@@ -2,15 +2,15 @@
 
 Each direction has a framer that cuts it into messages. A message of the client's is judged against
 what the client was shown before; a message of the server's against the option or the request that
-it answers, and then becomes part of what the client was shown. What left counts, faults included,
-so a corrupted reply, a delayed one, or half of one is judged as the client saw it.
+it answers, and then becomes part of what the client was shown. Bytes that left count, faults
+included, so a corrupted reply, a delayed one, or half of one is judged as the client saw it.
 
-No false alarm is the first duty. Where bytes of either side were never seen, or the server lost its
-own framing in the handshake, only rules are judged whose breach stands in the client's messages
-themselves. `excuses` says which rules are void after a breach by the server, or while it owes.
+Avoiding false alarms comes first. Where bytes of either side were never seen, or the server's
+framing is lost in the handshake, only rules are judged whose breach shows in the client's messages
+themselves. `excuses` has the rules that are void after a breach by the server, or while it owes.
 
 A MUST is reported each time it is broken, anything milder once a connection; `counts` counts all.
-No method reads `at`: how long something took is nothing that a rule of NBD speaks of.
+No method reads `at`: no rule of NBD is about time.
 """
 
 from __future__ import annotations
@@ -52,23 +52,23 @@ __all__ = ["Observer"]
 
 _NOTHING: Final[Sequence[Finding]] = ()
 _OUTDATED: Final = frozenset(("SSLv3", "TLSv1", "TLSv1.1"))
-"""Versions that a client should not offer unless it was told to."""
+"""Versions of TLS that a client should not offer by default."""
 _COMMAND_BYTE: Final = {False: -21, True: -25}
-"""Where the low byte of the last command stands in a row of headers, extended or not."""
+"""Position of the last command's low byte in a run of headers, from its end, extended or not."""
 _MESSAGE_PHASES: Final = (Phase.OPTIONS, Phase.TRANSMISSION, Phase.ABORTED)
-"""Where an option or a request is taken for what it is."""
+"""Phases in which options or requests are judged."""
 _ENDING: Final = (Phase.ABORTED, Phase.DISCONNECTING, Phase.TLS_FAILED)
-"""Where the server has to end the connection."""
+"""Phases in which the server has to end the connection."""
 
 
 @attrs.define(eq=False, repr=False)
 class Observer:
-    """Judges one connection by what each side really sent; every call returns what it found.
+    """Judges one connection by the bytes of both sides; each call returns the findings it caused.
 
-    `client` labels whose connection it is, None where nobody can tell; `siblings` is one object for
-    all connections of a server. `in_flight` has the cookies of the requests whose reply has not
-    left; it is the same dict for life. `broken`: the server broke a rule here that sets its client
-    free to leave.
+    `client` is the label of the client, None where it is unknown; `siblings` is one object for all
+    connections of a server. `in_flight` has the cookies of the requests whose reply has not left;
+    it is the same dict for life. `broken`: the server broke a rule here that allows its client to
+    end the connection in any way.
     """
 
     start: Start = Start.GREETING
@@ -83,7 +83,7 @@ class Observer:
     _client_findings: ClientFindings = attrs.field(init=False)
     _server_findings: ServerFindings = attrs.field(init=False)
     _gave_cause: bool = attrs.field(init=False, default=False)
-    """The client broke a MUST: the server may leave."""
+    """The client broke a MUST: the server may end the connection."""
     _excused: bool = attrs.field(init=False, default=False)
     _excused_until: int = attrs.field(init=False, default=-1)
     _reading_stopped: bool = attrs.field(init=False, default=False)
@@ -108,7 +108,7 @@ class Observer:
 
     @property
     def client_offset(self) -> int:
-        """Bytes of the client's stream that came."""
+        """Bytes of the client's stream that were received."""
         return self._client.offset
 
     @property
@@ -118,15 +118,15 @@ class Observer:
 
     @property
     def server_at_boundary(self) -> bool:
-        """Whether the server's next byte begins a message; False where nobody can tell any more."""
+        """Whether the server's next byte begins a message; False where that is unknown."""
         return self._server.at_boundary
 
     @property
     def owes(self) -> bool:
         """Whether the server owes the client something.
 
-        That is the greeting, its half of the TLS handshake, a final option reply, a reply, or the
-        rest of one, that has not left; or that it reads at all.
+        That is: the greeting, its half of the TLS handshake, a final option reply, a reply, or the
+        rest of one, has not left; or it does not read.
         """
         return bool(
             not self._server.greeted
@@ -139,7 +139,7 @@ class Observer:
         )
 
     def limits(self, command: int) -> Limits | None:
-        """Inside of which requests with that command and without flags break no rule.
+        """The limits inside which requests with that command and without flags break no rule.
 
         None: each request has to be shown. One whose cookie is in flight has to be shown, too.
         """
@@ -148,14 +148,14 @@ class Observer:
     # --- the client's stream -------------------------------------------------------------------
 
     def client_sent(self, data: Buffer | Gap, at: float) -> Sequence[Finding]:
-        """The next bytes of the client's stream, split anywhere."""
+        """Take the next bytes of the client's stream, split anywhere."""
         found: list[Finding] = []
         for event in self._client.feed(data):
             found += self._report(self._client_findings.judge(event))
         return found or _NOTHING
 
     def client_message(self, message: ClientMessage, size: int, at: float) -> Sequence[Finding]:
-        """A whole message of the client's, `size` bytes with its payload, at a boundary."""
+        """Take a whole message of the client's, `size` bytes with its payload, at a boundary."""
         framer = self._client
         if type(message) is Request:
             limits = None if message.flags else self._view.limits.get(message.command)
@@ -185,7 +185,7 @@ class Observer:
         return self._report(self._client_findings.judge(event)) or _NOTHING
 
     def plain_batch(self, headers: Buffer, count: int, at: float, received: int, sent: int) -> None:
-        """`count` READs and WRITEs inside `limits`, each answered with success.
+        """Take `count` READs and WRITEs inside `limits`, each answered with success.
 
         `headers` are theirs, one after the other; `received` and `sent` count all bytes of the
         requests and of the replies.
@@ -195,7 +195,7 @@ class Observer:
         self._view.last_command = headers[_COMMAND_BYTE[self._view.shown.extended]]
 
     def stopped_reading(self, at: float) -> None:
-        """The server reads no more of the client's stream, which therefore ends anywhere."""
+        """The server reads no more of the client's stream, which may therefore end anywhere."""
         self._reading_stopped = True
 
     def client_closed(self, how: End, at: float) -> Sequence[Finding]:
@@ -222,14 +222,14 @@ class Observer:
     # --- the server's stream -------------------------------------------------------------------
 
     def server_sent(self, data: Buffer | Gap, at: float) -> Sequence[Finding]:
-        """The next bytes that left, split anywhere."""
+        """Take the next bytes that left, split anywhere."""
         found: list[Finding] = []
         for event in self._server.feed(data):
             found += self._report(self._server_findings.judge(event, self._server))
         return found or _NOTHING
 
     def server_message(self, message: ServerMessage, size: int, at: float) -> Sequence[Finding]:
-        """A whole message that left as it encodes, `size` bytes, at a boundary."""
+        """Take a whole message that left as encoded, `size` bytes, at a boundary."""
         framer = self._server
         if isinstance(message, SimpleReply | Chunk):
             cookie = message.cookie
@@ -254,7 +254,7 @@ class Observer:
         return self._report(self._server_findings.judge(event, framer)) or _NOTHING
 
     def server_closed(self, how: End, at: float) -> Sequence[Finding]:
-        """The server's stream has ended: what has not left will not leave."""
+        """The server's stream has ended: nothing more will leave."""
         if self._server_ended:
             return _NOTHING
         self._server_ended = True
@@ -265,7 +265,7 @@ class Observer:
             ended = self._server_findings.ended(how, framer)
             found = self._report((each, begin) for each in ended)
             if self._view.shown.phase not in _ENDING and not framer.is_export_name_due():
-                # It may be shutting down, which its client cannot know.
+                # The server may be shutting down, which its client cannot know.
                 self._set_free()
         if self.siblings is not None:
             self.siblings.leave(self)
@@ -274,7 +274,7 @@ class Observer:
     # --- TLS -----------------------------------------------------------------------------------
 
     def tls_started(self, version: str, at: float) -> Sequence[Finding]:
-        """TLS is in force; `version` as OpenSSL names it, "" where it is not known."""
+        """TLS is in force; `version` is OpenSSL's name of it, "" if unknown."""
         self._view.negotiation.tls_started()
         self._client.restart()
         self._server.restart()
@@ -301,15 +301,15 @@ class Observer:
     # --- excuses -------------------------------------------------------------------------------
 
     def excuse(self) -> None:
-        """The server broke a rule on another connection of what may be the same client."""
+        """The server broke a rule on another connection, whose client may be the same."""
         if self.client is None:
-            # Whoever goes on after that is somebody else, or did not mind.
+            # A client that sends something after that was not affected by the breach.
             self._excused_until = self._client.offset
         else:
             self._excused = True
 
     def _set_free(self) -> None:
-        """The client may leave as it likes, and from its other connections, too."""
+        """The client may end this connection, and its others, in any way."""
         self.broken = True
         if self.siblings is not None:
             self.siblings.excuse_others(self)
@@ -327,7 +327,8 @@ class Observer:
     # --- findings ------------------------------------------------------------------------------
 
     def _report(self, judged: Iterable[Judged], *, leaving: bool = False) -> list[Finding]:
-        """The findings that are left of what was judged; `leaving`: the client's stream ended."""
+        """The findings for what was judged, without those that are void; `leaving`: at the end of
+        the client's stream."""
         found: list[Finding] = []
         for broken, offset in judged:
             rule = broken.rule
@@ -351,6 +352,7 @@ class Observer:
 
 
 def _sets_free(breach: Breach) -> bool:
-    from fakenbd.protocol.rules import rule  # a whole table, for servers that break a rule
+    # Imported here: the whole table, needed only after a breach.
+    from fakenbd.protocol.rules import rule
 
     return rule(breach.rule).permits_disconnect

@@ -1,4 +1,4 @@
-"""What replies to options are judged against: what earlier ones of the handshake said."""
+"""What replies to options are judged against: the contents of earlier replies of the handshake."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["OptionProgress"]
 
 @attrs.define(eq=False)
 class OptionProgress:
-    """What earlier replies of one handshake said, as far as later ones depend on it; bounded.
+    """The contents of earlier replies of one handshake that later ones depend on; bounded.
 
-    One for each connection. Its owner calls `begin` when it is an option's turn; the judge keeps
+    One for each connection. Its owner calls `begin` when it is an option's turn; the judge updates
     the rest. `final`: the option has its final reply; `acked`: it was NBD_REP_ACK. `count`: replies
     before it. `infos`: the defined types of NBD_REP_INFO that came, as bits. `contexts`: names by
-    id, as NBD_REP_META_CONTEXT gave them.
+    id, from NBD_REP_META_CONTEXT.
     """
 
     final: bool = False
@@ -28,13 +28,13 @@ class OptionProgress:
     block_size: InfoBlockSize | None = None
     contexts: dict[int, str] = attrs.field(factory=dict)
     confirmed: InfoExport | None = None
-    """What NBD_OPT_INFO said right before an NBD_OPT_GO with the same data."""
+    """The reply to NBD_OPT_INFO right before an NBD_OPT_GO with the same data."""
     tls_required: bool = False
     """NBD_REP_ERR_TLS_REQD came."""
     tls_forced: bool = False
     """... for an option other than INFO and GO, which means for all."""
     tls_refused: bool = False
-    """NBD_OPT_STARTTLS got an error that says that there is no TLS."""
+    """NBD_OPT_STARTTLS got an error that means that there is no TLS."""
     _request: OptionRequest | None = None
 
     def begin(self, request: OptionRequest) -> None:

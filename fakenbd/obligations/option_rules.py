@@ -1,6 +1,7 @@
 """The client's rules on the data of one option: lengths, strings, queries.
 
-Nothing here depends on what came before; rules that do are in negotiation_rules.
+These rules need nothing but the option itself; those that depend on earlier messages are in
+negotiation_rules.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ __all__ = ["asks_block_size", "data_violations", "export_name", "option_name"]
 _LONGEST_RECOMMENDED: Final = 256
 
 _IN_USE: Final = frozenset(Option) - {Option.PEEK_EXPORT}
-# Options that carry no data, and the rule that says so.
+# Options that carry no data, and the rule that requires it.
 _EMPTY: Final[dict[int, str]] = {
     Option.LIST: "C-20",
     Option.STRUCTURED_REPLY: "C-21",
@@ -36,7 +37,7 @@ def option_name(option: int) -> str:
 
 
 def export_name(request: OptionRequest) -> str | None:
-    """The export that the option names, or None where its data does not tell."""
+    """The export that the option names, or None where its data does not decode."""
     body = request.body
     if isinstance(body, ExportName | InfoQuery | MetaContextQuery):
         return body.name
@@ -49,7 +50,7 @@ def asks_block_size(request: OptionRequest) -> bool:
 
 
 def data_violations(request: OptionRequest) -> Iterator[Violation]:
-    """All that is wrong with the data of an option, whatever came before."""
+    """The rules that the data of an option break, regardless of earlier messages."""
     option, body = request.option, request.body
     name = option_name(option)
     if option not in _IN_USE:  # C-17
@@ -118,7 +119,7 @@ def _raw(option: int, data: bytes, stated: int | None) -> Iterator[Violation]:
     length = len(data) if stated is None else stated
     name = option_name(option)
     if length > len(data) and option not in _EMPTY:  # C-12
-        # Many queries may take that much; one name, or a list of 2^16 info types, cannot.
+        # Many queries may be that long; one name, or a list of 2^16 info types, cannot.
         level: Level = "advisory" if option in _QUERIES else "MUST"
         yield Violation("C-12", f"{name} announces {length} bytes of data", level)
     elif option in _EMPTY:
@@ -140,11 +141,11 @@ def _broken_info(data: bytes, option: str) -> Violation:
             f"{option} has {len(data)} bytes of data and claims an export name "
             f"of {name_length} bytes",
         )
-    return Violation("C-08", f"{option} has {len(data)} bytes of data that do not add up")  # C-08
+    return Violation("C-08", f"{option} has {len(data)} bytes of malformed data")  # C-08
 
 
 def _broken_meta_context(data: bytes, option: str) -> Violation:
-    broken = Violation("C-08", f"{option} has {len(data)} bytes of data that do not add up")
+    broken = Violation("C-08", f"{option} has {len(data)} bytes of malformed data")
     if len(data) < 8:
         return broken
     (name_length,) = struct.unpack_from(">I", data)

@@ -1,4 +1,4 @@
-"""What the messages of a reply are judged against: its request, and what came of it before."""
+"""What the messages of a reply are judged against: its request, and its earlier messages."""
 
 from __future__ import annotations
 
@@ -29,15 +29,16 @@ class RequestFacts(NamedTuple):
 
 @attrs.define(eq=False)
 class ReplyProgress:
-    """What came of one reply so far; bounded.
+    """The state of one reply so far; bounded.
 
-    One for each request, kept until its cookie is used again, so that a second reply can be told
-    from a stray one. `begun`: a message of it came; `done`: the last one did, `incomplete` although
-    something was missing; `failed`: it has an error. `blind`: the owner sets it where bytes of the
-    reply are unknown; then nothing is said to be missing. `content` counts the chunks with content,
-    `total` the bytes in them, `data` and `holes` tell which. `contexts` are the ids of the contexts
-    that have extents. `plain_error`: an error without an offset came; `error_offsets` are those of
-    the others. `unselected`: that the export has no selected context was said.
+    One for each request, kept until its cookie is used again, so that a second reply can be
+    distinguished from a stray one. `begun`: a message of it came; `done`: the last one did,
+    `incomplete` although something was missing; `failed`: it has an error. `blind`: set by the
+    owner where bytes of the reply are unknown; then nothing is reported as missing. `content`
+    counts the chunks with content, `total` the bytes in them; `data` and `holes` are the bytes of
+    each kind. `contexts` are the ids of the contexts that have extents. `plain_error`: an error
+    without an offset came; `error_offsets` are those of the others. `unselected`: the lack of a
+    selected context was reported.
     """
 
     begun: bool = False

@@ -1,7 +1,7 @@
 """The client's rules on one request, against what the client was shown.
 
-Tables say what each command and each command flag needs; the functions below them are for rules
-that no table row can hold. Nothing here remembers anything.
+Tables have what each command and each command flag needs; the functions below them are for rules
+that do not fit a table row. Stateless.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ _KNOWN_FLAGS: Final = int(sum(CommandFlag))
 
 
 def command_violations(request: Request, shown: ShownState) -> Iterator[Violation]:
-    """All that is wrong with one request, whatever else is in flight."""
+    """The rules that one request breaks, regardless of others in flight."""
     rule = _COMMANDS.get(request.command)
     if rule is None:
         yield Violation("C-73", f"{_name(request)} is not a command that NBD uses")  # C-73
@@ -111,7 +111,7 @@ def command_violations(request: Request, shown: ShownState) -> Iterator[Violatio
 
 
 def effect_length(request: Request) -> int | None:
-    """How many bytes of the export the request is about; None where its payload would tell."""
+    """How many bytes of the export the request is about; None where only its payload has it."""
     if request.command == Command.BLOCK_STATUS and request.flags & _PAYLOAD_LEN:
         if len(request.payload) < 8:
             return None
@@ -121,7 +121,7 @@ def effect_length(request: Request) -> int | None:
 
 
 def is_off_preferred(request: Request, shown: ShownState) -> bool:
-    """Whether the request misses the preferred block; worth counting, never worth blame (C-90)."""
+    """Whether the request is not aligned to the preferred block (C-90): counted, never reported."""
     rule = _COMMANDS.get(request.command)
     return bool(
         rule is not None
@@ -163,7 +163,8 @@ def _flags(request: Request, shown: ShownState) -> Iterator[Violation]:
         if not request.flags & flag:
             continue
         if flag == _DF and request.command in rule.commands and not shown.chunks:
-            # A correct server does not offer it then; what the client skipped says more.
+            # A correct server does not offer the flag then; the option that the client skipped is
+            # reported.
             yield _unstructured(_has(request, flag), shown)
         elif rule.needs & ~shown.flags:  # C-75, C-81, C-82
             needed = flag_names(TransmissionFlag, rule.needs)
@@ -240,7 +241,7 @@ def _block_status(request: Request, shown: ShownState) -> Iterator[Violation]:
     elif shown.selection is Selection.NONE:  # C-84
         yield Violation("C-84", "NBD_CMD_BLOCK_STATUS was sent with no metadata context selected")
     elif shown.selection is Selection.UNREADABLE:
-        return  # The client may have read more in that reply than is certain here.
+        return  # The client may have understood that malformed reply.
     elif shown.selection is not Selection.LIVE:  # C-86
         yield Violation("C-86", f"NBD_CMD_BLOCK_STATUS was sent although {shown.selection.value}")
     elif shown.names and shown.contexts_export not in shown.names:  # C-85
@@ -275,7 +276,7 @@ def _range(request: Request, rule: _CommandRule, shown: ShownState) -> Iterator[
 
 
 def _without_block_sizes(request: Request, length: int, shown: ShownState) -> Iterator[Violation]:
-    # Only so can the last bytes of an odd export be reached.
+    # The last bytes of an export of odd size cannot be reached otherwise.
     is_tail = not request.offset % SECTOR and request.offset + length == shown.size
     if (request.offset | length) % SECTOR and not is_tail:  # C-93
         place = _place(request, length)

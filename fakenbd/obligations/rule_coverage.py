@@ -2,9 +2,8 @@
 
 OBSERVABLE rows are reported by the Observer under their own id, and the module that judges one
 names it. COVERED rows are seen too, but have no finding of their own. BAIT rows can be broken only
-by a client that was offered the occasion: a profile lays the bait, and its expectation or an
-outside look judges what came of it. UNOBSERVABLE rows leave no trace that a server, or whoever runs
-one, could read.
+in a situation that a profile creates; its expectation, or the operation's result, decides.
+UNOBSERVABLE rows leave no trace on the wire.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ OBSERVABLE: Final[dict[str, str]] = {
     "C-04": "FIXED_NEWSTYLE offered and not taken, but fixed newstyle spoken",
     "C-06": "an option, a request, TLS, or an end in mid-field, where the client flags are due",
     "C-07": "an option that begins with anything but IHAVEOPT",
-    "C-08": "option data whose inner lengths do not add up",
+    "C-08": "option data whose inner lengths are inconsistent",
     "C-09": "an option other than EXPORT_NAME, and ABORT, without fixed newstyle offered",
     "C-10": "bytes of an option that came before the last final reply had left",
     "C-11": "STRUCTURED_REPLY or EXTENDED_HEADERS again after its ACK",
@@ -52,7 +51,7 @@ OBSERVABLE: Final[dict[str, str]] = {
     "C-50": "STARTTLS without fixed newstyle on both sides",
     "C-51": "STARTTLS under TLS",
     "C-52": "bytes that are not TLS after STARTTLS was accepted, or an option behind it",
-    "C-54": "STARTTLS after other options, none of which was told that TLS is needed",
+    "C-54": "STARTTLS after other options, none of which was answered with TLS_REQD",
     "C-55": "STARTTLS after an option that TLS makes void",
     "C-56": "SET_META_CONTEXT, BLOCK_STATUS or DF relying on what was agreed before TLS",
     "C-57": "anything after a failed TLS handshake",
@@ -101,13 +100,13 @@ OBSERVABLE: Final[dict[str, str]] = {
     "C-128": "an end without DISC",
     "C-129": "DISC with an offset or a length",
     "C-130": "bytes after DISC",
-    "C-131": "DISC with requests unanswered (advisory: it may be a polite end of a long wait)",
+    "C-131": "DISC with requests unanswered (advisory: it may be the correct end of a long wait)",
     "C-132": "an end without ABORT",
     "C-133": "anything after ABORT",
 }
 
 COVERED: Final[dict[str, str]] = {
-    "C-90": "counted in Observer.counts; no single request is to blame",
+    "C-90": "counted in Observer.counts; no single request breaks it",
     "C-91": "shows as C-88, C-89 or C-92 at their full level",
 }
 
@@ -121,8 +120,8 @@ BAIT: Final[dict[str, str]] = {
     "C-43": "other context ids in LIST than in SET",
     "C-44": "other context ids on each connection",
     "C-47": "a server that closes on ABORT without an ACK",
-    "C-53": "an error to STARTTLS, given to a client that was told to require TLS",
-    "C-58": "a certificate that is expired, of another host, or of nobody",
+    "C-53": "an error to STARTTLS, given to a client that is configured to require TLS",
+    "C-58": "a certificate that is expired, of another host, or untrusted",
     "C-59": "a server that speaks TLS 1.2 only",
     "C-63": "another TLS mode on the next connection",
     "C-64": "the same server without TLS, with TLS required, with TLS for one export",
@@ -143,17 +142,17 @@ BAIT: Final[dict[str, str]] = {
     "C-139": "simple replies to WRITE, FLUSH and TRIM after structured replies were agreed",
     "C-140": "good-looking data, then an ERROR chunk",
     "C-150": "an nbds URI of a server that refuses STARTTLS",
-    "C-152": "export names that a URI has to encode; the name in GO tells",
+    "C-152": "export names that a URI has to encode; the name in GO shows it",
     "C-155": "a bad certificate, where the URI does not say tls-verify-peer=0",
     "C-157": "an nbds URI; a client without TLS that takes it is refused all it asks for in clear",
 }
 
 UNOBSERVABLE: Final[dict[str, str]] = {
-    "C-16": "a socket option of the client's; segments do not tell it from chance",
+    "C-16": "a socket option of the client's; segments do not show it reliably",
     "C-103": "only the client knows which writes a FLUSH is meant to cover",
     "C-141": "what an application believes about trimmed blocks never reaches the wire",
     "C-151": "a client that goes to another port goes to another server",
     "C-153": "an nbd+unix URI without socket= leads to no server",
-    "C-154": "what a client makes of a URI's parameters it tells its user, not the server",
+    "C-154": "what a client makes of a URI's parameters never reaches the wire",
     "C-156": "a client that cannot read [::1] never comes to the server there (--tcp [::1]:0)",
 }

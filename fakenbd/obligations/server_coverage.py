@@ -1,11 +1,11 @@
 """Which of the server's rules are judged, and where: every S-row stands in exactly one table.
 
 JUDGED rows are found by a judge of this package, DECODED ones by the decoders of `protocol`, which
-raise ProtocolError with the row's id. SHOWN_AS rows have no trace of their own: they are judged
-as another row. OWED rows are a matter of waiting: nothing on the wire says that a reply will
-never come, but a client that leaves while it is owed one needs no other excuse. LEGAL rows break no
-rule that a server has. UNSEEN rows leave no certain trace in one conversation. No Q-row is judged
-as a breach: each of them is legal.
+raise ProtocolError with the row's id. SHOWN_AS rows have no trace of their own: they are judged as
+another row. OWED rows are a matter of waiting: nothing on the wire shows that a reply will never
+come, but a client may end the connection while it is owed one. LEGAL rows break no rule of the
+server's. UNSEEN rows leave no certain trace in one connection. No Q-row is judged as a breach: each
+of them is legal.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ SHOWN_AS: Final[dict[str, str]] = {
     "S-74": "S-20, S-21 or S-75: the next option is taken for a request",
     "S-108": "S-121: no chunks are negotiated under TLS",
     "S-125": "S-124 while no request has the cookie; S-128 or S-152 at best while one has",
-    "S-154": "S-152: a relative offset lies before the request, or cannot be told from a wrong one",
+    "S-154": "S-152: a relative offset lies before the request, or looks like a wrong one",
     "S-222": "S-135: of several connections, each is judged for itself",
 }
 
@@ -195,9 +195,9 @@ LEGAL: Final[dict[str, str]] = {
 UNSEEN: Final[dict[str, str]] = {
     "S-05": "whether the server knows fixed newstyle",
     "S-08": "whether newstyle is expected at this port",
-    "S-106": "which certificates the client has reason to trust: the TLS library's affair",
-    "S-107": "which versions the server would have taken: the TLS library's affair",
-    "S-113": "whether somebody between the two changed the flags",
+    "S-106": "which certificates the client trusts: checked by the TLS library",
+    "S-107": "which versions the server accepts: checked by the TLS library",
+    "S-113": "whether a third party changed the flags on the way",
     "S-114": "which exports are for TLS only",
     "S-136": "whether an unknown flag is a mere hint, which may be set",
     "S-160": "whether the hole has data in it",

@@ -1,9 +1,9 @@
 """The server's end of a connection: mostly legal, and judged only where a rule forbids it.
 
-Nothing here is for an end that the client gave cause for: whoever calls has seen that the client
-broke no MUST before, and that it was the server who ended. A server may close between two replies,
-because it may be shutting down, but then it should answer what is in flight. It may not stop in the
-middle of a message, leave an option without its reply, nor drop what it owes after NBD_CMD_DISC.
+The caller has checked that the server ended the connection, and that the client broke no MUST
+before. A server may close between two replies, because it may be shutting down, but then it should
+answer what is in flight. It may not stop in the middle of a message, leave an option without its
+reply, nor drop what it owes after NBD_CMD_DISC.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ def judge_end(
     progress: OptionProgress | None = None,
     in_flight: int = 0,
 ) -> Iterator[Breach]:
-    """What breaks a rule where the server ended the connection without a cause given by the client.
+    """The rules broken where the server ended the connection without a cause given by the client.
 
-    `option` is the last one whose turn came, `progress` what its replies said, `in_flight` the
+    `option` is the last one whose turn it was, `progress` the state of its replies, `in_flight` the
     number of requests without a complete reply.
     """
     if state.tls and how != "TLS close":  # S-111

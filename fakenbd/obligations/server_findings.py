@@ -1,9 +1,9 @@
-"""Where every message of the server's passes with the request it answers, to be judged.
+"""The judge of the server's messages, each with the request or option that it answers.
 
-Its rules stand in the server_…_rules; here is what they are judged against, and what a message
-then changes: what the client was shown, and what is unanswered. That may bring to light what the
-client broke. The last complete reply is remembered, so that a second one can be told from a stray
-one.
+The rules are in the server_…_rules; this module has what messages are judged against, and applies
+what a message changes: what the client was shown, and what is unanswered. That may reveal a breach
+by the client. The last complete reply is kept, so that a second one can be distinguished from a
+stray one.
 """
 
 from __future__ import annotations
@@ -61,14 +61,14 @@ _COMPLETE: Final = ReplyProgress(begun=True, done=True)
 
 @attrs.define(eq=False)
 class ServerFindings:
-    """What one server broke, message by message."""
+    """The server's rules, applied message by message."""
 
     view: ConnectionView
     _last_cookie: int | None = None
     _last_progress: ReplyProgress = _COMPLETE
 
     def judge(self, event: ServerEvent, framer: ServerFramer) -> Iterator[Judged]:
-        """What a message breaks; then it counts."""
+        """The rules that a message breaks; then apply what it changes."""
         if isinstance(event, FromServer):
             yield from self._message(event.message, event.offset)
         elif isinstance(event, Unreadable):
@@ -79,11 +79,11 @@ class ServerFindings:
             self.view.lose_certainty()
 
     def completed(self, cookie: int) -> None:
-        """A reply that breaks nothing left at once."""
+        """Record a complete reply that breaks no rule."""
         self._last_cookie, self._last_progress = cookie, _COMPLETE
 
     def ended(self, how: End, framer: ServerFramer) -> Iterator[Breach]:
-        """What the server breaks by ending its stream, where the client gave it no cause."""
+        """The rules that the server breaks by ending its stream without a cause."""
         view = self.view
         stage = _STAGES.get(view.shown.phase) if framer.greeted else "greeting"
         if stage is not None:
@@ -116,7 +116,7 @@ class ServerFindings:
         view, negotiation = self.view, self.view.negotiation
         skipped = negotiation.skip_to(reply.option)
         if reply.option != Option.ABORT:
-            # Nobody waits for what came before an ABORT.
+            # Replies to options before an ABORT are no longer expected.
             yield from _at(offset, _unanswered(skipped))
         found = judge_option_reply(negotiation.current, reply, negotiation.progress, view.shown)
         yield from _at(offset, found)
@@ -126,7 +126,7 @@ class ServerFindings:
         for violation in negotiation.replied(reply):
             yield violation, at
         if view.shown.phase is Phase.TLS_HANDSHAKE:
-            # These came behind NBD_OPT_STARTTLS, in clear.
+            # Options received in clear behind NBD_OPT_STARTTLS.
             while negotiation.unanswered:
                 request, at = negotiation.unanswered.popleft()
                 name = option_name(request.option)

@@ -1,7 +1,7 @@
 """The server's stream, cut into the greeting, option replies, and replies of transmission.
 
 What is due follows from what the client was shown; in transmission the magic decides between simple
-replies and chunks of both forms. Content is counted and stands in its message as its length alone.
+replies and chunks of both forms. Content is counted, and only its length is kept in the message.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class FromServer(NamedTuple):
 
 
 class Unreadable(NamedTuple):
-    """The server broke `rule`, so that nobody can tell what follows, or need not wait for it."""
+    """The server broke `rule`, so that what follows cannot be decoded, or may never come."""
 
     rule: str
     sentence: str
@@ -108,7 +108,7 @@ class ServerFramer(Framer[ServerEvent]):
 
     @property
     def part(self) -> EndPart:
-        """What of a message has come, should the stream end here."""
+        """Which part of a message was received, if the stream ends here."""
         if self.skip:
             return "read-data" if isinstance(self._last, SimpleReply) else "body"
         if not self.head:
@@ -139,15 +139,10 @@ class ServerFramer(Framer[ServerEvent]):
         return self._lose(error.rule or "S-120", str(error))
 
     def _lose(self, rule: str, sentence: str) -> Iterable[ServerEvent]:
-        event = Unreadable(rule, sentence, self.begin)
-        if self.hunted:
-            self.hunt()
-            return ()
-        self.lose()
-        return (event,)
+        return self._refuse(Unreadable(rule, sentence, self.begin))
 
     def _clear_bytes(self) -> Iterable[ServerEvent]:
-        # TLS records are not shown, so nobody can tell whether the client began.
+        # TLS records are not shown to the observer, so whether the client began is unknown.
         (breach,) = judge_clear_bytes(self.head, client_began=False)
         return self._lose(breach.rule, breach.sentence)
 
@@ -195,7 +190,7 @@ class ServerFramer(Framer[ServerEvent]):
         return ()
 
     def is_export_name_due(self) -> bool:
-        """Whether the client waits for the reply to NBD_OPT_EXPORT_NAME, which may be the end."""
+        """Whether the reply to NBD_OPT_EXPORT_NAME is due; a server may end instead."""
         unanswered = self.negotiation.unanswered
         return any(each.request.option == Option.EXPORT_NAME for each in unanswered)
 
@@ -233,7 +228,7 @@ class ServerFramer(Framer[ServerEvent]):
             self._stage, self.want = self._reply_header, form.size
             return ()
         if self.head == _OPTION_REPLY_MAGIC[:_U32]:
-            # One reply too many, or the client took the handshake for over too early.
+            # One reply too many, or the client considered the handshake over too early.
             self._stage, self.want = self._option_magic, _U64
             return ()
         return self._unreadable_reply()
@@ -277,7 +272,7 @@ class ServerFramer(Framer[ServerEvent]):
         if not length:
             return self._message(SimpleReply(cookie, error))
         if self.shown.chunks:
-            # It is a breach as it stands (S-122), and its content may never come.
+            # A breach in itself (S-122), whose content may never come.
             found = self._message(SimpleReply(cookie))
             self._last, self.skip = None, length
             return found
@@ -285,7 +280,7 @@ class ServerFramer(Framer[ServerEvent]):
         return ()
 
     def _content_length(self, cookie: int) -> int:
-        """How much content a simple reply to that request has, where it tells of no error."""
+        """How many bytes of content a simple reply without an error to that request has."""
         request = self.in_flight.get(cookie)
         return request.length if request is not None and request.command == Command.READ else 0
 

@@ -1,7 +1,7 @@
-"""The greeting, and all that a server says of an export at once: size and transmission flags.
+"""The server's rules on the greeting, and on the size and transmission flags of an export.
 
-Each function takes a message as the decoders of `protocol` give it. What the specification leaves
-to the server is no breach, and neither is what only might be one.
+Each function takes a message as the decoders of `protocol` return it. What the specification leaves
+to the server is no breach, and neither is what is uncertain.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["judge_export_name_reply", "judge_greeting", "judge_transmission_flag
 
 
 def judge_greeting(message: Greeting | OldstyleGreeting) -> Iterator[Breach]:
-    """What breaks a rule in the server's first message; its magics are the decoder's affair."""
+    """The rules broken by the server's first message; the decoder checks its magics."""
     if isinstance(message, Greeting):
         unknown = message.flags & ~int(sum(HandshakeFlag))
         if unknown:  # S-04
@@ -35,7 +35,7 @@ def judge_greeting(message: Greeting | OldstyleGreeting) -> Iterator[Breach]:
 
 
 def judge_transmission_flags(flags: int, state: NegotiatedState) -> Iterator[Breach]:
-    """What breaks a rule in the transmission flags, wherever they came."""
+    """The rules broken by the transmission flags, in any message."""
     if not flags & TransmissionFlag.HAS_FLAGS:  # S-61
         yield Breach("S-61", f"the transmission flags {flags:#06x} lack NBD_FLAG_HAS_FLAGS")
     if flags & TransmissionFlag.SEND_DF and not state.chunks:  # S-62
@@ -47,7 +47,7 @@ def judge_transmission_flags(flags: int, state: NegotiatedState) -> Iterator[Bre
 
 
 def judge_export_name_reply(message: ExportNameReply, state: NegotiatedState) -> Iterator[Breach]:
-    """What breaks a rule in the bare reply to NBD_OPT_EXPORT_NAME."""
+    """The rules broken by the bare reply to NBD_OPT_EXPORT_NAME."""
     if message.size == OPTION_REPLY_MAGIC:  # S-65
         yield Breach("S-65", "the reply to NBD_OPT_EXPORT_NAME has the header of an option reply")
         return

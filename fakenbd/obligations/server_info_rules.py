@@ -1,4 +1,4 @@
-"""The replies to an option before its final one, judged by what they say.
+"""The server's rules on the contents of the replies to an option before its final one.
 
 What the specification leaves to the server is no breach: types of NBD_REP_INFO that NBD does not
 define, what a query of a namespace other than base selects, the order of everything.
@@ -38,7 +38,7 @@ _QUERIES: Final = (Option.LIST_META_CONTEXT, Option.SET_META_CONTEXT)
 def judge_option_data(
     request: OptionRequest, body: ReplyBody, progress: OptionProgress, state: NegotiatedState
 ) -> Iterator[Breach]:
-    """What breaks a rule in the data of a reply that `request` may have; `progress` includes it."""
+    """The rules broken by the data of a reply that `request` may have; `progress` includes it."""
     check = _CHECKS.get(type(body))
     if check is not None:
         yield from check(request, body, progress, state)
@@ -54,7 +54,7 @@ def _server(
 
 
 def _info_once(info: int, progress: OptionProgress) -> Iterator[Breach]:
-    """Count one NBD_REP_INFO; types that NBD does not define are the server's own affair."""
+    """Count one NBD_REP_INFO; types that NBD does not define are allowed."""
     if info > Info.BLOCK_SIZE:
         return
     if progress.infos >> info & 1:  # S-52
@@ -136,9 +136,9 @@ def _meta_context(
 
 
 def _selected(request: OptionRequest, name: str) -> Iterator[Breach]:
-    """A context that NBD_OPT_SET_META_CONTEXT selects is one that a query names.
+    """Check that a context selected by NBD_OPT_SET_META_CONTEXT is one that a query names.
 
-    What a query of another namespace than base matches is for that namespace to define.
+    Only for the namespace base; others define for themselves what a query matches.
     """
     query = request.body
     if not isinstance(query, MetaContextQuery) or name in query.queries:
@@ -153,7 +153,7 @@ def _selected(request: OptionRequest, name: str) -> Iterator[Breach]:
 def _raw(
     request: OptionRequest, body: RawBody, progress: OptionProgress, state: NegotiatedState
 ) -> Iterator[Breach]:
-    """A known type whose data do not fit it: the option tells which type it was."""
+    """A known type whose data do not fit it; the option gives the type."""
     size = len(body.data)
     if request.option == Option.LIST:  # S-40, S-41
         rule = "S-41" if size < 4 else "S-40"

@@ -1,9 +1,9 @@
-"""The server's replies to options, judged one by one.
+"""The server's rules on replies to options, one by one.
 
-A reply is judged as the decoder of `protocol` gives it, from the state that the client has been
-shown before it. What the specification leaves to the server is no breach, and neither is what only
-might be one. The checks run in this order: is a reply due at all, does it answer the option, may
-the option have its type, does its body fit the type, does it agree with what came before.
+A reply is judged as the decoder of `protocol` returns it, from the state that the client has been
+shown before it. What the specification leaves to the server is no breach, and neither is what is
+uncertain. The checks run in this order: is a reply due at all, does it answer the option, may the
+option have its type, does its body fit the type, does it agree with earlier replies.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def judge_option_reply(
     progress: OptionProgress,
     state: NegotiatedState,
 ) -> Sequence[Breach]:
-    """What breaks a rule in one reply to an option; `progress` then includes this reply.
+    """The rules broken by one reply to an option; `progress` then includes this reply.
 
     `request` is the last option whose turn came, finished or not, None before the first. `state` is
     what the client was shown before this reply.
@@ -81,7 +81,7 @@ def _option_reply(
         return
     progress.count += 1
     allowed = _MAY_HAVE.get(request.option)
-    if allowed is None:  # of an option that NBD does not define nobody knows what it may get
+    if allowed is None:  # the replies to an option that NBD does not define are unknown
         return
     if kind not in allowed:  # S-24
         yield Breach("S-24", f"{name} got {spec_name(Reply, kind)}, which it cannot have")
@@ -120,7 +120,7 @@ def _error(
     elif option == Option.STARTTLS and kind in _NO_TLS and not state.tls:
         progress.tls_refused = True
         if progress.tls_required:  # S-109
-            yield Breach("S-109", f"NBD_OPT_STARTTLS got {error} after TLS was said to be required")
+            yield Breach("S-109", f"NBD_OPT_STARTTLS got {error} after TLS was required")
     if option not in (Option.INFO, Option.GO):
         return
     if kind == Reply.ERR_BLOCK_SIZE_REQD and _asked(request, Info.BLOCK_SIZE):  # S-67
@@ -151,12 +151,12 @@ def _tls_required(
 def _mode(
     request: OptionRequest, progress: OptionProgress, state: NegotiatedState
 ) -> Iterator[Breach]:
-    """A server that required TLS for any option whatever serves none without it."""
+    """Check that a server that required TLS for any option serves none without it."""
     if not progress.tls_forced or state.tls or progress.count:
         return
     if request.option not in (Option.STARTTLS, Option.ABORT):  # S-102
         name = spec_name(Option, request.option)
-        yield Breach("S-102", f"{name} is served in clear after TLS was said to be required")
+        yield Breach("S-102", f"{name} is served in clear after TLS was required")
 
 
 def _ack(

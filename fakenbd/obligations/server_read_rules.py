@@ -1,6 +1,6 @@
-"""The content of a READ, judged chunk by chunk: where it lies, and whether it covers the request.
+"""The server's rules on the content of a READ: where each chunk lies, and whether all was sent.
 
-What came is kept as runs of bytes, data and holes apart. Where there were more runs than are kept,
+Content is kept as runs of bytes, data and holes apart. Where there were more runs than are kept,
 only sums are left: too few bytes are a gap.
 """
 
@@ -21,7 +21,7 @@ __all__ = ["judge_content", "judge_read_end"]
 def judge_content(
     request: RequestFacts, body: Data | Hole, progress: ReplyProgress, state: NegotiatedState
 ) -> Iterator[Breach]:
-    """What breaks a rule in one chunk with content; `progress` then includes it."""
+    """The rules broken by one chunk with content; `progress` then includes it."""
     hole = isinstance(body, Hole)
     size = body.size if isinstance(body, Hole) else len(body.data)
     start = body.offset
@@ -67,7 +67,7 @@ def _overlap(start: int, end: int, progress: ReplyProgress, *, hole: bool) -> It
 
 
 def judge_read_end(request: RequestFacts, progress: ReplyProgress) -> Iterator[Breach]:
-    """What a READ that ended without an error lacks."""
+    """The rules broken by missing content in a READ that ended without an error."""
     if not request.length:
         return
     if not progress.content:  # S-158

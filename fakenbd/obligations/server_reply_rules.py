@@ -1,11 +1,11 @@
-"""The server's replies of the transmission phase, judged message by message.
+"""The server's rules on replies of the transmission phase, message by message.
 
-A simple reply or a chunk is judged as the decoder of `protocol` gives it, against its request, what
-came of the same reply before, and the state that the client has been shown. Of payloads only
-`len()` is used. A reply that is plainly right (a READ in one piece, the success of a command that
-has no content) is known by a few comparisons; everything else takes the long way, in this order: is
-the cookie in flight, is the form the negotiated one, does the body fit its type, does it fit the
-request, and, with the last message, is anything missing.
+A simple reply or a chunk is judged as the decoder of `protocol` returns it, against its request,
+the earlier chunks of the same reply, and the state that the client has been shown. Of payloads only
+`len()` is used. A plain correct reply (a READ in one piece, the success of a command that has no
+content) is recognised by a few comparisons; everything else is checked in this order: is the cookie
+in flight, is the form the negotiated one, does the body fit its type, does it fit the request, and,
+with the last message, is anything missing.
 """
 
 from __future__ import annotations
@@ -65,12 +65,12 @@ def judge_reply(
     progress: ReplyProgress,
     state: NegotiatedState,
 ) -> Sequence[Breach]:
-    """What breaks a rule in a simple reply or a chunk; `progress` then includes it.
+    """The rules broken by a simple reply or a chunk; `progress` then includes it.
 
     `request` is the one in flight with the reply's cookie, None if there is none; `progress` is
     that request's, or that of the last one with this cookie, or a new one. A simple reply to READ
-    where chunks were negotiated (S-122) has no data that anybody could count on: it should come
-    here as soon as its header is there.
+    where chunks were negotiated (S-122) may have data or none: it should be passed as soon as its
+    header was received.
     """
     if request is not None and not progress.begun and is_plain(request, reply, state):
         progress.begun = progress.done = True
@@ -79,7 +79,7 @@ def judge_reply(
 
 
 def is_plain(request: RequestFacts, reply: SimpleReply | Chunk, state: NegotiatedState) -> bool:
-    """Whether the reply is all of a success that breaks no rule; says no where that takes work."""
+    """Whether the reply is a complete success that breaks no rule; False where that is costly."""
     if isinstance(reply, Chunk):
         body = reply.body
         if request.command != _READ or not isinstance(body, Data) or reply.flags != _DONE:
@@ -112,9 +112,9 @@ def is_plain(request: RequestFacts, reply: SimpleReply | Chunk, state: Negotiate
 def judge_chunk_length(
     request: RequestFacts, kind: int, length: int, state: NegotiatedState
 ) -> Iterator[Breach]:
-    """What breaks a rule in the payload length that the header of a chunk announces.
+    """The rules broken by the payload length that the header of a chunk announces.
 
-    For chunks whose payload is not there, or never comes; `judge_reply` judges the others.
+    For chunks whose payload was not received, or never comes; `judge_reply` judges the others.
     """
     if kind != ChunkType.OFFSET_DATA or request.command != Command.READ:
         return
@@ -177,7 +177,7 @@ def _after_the_last(
     return Breach("S-124", f"the reply with cookie {reply.cookie} was complete already")  # S-124
 
 
-# --- simple replies, and what every reply comes to ---------------------------------------------
+# --- simple replies, and the outcome of any reply ----------------------------------------------
 
 
 def _simple(request: RequestFacts, reply: SimpleReply, state: NegotiatedState) -> Iterator[Breach]:
@@ -198,7 +198,7 @@ def _simple(request: RequestFacts, reply: SimpleReply, state: NegotiatedState) -
 
 
 def _success(request: RequestFacts, state: NegotiatedState) -> Iterator[Breach]:
-    """A command that must not succeed; the outcome of one without any effect is unspecified."""
+    """Check that the command may succeed; for one of length 0 the outcome is unspecified."""
     command = request.command
     if not request.length:
         return
@@ -212,7 +212,7 @@ def _success(request: RequestFacts, state: NegotiatedState) -> Iterator[Breach]:
 
 
 def _error_number(request: RequestFacts, error: int, state: NegotiatedState) -> Iterator[Breach]:
-    """An error that nobody, or not this request, may get."""
+    """Check that the error is defined, and one that this request may get."""
     command, flags = request.command, request.flags
     name = spec_name(Command, command)
     if error not in _ERROR_NUMBERS:  # S-188
@@ -344,7 +344,7 @@ def _raw(
     body = chunk.body
     assert isinstance(body, RawBody)
     size, kind = len(body.data), chunk.type or 0
-    # Nobody can tell what it would have said: nothing is missing after it.
+    # Its contents are unknown: nothing is reported as missing after it.
     progress.failed = True
     if kind not in _KNOWN:  # S-140, S-142
         if kind & _ERROR:

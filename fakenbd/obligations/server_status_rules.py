@@ -1,4 +1,4 @@
-"""The extents of a BLOCK_STATUS, judged chunk by chunk: of which context, and how far they go."""
+"""The server's rules on the extents of a BLOCK_STATUS: their context, lengths and flags."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fakenbd.protocol.text import quoted
 __all__ = ["judge_status", "judge_status_end"]
 
 _SECTOR: Final = 512
-"""What extents should be multiples of where no minimum block was shown."""
+"""The unit that extents should be multiples of where no minimum block was shown."""
 _MOST_EXTENTS: Final = 1 << 20
 _UNSELECTED: Final = Breach("S-213", "NBD_CMD_BLOCK_STATUS succeeded without a selected context")
 
@@ -23,7 +23,7 @@ _UNSELECTED: Final = Breach("S-213", "NBD_CMD_BLOCK_STATUS succeeded without a s
 def judge_status(
     request: RequestFacts, chunk: Chunk, progress: ReplyProgress, state: NegotiatedState
 ) -> Iterator[Breach]:
-    """What breaks a rule in one chunk with extents; `progress` then includes it."""
+    """The rules broken by one chunk with extents; `progress` then includes it."""
     body = chunk.body
     assert isinstance(body, Status)
     if chunk.type is not None:  # S-216
@@ -66,9 +66,9 @@ def _context(
 
 
 def _due(request: RequestFacts, state: NegotiatedState) -> Mapping[int, str] | None:
-    """The contexts that a reply has to have, or None where that is open.
+    """The contexts that a reply has to have, or None where that is unspecified.
 
-    Whether a selection holds for an export that was opened by another name is.
+    It is unspecified whether a selection holds for an export that was opened by another name.
     """
     contexts = state.contexts
     if contexts and state.contexts_export != state.export:
@@ -128,7 +128,7 @@ def _allocation_flags(body: Status) -> Iterator[Breach]:
 def judge_status_end(
     request: RequestFacts, progress: ReplyProgress, state: NegotiatedState
 ) -> Iterator[Breach]:
-    """What a BLOCK_STATUS that ended without an error lacks."""
+    """The rules broken by missing extents in a BLOCK_STATUS that ended without an error."""
     due = _due(request, state)
     if due is None:
         return

@@ -1,4 +1,4 @@
-"""What a server sends in clear after it accepted NBD_OPT_STARTTLS."""
+"""The server's rules on bytes in clear after it accepted NBD_OPT_STARTTLS."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _VERSION: Final = 3
 
 
 def judge_clear_bytes(head: Buffer, *, client_began: bool) -> Iterator[Breach]:
-    """What breaks a rule in the server's first bytes behind the NBD_REP_ACK to NBD_OPT_STARTTLS.
+    """The rules broken by the server's first bytes behind the NBD_REP_ACK to NBD_OPT_STARTTLS.
 
-    `head` are some of these bytes, one at least; `client_began` tells whether the client had sent
-    the first of its own by then, before which a server has nothing to say in TLS.
+    `head` is the first of these bytes, or more; `client_began`: the client had sent the first
+    bytes of its TLS handshake before, without which a server sends nothing in TLS.
     """
     if not client_began:  # S-105
         yield Breach("S-105", "bytes in clear came behind the NBD_REP_ACK to NBD_OPT_STARTTLS")

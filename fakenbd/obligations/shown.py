@@ -1,7 +1,7 @@
-"""What a client was shown: the negotiated state as the messages that left make it.
+"""The negotiated state that a client was shown by the messages that left.
 
-Faults count, for the client cannot know better. Where the server never showed a size or flags,
-nothing can be held against the client, and the fields keep values that allow everything.
+Faults are included, because the client sees nothing else. Where the server never showed a size or
+flags, the client breaks no rule about them, and the fields keep values that allow everything.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from enum import Enum
 
 import attrs
 
+from fakenbd.protocol.constants import HandshakeFlag
 from fakenbd.protocol.negotiated import ALL_OFFERED, NegotiatedState
 
 __all__ = ["Phase", "Selection", "ShownState"]
 
 
 class Phase(Enum):
-    """How far a connection is, as its client must see it."""
+    """The phase of a connection, from the client's point of view."""
 
     GREETING = "the client flags have not come"
     OPTIONS = "options are negotiated"
@@ -28,7 +29,7 @@ class Phase(Enum):
 
 
 class Selection(Enum):
-    """What became of NBD_OPT_SET_META_CONTEXT."""
+    """The outcome of NBD_OPT_SET_META_CONTEXT."""
 
     NONE = "no metadata context was ever selected"
     LIVE = "metadata contexts are selected"
@@ -43,11 +44,13 @@ def _is_power_of_two(value: int) -> bool:
 
 @attrs.define(eq=False)
 class ShownState(NegotiatedState):
-    """The negotiated state, and what else obliges the client.
+    """The negotiated state, and what else the client's rules depend on.
 
-    `chunks_before_tls` tells that replies in chunks were negotiated, but only before TLS.
+    What was not shown allows everything, a greeting that has not left included.
+    `chunks_before_tls`: replies in chunks were negotiated, but only before TLS.
     """
 
+    handshake_flags: int = int(sum(HandshakeFlag))
     phase: Phase = Phase.GREETING
     oldstyle: bool = False
     opened_by_go: bool = False
@@ -61,13 +64,13 @@ class ShownState(NegotiatedState):
 
     @property
     def minimum(self) -> int:
-        """The advertised minimum block, or 1 where there is none, or none that can be honoured."""
+        """The advertised minimum block in bytes; 1 where there is none, or an impossible one."""
         block = self.block_size
         return block.minimum if block and _is_power_of_two(block.minimum) else 1
 
     @property
     def preferred(self) -> int:
-        """The preferred block that binds the client, or 1."""
+        """The advertised preferred block in bytes, if the client has to follow it; else 1."""
         block = self.block_size
         if block is None or not self.block_size_asked or not _is_power_of_two(block.preferred):
             return 1
@@ -75,7 +78,7 @@ class ShownState(NegotiatedState):
 
     @property
     def maximum(self) -> int | None:
-        """The advertised maximum payload, or None where there is none, or an impossible one."""
+        """The advertised maximum payload in bytes; None if there is none, or an impossible one."""
         block = self.block_size
         return block.maximum if block and block.maximum >= block.preferred else None
 
@@ -94,7 +97,7 @@ class ShownState(NegotiatedState):
             self.flags |= flags
 
     def forget_export(self) -> None:
-        """What an earlier option showed of an export is void."""
+        """Drop what an earlier option showed of an export."""
         self.size, self.flags = None, ALL_OFFERED
         self.block_size = self.canonical_name = None
 

@@ -1,9 +1,9 @@
 """Which connections belong to one client, for rules and excuses that concern more than one.
 
-Those are commands over several connections (C-102), and giving up: a client may leave all of its
-connections once the server broke a MUST on one of them, or owes something on one of them. Who is
-one client is told by the owner, as a label; it is never guessed. Connections without a label may
-all be of one client: that excuses, and blames nobody.
+These are commands over several connections (C-102), and giving up: a client may end all of its
+connections once the server broke a MUST on one of them, or owes something on one of them. The owner
+labels the connections of a client; the label is never guessed. Connections without a label may all
+belong to one client: that excuses an end, and is no basis for a violation.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ __all__ = ["Member", "Siblings"]
 
 
 class Member(Protocol):
-    """A connection among its siblings."""
+    """One connection of a server, with its client's label."""
 
     client: Hashable | None
 
     @property
     def owes(self) -> bool:
-        """Whether the server owes something there."""
+        """Whether the server owes something on this connection."""
 
     def excuse(self) -> None:
-        """The client may give up another connection of what may be the same client."""
+        """A connection whose client may be the same was excused: excuse this one."""
 
 
 @attrs.define(eq=False)
@@ -37,11 +37,11 @@ class Siblings:
     _commanding: dict[tuple[Hashable, str], set[Member]] = attrs.Factory(dict)
 
     def join(self, member: Member) -> None:
-        """A connection was made."""
+        """Add an open connection."""
         self._members[member] = None
 
     def leave(self, member: Member) -> None:
-        """A connection has ended."""
+        """Remove a connection that has ended."""
         self._members.pop(member, None)
         for key, members in list(self._commanding.items()):
             members.discard(member)
@@ -49,7 +49,7 @@ class Siblings:
                 del self._commanding[key]
 
     def excuse_others(self, member: Member) -> None:
-        """The client may give up this connection, and so the others that may be the same client's.
+        """Excuse the other connections whose client may be the same.
 
         Without effect once it has ended.
         """
@@ -58,7 +58,7 @@ class Siblings:
                 other.excuse()
 
     def is_owed_elsewhere(self, member: Member) -> bool:
-        """Whether the server owes something on another connection of what may be one client."""
+        """Whether the server owes something on another connection whose client may be the same."""
         return any(other.owes for other in self._others(member))
 
     def _others(self, member: Member) -> list[Member]:
@@ -69,9 +69,9 @@ class Siblings:
         ]
 
     def command(self, member: Member, export: str) -> int:
-        """The connection sends commands; returns how many of its client's now do, to that export.
+        """Record that the connection sends commands; returns how many of its client's do.
 
-        1 for a connection without a label: nobody can tell which others are the same client's.
+        1 for a connection without a label, whose client is unknown.
         """
         if member.client is None:
             return 1

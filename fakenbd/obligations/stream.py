@@ -1,12 +1,12 @@
 """One direction of a connection, cut into messages as its bytes come.
 
 A framer keeps the bytes of the message that is not whole yet: its header, and a body that is to be
-judged. Bulk data is counted and never kept. Bytes may come split anywhere, and the messages are the
-same; they are produced one at a time, so that what one of them changes is in force at the next.
+judged. Bulk data is counted and never kept. Bytes may be split anywhere with the same result;
+messages are produced one at a time, so that what one of them changes is in force at the next.
 
-A framer that meets bytes which begin no message has lost its place and says no more. Where bytes
-were never seen it looks for a magic instead, and believes the place only when the message after
-that begins with a magic, too.
+A framer that meets bytes which begin no message is lost and produces no more. Where bytes were
+never seen it searches for a magic instead, and trusts the position only when the message after that
+begins with a magic, too.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ class Start(Enum):
     """What is known of a connection when its observation begins."""
 
     GREETING = "the server has sent nothing yet"
-    UNKNOWN = "bytes were sent that nobody saw"
+    UNKNOWN = "bytes were sent before observation began"
 
 
 @attrs.frozen
 class Gap:
-    """`size` bytes of a stream whose content is unknown: lost segments, payloads let go of."""
+    """`size` bytes of a stream whose content is unknown: lost segments, payloads dropped."""
 
     size: int
 
 
 @attrs.frozen
 class Counted:
-    """In place of bulk data that was counted and not kept: it has a length, and nothing else."""
+    """A stand-in for bulk data that was counted and not kept: it has only a length."""
 
     size: int
 
@@ -53,18 +53,18 @@ class Counted:
 
 
 def counted(size: int) -> Buffer:
-    """Data of so many bytes, for a message of which nobody asks more than its length."""
+    """A stand-in for `size` bytes of data, for a message of which only the length is used."""
     return cast(Buffer, Counted(size)) if size else b""
 
 
 @attrs.define(eq=False)
 class Framer(Generic[_Event]):
-    """`offset` counts the bytes that came; the message that is not whole begins at `begin`.
+    """`offset` counts the bytes received; the message that is not whole begins at `begin`.
 
-    `head` holds what is kept of it, `want` says how much of it is needed for the next step, and
-    `skip` how many bytes of bulk data come after it. `lost`: it says no more. `hunting`: it looks
-    for a magic. `hunted`: it did, so that bytes which begin no message may be its own mistake.
-    `trusted`: the place is certain.
+    `head` holds what is kept of it, `want` is how much of it is needed for the next step, and
+    `skip` how many bytes of bulk data come after it. `lost`: it produces no more. `hunting`: it
+    searches for a magic. `hunted`: it did, so that bytes which begin no message may be its own
+    mistake. `trusted`: the position is certain.
     """
 
     MAGICS: ClassVar[tuple[bytes, ...]]
@@ -85,11 +85,11 @@ class Framer(Generic[_Event]):
 
     @property
     def at_boundary(self) -> bool:
-        """Whether the next byte begins a message, and the place is known."""
+        """Whether the next byte begins a message, and the position is known."""
         return not (self.head or self.skip or self.lost or self.hunting)
 
     def feed(self, data: Buffer | Gap) -> Iterator[_Event]:
-        """Take bytes; the messages that became whole, each with what was before it in force."""
+        """Take bytes; yields each message that became whole before the next one is cut."""
         if isinstance(data, Gap):
             yield from self._gap(data.size)
             return
@@ -121,17 +121,17 @@ class Framer(Generic[_Event]):
         self.trusted = True
 
     def take(self, size: int) -> None:
-        """A whole message came that somebody else decoded."""
+        """Skip a whole message that the caller decoded."""
         self.begin = self.offset
         self.offset += size
 
     def lose(self) -> None:
-        """The place in the stream is lost."""
+        """Stop cutting: the position is lost."""
         self._clear()
         self.lost = True
 
     def hunt(self) -> None:
-        """Bytes were not seen: look for the next magic."""
+        """Bytes were not seen: search for the next magic."""
         self._clear()
         self.hunting = self.hunted = True
         self.trusted = False
@@ -143,11 +143,11 @@ class Framer(Generic[_Event]):
         raise NotImplementedError
 
     def _step(self) -> Iterable[_Event]:
-        """`want` bytes are there: set it or `skip` higher, or give the message."""
+        """`want` bytes are there: set it or `skip` higher, or yield the message."""
         raise NotImplementedError
 
     def _ended(self) -> Iterable[_Event]:
-        """The bulk data are over."""
+        """The bulk data are complete."""
         raise NotImplementedError
 
     def _missed(self) -> Iterable[_Event]:
@@ -159,6 +159,14 @@ class Framer(Generic[_Event]):
         self._clear()
         trusted, self.trusted = self.trusted, True
         return (event,) if trusted else ()
+
+    def _refuse(self, event: _Event) -> Iterable[_Event]:
+        """Bytes cannot be cut: yield the event and stop, or hunt on if the place was a guess."""
+        if self.hunted:
+            self.hunt()
+            return ()
+        self.lose()
+        return (event,)
 
     # --- bytes that are not looked at ------------------------------------------------------------
 
@@ -183,7 +191,7 @@ class Framer(Generic[_Event]):
                 yield from self._missed()
 
     def _hunt(self, view: memoryview) -> memoryview:
-        """Look for a magic; gives what is left where one was found."""
+        """Search for a magic; returns the rest from where one was found."""
         data = bytes(self.head) + view
         start = self.offset - len(self.head)
         found = [place for place in map(data.find, self.MAGICS) if place >= 0]

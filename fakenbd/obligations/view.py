@@ -1,6 +1,6 @@
-"""What is known of one connection: what its client was shown, what is unanswered, what is certain.
+"""The state of one connection: what its client was shown, what is unanswered, what is certain.
 
-Both directions write here: the client's messages what is unanswered, the server's what was shown.
+Both directions write here: client messages set what is unanswered, server messages what was shown.
 """
 
 from __future__ import annotations
@@ -30,10 +30,9 @@ _WRITE: Final = int(Command.WRITE)
 class ConnectionView:
     """`certain`: every message was seen, so that a rule may depend on several of them.
 
-    `receiving` is the request whose payload is coming and that has no reply yet. `progress` is that
-    of the requests of which some, but not all of the reply has left. `limits` are those inside of
-    which a request with that command and without flags breaks no rule. `counts` counts breaches by
-    rule.
+    `receiving` is the request whose payload is coming and that has no reply yet. `progress` has the
+    state of replies of which a part has left. `limits` are, by command, those inside which a
+    request without flags breaks no rule. `counts` counts breaches by rule.
     """
 
     certain: bool = True
@@ -52,7 +51,7 @@ class ConnectionView:
         self.requests = RequestTable(self.shown)
 
     def track(self, request: Request) -> None:
-        """The request is whole: a reply is due."""
+        """Record a request that is whole: a reply is due."""
         if self._replies_lost or not self.certain:
             return
         self.requests.add(request)
@@ -60,15 +59,15 @@ class ConnectionView:
             self.lose_certainty()
 
     def lose_certainty(self) -> None:
-        """Messages were not seen: what they said and answered is unknown."""
+        """Messages were not seen: their contents are unknown."""
         self.certain = False
         self._forget()
 
     def lose_replies(self) -> None:
-        """The server's stream has no messages any more: the client may take any for answered."""
+        """The server's stream cannot be cut any more: any request may have been answered."""
         self._replies_lost = True
         if self.shown.phase not in (Phase.TRANSMISSION, Phase.DISCONNECTING):
-            # Nor is known what it takes for negotiated.
+            # What the client considers negotiated is unknown as well.
             self.certain = False
         self._forget()
 
@@ -80,7 +79,7 @@ class ConnectionView:
         self.refresh()
 
     def refresh(self) -> None:
-        """Work out anew which requests need no look."""
+        """Compute the limits anew."""
         shown, requests = self.shown, self.requests
         self.limits = {}
         if (

@@ -1,4 +1,4 @@
-"""Profiles: what a server says, read from TOML or written in Python, and the library of them."""
+"""Profiles: what a server does, as TOML or in Python, and the library of them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""An export that is still on paper: what to build for each server, afresh.
+"""The specification of an export, from which each server builds its own.
 
-A profile outlives the servers that play it, and what a client writes belongs to one server only.
-So a profile holds plans, and each server builds its own exports, with an overlay of its own.
+A profile outlives the servers that use it, and what a client writes belongs to one server only. So
+a profile holds specifications, and each server builds exports from them, with overlays of its own.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _BUILDERS: Final[dict[str, Callable[[Any], Content]]] = {
 
 @attrs.frozen
 class ContentSpec:
-    """Which content to build, and from what.
+    """The specification of a content.
 
     `value` is the text, the hexadecimal digits, the seed, the path, the bytes, the function
     `(offset, length) -> bytes`, or a content that is used as it is. `seek_hole` is for files.
@@ -64,13 +64,13 @@ class ContentSpec:
         return _BUILDERS[self.kind](self.value)
 
 
-def _truth() -> Mapping[str, ExtentSpec]:
+def _true_allocation() -> Mapping[str, ExtentSpec]:
     return {"base:allocation": None}
 
 
 @attrs.frozen
 class ExportSpec:
-    """All that an export is built from; the fields are those of `Export`."""
+    """The specification of an export; the fields are those of `Export`."""
 
     name: str = ""
     size: int | None = None
@@ -80,12 +80,12 @@ class ExportSpec:
     flags: int | None = None
     description: str = ""
     canonical_name: str | None = None
-    contexts: Mapping[str, ExtentSpec] = attrs.field(factory=_truth)
+    contexts: Mapping[str, ExtentSpec] = attrs.field(factory=_true_allocation)
     any_alignment: bool = False
     tls_only: bool = False
 
     def build(self) -> Export:
-        """A new export that nobody has written to. Raises ServeError for a file that is gone."""
+        """A new export, without writes. Raises ServeError for a file that is gone."""
         return Export(
             self.name,
             size=self.size,

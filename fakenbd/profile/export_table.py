@@ -1,7 +1,7 @@
-"""Export tables as people write them, from TOML or from Python, into plans.
+"""Reads export tables, from TOML or from Python, into specifications.
 
 The keys are those of the profile's [export]. Python may also give what TOML cannot write: a
-content object, bytes, a function; a BlockSize; extents from a script or a function.
+content object, bytes, a function; a BlockSize; extents from a table or a function.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def _block_size(value: Any) -> BlockSize | None:
             f"got {shown(value)}"
         )
     given = read_table(value, _BLOCK_SIZES)
-    # Values left out follow those given, so that naming one of them does not tell a lie by itself.
+    # Values left out follow those given, so that naming one of them is not a breach by itself.
     default = BlockSize()
     minimum = given.get("minimum", default.minimum)
     preferred = given.get("preferred", max(default.preferred, minimum))
@@ -206,7 +206,7 @@ _SOURCES: Final = "extents", "repeat", "seek-hole"
 
 @attrs.frozen
 class _Context:
-    says: ExtentSpec
+    source: ExtentSpec
     seek_hole: bool = False
 
 
@@ -224,14 +224,14 @@ def _context(value: Any) -> _Context:
     sources = [key for key in _SOURCES if key in given]
     if len(sources) > 1:
         raise ValueError(f"expected one of {', '.join(_SOURCES)}, got {' and '.join(sources)}")
-    says: ExtentSpec = given.get("repeat", given.get("extents"))
+    source: ExtentSpec = given.get("repeat", given.get("extents"))
     if "policy" in given:
-        says = Policy(_as_extent_source(says), **given["policy"])
-    return _Context(says, seek_hole="seek-hole" in given)
+        source = Policy(_as_extent_source(source), **given["policy"])
+    return _Context(source, seek_hole="seek-hole" in given)
 
 
-def _as_extent_source(says: ExtentSpec) -> Any:
-    return ExtentList(list(says)) if isinstance(says, tuple) else says
+def _as_extent_source(source: ExtentSpec) -> Any:
+    return ExtentList(list(source)) if isinstance(source, tuple) else source
 
 
 def _contexts(value: Any) -> dict[str, _Context]:
@@ -267,7 +267,7 @@ _EXPORT: Final[Mapping[str, Reader]] = {
 
 
 def read_export(value: Any, folder: Path | None = None) -> ExportSpec:
-    """The plan of one export. Raises TableError with every mistake, key paths from the table on."""
+    """The specification of one export. Raises TableError with every mistake, under its key path."""
     readers: dict[str, Reader] = {**_EXPORT, "content": partial(_content, folder=folder)}
     given = read_table(value, readers)
     mistakes = []
@@ -282,7 +282,7 @@ def read_export(value: Any, folder: Path | None = None) -> ExportSpec:
                 )
             elif context.seek_hole:
                 given["content"] = attrs.evolve(content, seek_hole=True)
-        given["contexts"] = {name: context.says for name, context in contexts.items()}
+        given["contexts"] = {name: context.source for name, context in contexts.items()}
     # Of a size that is not given yet only the last step matters.
     rounded = given.get("size", 1)
     rounded += -rounded % given.get("round-size-to", 1)

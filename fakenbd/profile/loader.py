@@ -1,7 +1,7 @@
-"""From a TOML file to profiles: strict, and every mistake at once.
+"""Loads profiles from a TOML file: strict, with every mistake at once.
 
-A document is read as it stands, after its sweep was put in. Tables that a room below understands
-(exports, faults) are read by that room; this module knows the rest, and what goes together.
+A document is read after its sweep was substituted. Exports and faults are read by their own
+readers; this module reads the other tables, and checks that all are consistent.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def _name_twice(names: Iterable[str]) -> str | None:
 
 
 def _inconsistencies(given: Mapping[str, Any]) -> Iterator[str]:
-    """What is right by itself and wrong together."""
+    """Mistakes in values that are correct by themselves, but inconsistent."""
     exports: tuple[ExportSpec, ...] = given.get("export", ())
     handshake: Handshake = given.get("handshake", Handshake())
     faults: tuple[Fault, ...] = given.get("fault", ())
@@ -140,7 +140,7 @@ def _inconsistencies(given: Mapping[str, Any]) -> Iterator[str]:
 
 @attrs.frozen
 class Document:
-    """A profile's file, read but not yet understood: one profile, or a family of them.
+    """A profile's file, parsed as TOML: one profile, or a family of them.
 
     `members` holds the parameters of each member of the family by name; None for one profile.
     """
@@ -159,7 +159,7 @@ class Document:
         return [f"{self.id}@{member}" for member in self.members]
 
     def text_of(self, member: str | None = None) -> str:
-        """The TOML of one profile of it: for a member without the sweep, its values put in."""
+        """The TOML of one profile of it; of a member without the sweep, its values substituted."""
         if member is None or self.members is None:
             return self.text
         return substitute_text(self.text, self.members[member])
@@ -172,7 +172,7 @@ class Document:
             raise ProfileError(str(self.source), outermost(error)) from None
 
     def profiles(self) -> tuple[Profile, ...]:
-        """All profiles of it. Raises ProfileError with every mistake, each told once."""
+        """All profiles of it. Raises ProfileError with every mistake, each listed once."""
         profiles: list[Profile] = []
         mistakes: dict[str, None] = {}
         for member in self.members or [None]:

@@ -2,7 +2,7 @@
 
 An id is the path of a file in the library without its ending, with "@member" behind it where the
 file holds a family. Only a .py that the user names is ever run; all else is data. Files are read
-when they are asked for: to find one profile, no other is looked at.
+on demand: to find one profile, no other is read.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ def library_folder() -> Path:
 
 
 def library() -> Iterator[str]:
-    """The ids of all profiles of the library, in order; of a family that is broken its own id."""
+    """The ids of all profiles of the library, in order; of an invalid family its own id."""
     for source in _files():
-        # A family's members stand in its file; to name any other profile, its path is enough.
+        # Only a family's file has to be read for its members; other ids follow from the path.
         if b"sweep" in source.read_bytes():
             try:
                 yield from _document(source).ids
                 continue
             except ProfileError:
-                pass  # whoever looks into it will be told
+                pass  # loading it reports the mistakes
         yield _id(source)
 
 
@@ -62,7 +62,7 @@ def select(patterns: Iterable[str]) -> list[str]:
 def find(name: str) -> Profile:
     """The profile of that id, or in the file at that path (.toml, or .py that defines `profile`).
 
-    Raises ProfileError, one sentence if there is none, all mistakes if it has some.
+    Raises ProfileError: one sentence if there is none, or all mistakes in it.
     """
     if name.endswith(".py"):
         return _run(Path(name))
@@ -91,7 +91,7 @@ def find_all(name: str) -> tuple[Profile, ...]:
 def locate(name: str) -> tuple[Document, str | None]:
     """The document of an id or of the path of a .toml, and the member that is named, if any.
 
-    Raises ProfileError for a document that is not there, or cannot be read.
+    Raises ProfileError for a document that does not exist or cannot be read.
     """
     path = _PATH.fullmatch(name)
     if path is not None:
@@ -110,7 +110,7 @@ def _is_plain(base: str) -> bool:
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
-    # Only a mistake needs it.
+    # Imported here: only a mistake needs it.
     from difflib import get_close_matches
 
     ids = list(known)
@@ -139,7 +139,7 @@ def _document(source: Path) -> Document:
 
 
 def _run(path: Path) -> Profile:
-    """What a Python file calls `profile`. It runs with all rights: the user named it."""
+    """The `profile` of a Python file. It is run with all rights, because the user named it."""
     from runpy import run_path
 
     try:

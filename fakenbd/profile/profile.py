@@ -1,7 +1,7 @@
-"""A profile: exports and their faults, how the handshake goes, and what a good client makes of it.
+"""A profile: exports and their faults, the handshake, and the expected result of a client.
 
-Profiles are values: they say what to serve and hold nothing that a client could change. Each
-server builds exports of its own from the plans.
+Profiles are values, and hold nothing that a client could change. Each server builds exports of its
+own from the specifications.
 """
 
 from __future__ import annotations
@@ -62,13 +62,12 @@ _POLICIES: Final[dict[TLS, TLSPolicy]] = {
 
 @attrs.frozen
 class Expect:
-    """What a good client makes of a profile when it does the operations of `operations`.
+    """The expected result of a client that does `operations` against a profile.
 
-    It never crashes, hangs, or accepts wrong data as valid. `session` None leaves open how the
-    connection goes on. `tls` is what the client is told about TLS, if it does not follow from the
-    handshake. `may_break` are rules that are only a SHOULD, and that a good client may break here.
-    No operations at all: a client that keeps the rules has no way to meet the lie, and the profile
-    is no case to judge one by.
+    It must never crash, hang, or accept wrong data as valid. `session` None: any end of the
+    connection is allowed. `tls` is the client's TLS policy, if it does not follow from the
+    handshake. `may_break` are SHOULD rules that a correct client may break here. Without
+    operations no client that keeps the rules can trigger the fault, and the profile is no case.
     """
 
     outcome: Outcome = "succeeds"
@@ -80,10 +79,10 @@ class Expect:
 
 @attrs.frozen
 class Profile:
-    """What one server says, lies included, and why.
+    """What one server serves, with its faults, and why.
 
-    `rules` are ids of the rule tables, `seen_in` says which programs behaved like this, `source`
-    is the file it was read from.
+    `rules` are ids of the rule tables, `seen_in` are programs that behaved like this, `source` is
+    the file it was read from.
     """
 
     id: str
@@ -142,10 +141,10 @@ class Profile:
 
     @property
     def breaks_must(self) -> bool | None:
-        """Whether it sets its client free to leave; None where it names no rule to tell."""
+        """Whether the server breaks a MUST; None where it names no rule."""
         if not self.rules:
             return None
-        from fakenbd.protocol.rules import rule  # reading the tables takes longer than asking
+        from fakenbd.protocol.rules import rule  # imported here: loading the tables takes long
 
         return any(rule(rule_id).permits_disconnect for rule_id in self.rules)
 
@@ -164,7 +163,7 @@ class Profile:
 
     @property
     def tls_policy(self) -> TLSPolicy:
-        """Whether a client is told to do without TLS, to ask for it, or to insist on it."""
+        """Whether a client is to use no TLS, to ask for it, or to require it."""
         return self.expect.tls or _POLICIES[self.handshake.tls]
 
     def open_exports(self) -> list[Export]:

@@ -28,10 +28,10 @@ from fakenbd.profile.table_reader import nested, read_table
 __all__ = ["LIMIT", "Values", "read_sweep", "substitute", "substitute_text"]
 
 LIMIT: Final = 10_000
-"""A family has at most so many members."""
+"""The most members of a family."""
 
 Values: TypeAlias = dict[str, Any]
-"""What the parameters of one member stand for."""
+"""The values of the parameters of one member."""
 
 _PARAMETER: Final = re.compile(r"[a-z][a-z0-9-]*")
 _MEMBER: Final = re.compile(r"[A-Za-z0-9._+-]+")
@@ -153,7 +153,7 @@ def substitute(document: Mapping[str, Any], values: Values) -> dict[str, Any]:
 
 @attrs.define(eq=False)
 class _Filling:
-    """One pass over a document: what was used, and what went wrong."""
+    """One pass over a document: the parameters used, and the mistakes."""
 
     values: Values
     used: set[str] = attrs.field(factory=set)
@@ -189,7 +189,7 @@ class _Filling:
 
 
 def substitute_text(toml: str, values: Values) -> str:
-    """The TOML of one member as text, for people: `substitute` on the file as it was written."""
+    """The TOML of one member as text, for people: `substitute` on the text of the file."""
     toml = _SWEEP.sub("", toml)
     toml = _QUOTED.sub(lambda match: _inline(values.get(match[2], match[0][1:-1])), toml)
     return _WITHIN.sub(lambda match: _spelled(values.get(match[1], match[0])), toml)

@@ -1,8 +1,8 @@
-"""Reading tables that people wrote: every mistake found, each under its key path.
+"""Reads tables of TOML, and lists every mistake under its key path.
 
 A reader takes the value of one key and returns what to use, or raises ValueError with a clause on
-what was expected, or TableError where several things are wrong inside. A table of readers reads a
-table; it goes on after a mistake, so that one run of `fakenbd profiles validate` shows them all.
+what was expected, or TableError with several mistakes. A table of readers reads a table; it
+continues after a mistake, so that one run of `fakenbd profiles validate` shows them all.
 A mistake that concerns a table as a whole begins with ": ", and gets the table's own key path.
 """
 

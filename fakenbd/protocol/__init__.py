@@ -1,4 +1,4 @@
-"""The vocabulary: NBD's numbers, every message as a value, and the way to bytes and back."""
+"""The NBD protocol: its constants, its messages as values, and their encoding and decoding."""
 
 from __future__ import annotations
 

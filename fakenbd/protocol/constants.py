@@ -1,4 +1,4 @@
-"""The numbers of NBD and their names, both ways.
+"""The constants of NBD and their names.
 
 Fields of messages are plain integers, so that unknown values survive a round trip; these
 enumerations only name what the specification defines. `spec_name` gives the name people read
@@ -171,7 +171,7 @@ class Error(IntEnum):
 
 
 class State(IntFlag):
-    """Extent flags of `base:allocation`; 0 is data, the answer that is always safe."""
+    """Extent flags of `base:allocation`; 0 is data."""
 
     HOLE = 1
     ZERO = 2

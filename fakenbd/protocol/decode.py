@@ -1,11 +1,11 @@
 """From bytes to messages: pure functions over a buffer, one for each thing that may come next.
 
 Each returns the message and the number of bytes it took, or None when more bytes are needed, and
-raises ProtocolError (with the id of the rule) where the framing itself is broken. Nothing is
-allocated because a length field asks for it: what is over `limit` is refused on sight, what is
-under it is copied once it is there. A body that does not have the layout of its type comes back as
-RawBody with the type kept, so whatever is accepted encodes to the bytes it was decoded from. Values
-are not judged here: a hole of no bytes has the layout of a hole.
+raises ProtocolError (with the id of the rule) where the framing itself is broken. No memory is
+allocated from a length field alone: a length over `limit` raises, and data below it is copied when
+all of it has been received. A body that does not have the layout of its type comes back as
+RawBody with the type kept, so that whatever is accepted encodes to the bytes it was decoded from.
+Values are not validated: a hole of 0 bytes is decoded as a hole.
 """
 
 from __future__ import annotations

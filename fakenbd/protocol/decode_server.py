@@ -1,4 +1,4 @@
-"""What a server sends, from bytes to messages; decode.py states the contract."""
+"""Decoders of the server's messages; decode.py states the contract."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _ERROR_CHUNK: Final = 1 << 15
 
 
 def decode_greeting(view: Buffer) -> tuple[Greeting | OldstyleGreeting, int] | None:
-    """The server's first words, of either style."""
+    """The greeting, newstyle or oldstyle."""
     if len(view) < 8:
         return None
     (magic,) = layout.U64.unpack_from(view)
@@ -106,7 +106,7 @@ def decode_export_name_reply(view: Buffer, *, zeroes: bool) -> tuple[ExportNameR
 def decode_option_reply(view: Buffer, *, limit: int) -> tuple[OptionReply, int] | None:
     """A reply to an option with its data, of which there may be `limit` bytes.
 
-    `type` is None where the class of the body says it: not for ErrorReply nor RawBody.
+    `type` is None where the class of the body implies it: not for ErrorReply nor RawBody.
     """
     if len(view) < layout.U64.size:
         return None
@@ -203,8 +203,8 @@ def decode_reply(
 ) -> tuple[SimpleReply | Chunk, int] | None:
     """A simple reply or one chunk of a structured or extended reply.
 
-    `data_length(cookie)` tells how many bytes follow a simple reply without error; `limit` bounds
-    the payload of a chunk. `type` is None where the class of the body and the header say it: not
+    `data_length(cookie)` returns how many bytes follow a simple reply without error; `limit` bounds
+    the payload of a chunk. `type` is None where the class of the body and the header imply it: not
     for RawBody, an unknown error type, nor the status type of the other header.
     """
     if len(view) < layout.U32.size:
@@ -292,7 +292,7 @@ def _oversized_chunk(kind: int, cookie: int, length: int, limit: int, rule: str)
 
 
 def _chunk_body(kind: int, data: memoryview) -> tuple[ChunkBody, bool]:
-    """The body of a chunk, and whether its class says the type."""
+    """The body of a chunk, and whether its class implies the type."""
     decode_body = _CHUNK_BODIES.get(kind)
     if decode_body is None and kind & _ERROR_CHUNK:
         return _error(data) or RawBody(bytes(data)), False

@@ -1,4 +1,4 @@
-"""From messages to bytes, without an opinion.
+"""The encoder: messages to bytes, without validation.
 
 Every field that is set goes on the wire as it is, cut to its width; every field that is None is
 computed from the others. One table says how each kind of body is written, one which type it
@@ -48,7 +48,7 @@ def encode_buffers(message: ServerMessage | ClientMessage) -> list[Buffer]:
 
 
 def correct_value(message: ServerMessage | ClientMessage, field: str) -> int:
-    """What a computed field of `message`, or of its body, would be on the wire if it were None.
+    """The value that the encoder computes for a field of `message`, or of its body, if it is None.
 
     Raises ValueError for a field that this kind of message does not compute.
     """
@@ -186,7 +186,7 @@ def _chunk_type(chunk: messages.Chunk) -> int:
 def _chunk_parts(chunk: messages.Chunk, kind: int) -> _Parts:
     body = chunk.body
     if isinstance(body, messages.Status):
-        # A status chunk told to carry another type keeps the form that its header implies.
+        # A status chunk set to carry another type keeps the form that its header implies.
         form = kind if kind in _STATUS_FORMS else _status_type(chunk, body)
         return _STATUS_FORMS[ChunkType(form)](body)
     return _BODIES[type(body)](body)

@@ -1,7 +1,7 @@
 """The fixed parts of every message as struct layouts, shared by the encoder and the decoders.
 
-`pack` never refuses an integer: what does not fit its field is cut to the field's width, because
-a lie may be -1 or 2**70. Correct values take the direct path and pay nothing for that.
+`pack` accepts any integer: a value that does not fit its field is cut to the field's width, because
+a fault may set -1 or 2**70. Values that fit take the direct path.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Every message of NBD as a value, both roles.
+"""The messages of NBD as values, of both client and server.
 
 A message is a header and, where the protocol gives it structure, a body. Fields hold what goes on
-the wire, lies included: nothing here checks anything. A field whose correct value follows from the
+the wire, wrong values included: nothing is validated. A field whose correct value follows from the
 others (a length, a count, a reply type, a magic) is None or a default, and the encoder computes
-it; set it, and the encoder writes what it was told. Strings are `str` with surrogate escapes, so
+it; if it is set, the encoder writes it as it is. Strings are `str` with surrogate escapes, so
 that bytes which are not UTF-8 survive a round trip.
 """
 
@@ -72,7 +72,7 @@ class Extent(NamedTuple):
 
 @attrs.frozen
 class RawBody:
-    """Bytes as they are: of an unknown type, of a known type that they do not fit, or of a lie."""
+    """Bytes as they are: of an unknown type, or of a known one whose layout they lack."""
 
     data: Buffer = b""
 
@@ -106,7 +106,7 @@ class MetaContextQuery:
 
 @attrs.frozen
 class Ack:
-    """NBD_REP_ACK; `data` is a breach (S-25)."""
+    """NBD_REP_ACK; any `data` violates S-25."""
 
     data: Buffer = b""
 
@@ -162,7 +162,7 @@ class ErrorReply:
 
 @attrs.frozen
 class NoneChunk:
-    """NBD_REPLY_TYPE_NONE: nothing more to say."""
+    """NBD_REPLY_TYPE_NONE: a chunk without content."""
 
 
 @attrs.frozen
@@ -254,7 +254,7 @@ class OptionReply:
 
 @attrs.frozen
 class ExportNameReply:
-    """The bare answer to NBD_OPT_EXPORT_NAME; `reserved` is 124 zero bytes or nothing."""
+    """The reply to NBD_OPT_EXPORT_NAME; `reserved` is 124 zero bytes or empty."""
 
     size: int = 0
     flags: int = 0

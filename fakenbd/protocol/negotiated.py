@@ -1,7 +1,7 @@
 """What client and server have negotiated on one connection, in numbers and names.
 
-Each point of view holds one: what the server did, what its client was shown, what a client
-believes. Nothing here refers to an export or to a side.
+Each point of view has its own: the server's, that of the messages its client received, a client's.
+Nothing here refers to an export or to a side.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ALL_OFFERED: Final = 0xFFFF & ~int(TransmissionFlag.READ_ONLY)
 
 @attrs.frozen
 class BlockSize:
-    """Minimum and preferred block and maximum payload, in bytes, as NBD_INFO_BLOCK_SIZE says them.
+    """Minimum and preferred block and maximum payload, in bytes, as in NBD_INFO_BLOCK_SIZE.
 
     Any numbers, impossible ones included.
     """
@@ -81,7 +81,7 @@ class NegotiatedState:
         return self.structured or self.extended
 
     def forget(self) -> None:
-        """TLS is in force: all that was negotiated in clear is void, the flags excepted."""
+        """Reset everything but the flags, as STARTTLS requires."""
         self.tls = True
         self.structured = self.extended = False
         self.contexts = {}

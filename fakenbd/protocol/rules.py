@@ -1,9 +1,9 @@
-"""The rule tables as values: what clients owe, what servers get wrong, what is legal but unusual.
+"""The rule tables: requirements on clients, faults of servers, legal but unusual behaviour.
 
 The rows stand in rules.toml, one table an id. The file is read at the first call, and a row is
 parsed when it is asked for. Ids are the handles
 that profiles, checks and violations share: C-… for clients, S-… for servers, Q-… for unusual
-behaviour that every client has to take.
+behaviour that every client must accept.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Rule:
 
     @property
     def permits_disconnect(self) -> bool:
-        """Whether a server that does this (S) has set its client free to drop the connection."""
+        """Whether a client may drop the connection after a server did this (S rows)."""
         return self.group == "S" and (self.must or "HARD" in self.should)
 
 
@@ -130,9 +130,9 @@ def _ids(prefix: str, numbers: str, allowed: frozenset[Outcome]) -> dict[str, fr
     return {f"{prefix}-{number}": allowed for number in numbers.split()}
 
 
-# Rows whose last column speaks in words. A choice between leaving and coping leaves all open; a lie
-# that no client can see lets it succeed; an unusual behaviour that refuses something may end in
-# failure although the client did nothing wrong.
+# Rows whose last column is prose. A choice between disconnecting and tolerating allows any outcome;
+# a fault that no client can see lets it succeed; an unusual behaviour that refuses something may
+# end in failure although the client did nothing wrong.
 _IN_WORDS: Final[dict[str, frozenset[Outcome]]] = {
     **_ids("S", "08 25 42 53 55 58 60 62 68 70 81 83 84 87 102 103 110 114", _ANY),
     **_ids("S", "170 182 183 184 185 188 206 207 208 217 220 222 224", _ANY),
@@ -157,7 +157,7 @@ def outcomes(rule_ids: Iterable[str]) -> frozenset[Outcome]:
     """The outcomes that a profile showing these rules may expect of a good client.
 
     Follows the codes of the "client should" column; the union where a row, or several rows, leave
-    a choice. A C-row only names what is baited, and allows any outcome; so does no row at all.
+    a choice. A C-row only names what a profile provokes, and allows any outcome; so does no row.
     """
     allowed = [_allowed(rule(rule_id)) for rule_id in rule_ids]
     return frozenset[Outcome]().union(*allowed) if allowed else _ANY

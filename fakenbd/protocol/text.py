@@ -1,4 +1,4 @@
-"""Words from the wire, made fit to be shown: a peer may send terminal escapes, NULs, or no text."""
+"""Strings from the wire, escaped for display: they may hold terminal escapes or NULs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SHORT: Final = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
 def escaped(text: str, *, limit: int = _LIMIT) -> str:
     """`text` with every character that does not print as an escape, cut after `limit` characters.
 
-    Bytes that were not UTF-8 (surrogate escapes) show as the bytes that they were.
+    Bytes that were not UTF-8 (surrogate escapes) are shown in hexadecimal.
     """
     shown = text[:limit]
     if not shown.isprintable():
@@ -22,7 +22,7 @@ def escaped(text: str, *, limit: int = _LIMIT) -> str:
 
 
 def quoted(text: str, *, limit: int = _LIMIT) -> str:
-    """`text` made visible, in double quotes: names of exports and contexts."""
+    """`text` escaped, in double quotes: names of exports and contexts."""
     return f'"{escaped(text, limit=limit)}"'
 
 

@@ -1,4 +1,4 @@
-"""NBD URIs: the text split as RFC 3986 splits it, its pieces read by tables.
+"""NBD URIs: split as in RFC 3986, the parts read by tables.
 
 Schemes, parameters and export names follow doc/uri.md of the specification; AF_VSOCK and the names
 of local TLS files follow libnbd, which many clients share. Names and paths are `str` with surrogate
@@ -47,11 +47,11 @@ _STRAY_PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2}).{0,2}")
 
 @attrs.frozen
 class Uri:
-    """Where an NBD export is to be found, and how its server is to be trusted.
+    """The address of an NBD export, and its TLS parameters.
 
     `host` is a name, an address without brackets, or the CID of a vsock, and "" for a Unix socket;
     `socket` is a path, or a NUL and a name for Linux's abstract sockets. `tls` means that TLS must
-    be negotiated (C-150). `unknown` holds parameters that nobody defined, for a warning (C-154).
+    be negotiated (C-150). `unknown` holds undefined parameters, for a warning (C-154).
     """
 
     transport: Transport = "tcp"
@@ -70,7 +70,7 @@ class Uri:
 
     @classmethod
     def parse(cls, text: str) -> Uri:
-        """The URI that `text` spells; UriError says in one sentence what is wrong with it."""
+        """The URI that `text` spells. Raises UriError, one sentence."""
         try:
             return _parse(text)
         except ValueError as mistake:
@@ -91,7 +91,9 @@ class Uri:
         host = quote(self.host, safe=":", errors="surrogateescape")
         if ":" in host:
             host = f"[{host}]"
-        user = "" if self.username is None else quote(self.username, errors="surrogateescape") + "@"
+        user = ""
+        if self.username is not None:  # a slash would end the authority
+            user = quote(self.username, safe="", errors="surrogateescape") + "@"
         port = "" if self.port == DEFAULT_PORT else f":{self.port}"
         return user + host + port
 

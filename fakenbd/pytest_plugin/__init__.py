@@ -1,16 +1,16 @@
-"""The pytest plugin: fake servers as fixtures, judged when their test is over.
+"""The pytest plugin: fake servers as fixtures, checked at the end of each test.
 
     def test_read_is_retried(nbd_server):
         nbd_server.on("read", times=1).error("EIO")
         ...
 
-When the test has passed and its servers are down, a fault that never fired, a MUST that the
-client broke and an exception of the server's fail it after all; a broken SHOULD is a warning.
-Whatever failed, the report holds the transcript and the seed.
+After a test that passed, a fault that never fired, a MUST that the client broke and an exception in
+the server fail it; a broken SHOULD is a warning. The report of a failure holds the transcript and
+the seed.
 
-Everybody who has fakenbd installed loads this module in every run of pytest, so it imports nothing
-but pytest: servers, and all they need, are imported when a fixture is used. For the same reason
-pytest need not rewrite its assertions, of which it has none: PYTEST_DONT_REWRITE.
+This module is loaded in every run of pytest where fakenbd is installed, so it imports nothing but
+pytest; servers are imported when a fixture is used. It has no assertions to rewrite:
+PYTEST_DONT_REWRITE.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ __all__ = [
 
 _POLICIES: Final = "error", "warn", "ignore"
 _JUDGED: Final = {
-    "unfired": "what becomes of a test that passed though a fault never fired",
-    "violations": "what becomes of a test that passed though its client broke a MUST",
-    "errors": "what becomes of a test that passed though the server raised an exception",
+    "unfired": "the result of a test that passed although a fault never fired",
+    "violations": "the result of a test that passed although its client broke a MUST",
+    "errors": "the result of a test that passed although the server raised an exception",
 }
 _MARKER: Final = (
     "fakenbd(profile=None, *, unfired, violations, errors, seed, **options): what the servers of a "
@@ -84,7 +84,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def _nbd_servers(request: pytest.FixtureRequest) -> Iterator[Servers]:
-    """The servers of this test. It is set up before them and so ends, and judges, after them."""
+    """The servers of this test: set up before them, so torn down (and checking them) after."""
     from fakenbd.pytest_plugin.servers import Servers
 
     servers = Servers.of(request.node)
@@ -102,9 +102,9 @@ def nbd_server(_nbd_servers: Servers) -> Iterator[BackgroundServer]:
 
 @pytest.fixture
 def make_nbd_server(_nbd_servers: Servers) -> Iterator[Callable[..., BackgroundServer]]:
-    """A function that starts a server like `nbd_server`, as often as it is called.
+    """A function that starts another server like `nbd_server` with each call.
 
-    It takes what the marker `fakenbd` takes, which holds for this server only.
+    It takes the arguments of the marker `fakenbd`, for this server only.
     """
     with _nbd_servers.factory() as make:
         yield make
@@ -112,7 +112,7 @@ def make_nbd_server(_nbd_servers: Servers) -> Iterator[Callable[..., BackgroundS
 
 @pytest.fixture
 def _trio_test(request: pytest.FixtureRequest) -> None:
-    """Before pytest meets an async fixture that nobody would run."""
+    """Fail a test that is not a trio test before pytest sees an async fixture it cannot run."""
     plugins = request.config.pluginmanager
     if not any(map(plugins.hasplugin, ("trio", "pytest_trio.plugin"))):
         pytest.fail(

@@ -1,7 +1,7 @@
-"""What is to be said about a server after its test: faults, the client's manners, its own bugs.
+"""Findings on a server after its test: unfired faults, violations by the client, server errors.
 
-A client that breaks a rule once breaks it at every request, so the breaches of a rule are counted
-and told once, in the words of the first.
+A client that breaks a rule once usually breaks it at every request, so the violations of a rule are
+one finding: the sentence of the first, and their count.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _CATEGORIES: Final[dict[Subject, type[Warning]]] = {
 
 @attrs.frozen
 class Finding:
-    """One sentence; a `mild` one warns at most."""
+    """One sentence; a `mild` one is a warning at most."""
 
     subject: Subject
     sentence: str
@@ -40,12 +40,12 @@ class Finding:
 
     @property
     def category(self) -> type[Warning]:
-        """The warning to give where it is no error."""
+        """The category of its warning, where it is no error."""
         return _CATEGORIES[self.subject]
 
 
 def findings(server: Server) -> Iterator[Finding]:
-    """All there is to be said, the worst first."""
+    """All findings, the most severe first."""
     for error in server.errors:
         cause = deepest(error)
         yield Finding("errors", f"the server failed: {type(cause).__name__}: {cause}")
@@ -55,7 +55,7 @@ def findings(server: Server) -> Iterator[Finding]:
 
 
 def deepest(error: BaseException) -> BaseException:
-    """The exception that began it, without the groups that nurseries put around it."""
+    """The first leaf exception within nested exception groups."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
@@ -66,10 +66,10 @@ def _violations(server: Server) -> Iterator[Finding]:
     for entry in server.journal:
         if isinstance(entry, Violated):
             first.setdefault((entry.rule, entry.level), entry.sentence)
-    # The journal forgets old entries but not how many there were.
+    # The journal drops old entries, but keeps their counts.
     for (rule, level), count in server.journal.totals.violation_levels.items():
         if level in ("MUST", "SHOULD"):
-            sentence = first.get((rule, level), "the journal no longer says how")
+            sentence = first.get((rule, level), "the journal no longer holds the entry")
             times = f", {count} times" if count > 1 else ""
             yield Finding(
                 "violations",

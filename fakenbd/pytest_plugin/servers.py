@@ -1,8 +1,7 @@
-"""The servers of one test: started by its fixtures, shown in its reports, judged at its end.
+"""The servers of one test: started by its fixtures, shown in its reports, checked at its end.
 
-Only a test that passed is judged. One that failed has said why, and what it left undone (faults
-that never fired, a connection dropped without a goodbye) follows from that; its report tells
-these things beside the transcript.
+Only a test that passed is checked. In one that failed, unfired faults and dropped connections
+follow from the failure; they are listed in its report beside the transcript.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ class Servers:
 
     @classmethod
     def of(cls, item: pytest.Item) -> Servers:
-        """No servers yet, but what they will serve; the test fails if its markers are wrong."""
+        """The servers of a test, none started yet; the test fails if its markers are wrong."""
         with _in_a_sentence():
             return cls(item, Settings.of(item))
 
@@ -92,19 +91,19 @@ class Servers:
     def _start(self, stack: ExitStack, name: str, settings: Settings) -> BackgroundServer:
         started = background_server(settings.profile, seed=settings.seed, **settings.running)
         background = stack.enter_context(started)
-        # What the client said last is worth waiting for: it may be the mistake.
+        # Wait for the client's last messages: they may hold the violation.
         stack.callback(background.settle)
         self._served.append(_Served(name, background.server, settings, background.settle))
         return background
 
-    # --- judging -------------------------------------------------------------------------------
+    # --- checking -------------------------------------------------------------------------------
 
     def report(self, report: pytest.TestReport) -> None:
-        """Learn how a phase of the test went; if it failed, show what the servers remember."""
+        """Record the outcome of a phase; if the test failed, add the transcripts to its report."""
         if report.when == "call":
             self._passed = report.passed
         if report.failed and self._served:
-            # What never fired is among the reasons where a test that passed is failed for it.
+            # A test that passed and fails for an unfired fault already names it.
             text = "\n".join(_shown(each, unfired=not self._passed) for each in self._served)
             report.sections.append(("fakenbd transcript", text))
             errors = [error for each in self._served for error in each.server.errors]
@@ -113,7 +112,7 @@ class Servers:
                 report.sections.append(("fakenbd server error", text))
 
     def judge(self) -> None:
-        """Fail the test, or warn, for what is to be said about its servers."""
+        """Fail the test, or warn, for the findings on its servers."""
         failures = []
         for served in self._served if self._passed else ():
             for finding in findings(served.server):
@@ -127,7 +126,7 @@ class Servers:
             pytest.fail("\n".join(failures), pytrace=False)
 
     def _warn(self, finding: Finding, sentence: str) -> bool:
-        """Whether a warning did; where the user's filters make errors of them it does not."""
+        """Warn; False where the user's filters turn the warning into an error."""
         try:
             self.item.warn(finding.category(sentence))
         except finding.category:
@@ -142,7 +141,7 @@ def _shown(served: _Served, *, unfired: bool) -> str:
     lines = [
         f"{served.name}: profile {server.profile.id}{where}",
         f"seed {server.seed}; for the same again: pytest --fakenbd-seed={server.seed}",
-        transcript(server.journal.entries(), limit=_ENTRIES).rstrip("\n") or "nobody connected",
+        transcript(server.journal.entries(), limit=_ENTRIES).rstrip("\n") or "no client connected",
         *(server.unfired() if unfired else ()),
     ]
     return "".join(f"{line}\n" for line in lines)
@@ -150,7 +149,7 @@ def _shown(served: _Served, *, unfired: bool) -> str:
 
 @contextmanager
 def _in_a_sentence() -> Iterator[None]:
-    """Mistakes in a marker need no traceback through the plugin."""
+    """Fail with one sentence, without a traceback, for mistakes in a marker."""
     try:
         yield
     except FakenbdError as error:

@@ -1,6 +1,6 @@
-"""What a test wants of its servers: the ini file, the command line, markers from the outermost in.
+"""Settings of a test's servers: the ini file, the command line, then markers from the outermost in.
 
-Whoever says what to serve says all of it: a profile or a size given further out is not mixed in.
+The innermost one with a profile or export options replaces those of all further out.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _CHECKED: Final[Mapping[str, Callable[[Any], Any]]] = {
     **dict.fromkeys(_SUBJECTS, lambda value: one_of(value, _POLICIES)),
     "seed": whole,
 }
-# Where and how the server runs, whatever it serves.
+# Options of the server, independent of what it serves.
 _RUNNING: Final = "tcp", "unix", "journal"
 _SERVED: Final = (
     *("profile", "exports", "handshake", "faults"),
@@ -39,7 +39,7 @@ _KNOWN: Final = (*_SERVED[:1], *_CHECKED, *_RUNNING, *_SERVED[1:])
 
 @attrs.frozen
 class Settings:
-    """What to serve, how, and what to make of the outcome."""
+    """The profile to serve, the address, and the policies for findings."""
 
     profile: Profile
     policies: Mapping[Subject, Policy]
@@ -63,7 +63,7 @@ class Settings:
         return settings
 
     def override(self, source: str, values: Sequence[Any], options: Mapping[str, Any]) -> Settings:
-        """These settings changed as `source`, a marker or a call, says. Raises ProfileError."""
+        """These settings with the changes of `source`, a marker or a call. Raises ProfileError."""
         if len(values) > 1 or (values and "profile" in options):
             raise ProfileError(source, ["expected one profile, and all else by name"])
         if values:

@@ -1,7 +1,7 @@
-"""Telling: a server that answers truly and then applies the lies."""
+"""The fake server in trio: listeners, sessions, TLS, and a server in a thread."""
 
 from fakenbd.server.background import BackgroundServer, background_server
-from fakenbd.server.opening import open_server, prepare
+from fakenbd.server.factory import open_server, prepare
 from fakenbd.server.server import Server
 from fakenbd.server.tls import TLS
 

@@ -1,7 +1,7 @@
 """The server in a thread of its own, for callers that are synchronous or use asyncio.
 
 Sockets are bound in the caller's thread, so a server that cannot start fails there and at once, and
-a client that connects before the thread is up merely waits for its greeting.
+a client that connects before the thread runs waits for its greeting.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import trio
 from fakenbd.errors import ServeError
 from fakenbd.journal import Entry, Waiter
 from fakenbd.profile import Profile
-from fakenbd.server.opening import close, prepare
+from fakenbd.server.factory import close, follow_clock, prepare
 from fakenbd.server.server import Server
 
 __all__ = ["BackgroundServer", "background_server"]
@@ -27,7 +27,7 @@ __all__ = ["BackgroundServer", "background_server"]
 
 @attrs.define(eq=False, repr=False)
 class BackgroundServer:
-    """A server that another thread runs. Whatever Server has is here too; waiting blocks."""
+    """A server that another thread runs. It has all that Server has; waiting blocks."""
 
     server: Server
     _thread: threading.Thread = attrs.field(init=False)
@@ -47,20 +47,21 @@ class BackgroundServer:
         return f"<Background{str(self.server)[1:]}"
 
     async def _main(self) -> None:
+        follow_clock(self.server)
         self._token = trio.lowlevel.current_trio_token()
         with self._scope:
             if not self._stopping:
                 await self.server.serve()
 
     def start(self) -> None:
-        """Begin to serve."""
+        """Start the thread, which serves."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End every connection and stop listening; returns when all is quiet."""
+        """End every connection and stop listening; returns when the thread has ended."""
         self._stopping = True
         while self._thread.is_alive():
-            # Until the thread has come up there is no token to call it by.
+            # Until the thread runs there is no token to call it with.
             if self._token is not None:
                 with suppress(trio.RunFinishedError):
                     self._token.run_sync_soon(self._scope.cancel)
@@ -70,14 +71,14 @@ class BackgroundServer:
         close(self.server)
 
     def settle(self, timeout: float = 1) -> None:
-        """Block until the server has dealt with all that has reached it; see `Server.settle`."""
+        """Block until the server has handled all that has reached it; see `Server.settle`."""
         while self._token is None and self._thread.is_alive():
             self._thread.join(0.0005)
         with suppress(trio.RunFinishedError):
             trio.from_thread.run(self.server.settle, timeout, trio_token=self._token)
 
     def connect(self) -> None:
-        """Connections in memory belong to one event loop; use the URI."""
+        """Raise RuntimeError: connections in memory belong to one event loop; use the URI."""
         raise ServeError("a server in a thread has no connections in memory: use its uri")
 
     def wait_for(
@@ -93,9 +94,9 @@ class BackgroundServer:
         deadline = monotonic() + timeout
         unsubscribe = self.server.journal.subscribe(news.set)
         try:
-            # The thread may be recording while we look: each look starts where the last ended.
+            # The thread may be recording meanwhile: each look starts where the last one ended.
             while not waiter.done():
-                # What comes that is not meant does not put the deadline off.
+                # Other entries do not extend the deadline.
                 left = deadline - monotonic()
                 if left <= 0 or not news.wait(left):
                     raise waiter.error(timeout)

@@ -1,8 +1,8 @@
-"""The certificates that a server shows: those it was given, those it makes, and those that lie.
+"""The certificates that a server shows: given, made, and invalid ones.
 
-An authority knows a good certificate for the server and one for its clients. With the key of its
-CA it can also issue lies that only a check of dates or names unmasks; the lies that need no such
-key (another CA, none at all) it always has. Making them is left to trustme and cryptography, which
+An authority has a good certificate for the server and one for its clients. With the key of its CA
+it can also issue certificates of which only the dates or the names are wrong; those that need no
+such key (of another CA, self-signed) are always available. trustme and cryptography make them, and
 are imported when the first certificate is made.
 """
 
@@ -38,7 +38,7 @@ _FUTURE: Final = datetime.datetime(3000, 1, 1, tzinfo=datetime.UTC)
 
 @attrs.frozen
 class Certificate:
-    """A certificate with the CAs in between, and its private key, as PEM."""
+    """A certificate with its intermediate CAs, and its private key, as PEM."""
 
     chain: bytes
     key: bytes = attrs.field(repr=False)
@@ -46,9 +46,10 @@ class Certificate:
 
 @attrs.define(eq=False)
 class Authority:
-    """Who vouches for the server: `ca` is the certificate that clients are to trust, as PEM.
+    """The issuer of a server's certificates: `ca` is what clients are to trust, as PEM.
 
-    `hosts` are the names that a lying certificate has, too. `folder` is where the files came from.
+    `hosts` are the names of the server, in invalid certificates too. `folder` is the folder that
+    the files were read from.
     """
 
     hosts: tuple[str, ...]
@@ -77,10 +78,11 @@ class Authority:
 
     @classmethod
     def of_folder(cls, folder: Path, hosts: Sequence[str]) -> Authority:
-        """What a folder holds, laid out as libnbd and QEMU have it.
+        """The certificates of a folder, laid out as libnbd and QEMU have it.
 
         ca-cert.pem, server-cert.pem and server-key.pem must be there; client-cert.pem and
-        client-key.pem may, and ca-key.pem for the lies that need it. Raises ServeError.
+        client-key.pem may be, and ca-key.pem, for invalid certificates of this CA. Raises
+        ServeError.
         """
         ca = _read(folder / CA_CERTIFICATE)
         good = Certificate(_read(folder / _SERVER_CERTIFICATE), _read(folder / _SERVER_KEY))
@@ -105,7 +107,7 @@ class Authority:
     def certificate(self, kind: str) -> Certificate:
         """The certificate for `StartTLS.certificate`.
 
-        Raises ServeError for a lie that needs the key of a CA that is not ours.
+        Raises ServeError for one that has to be issued by a CA whose key is not known.
         """
         return _KINDS[kind](self)
 
@@ -157,7 +159,7 @@ def _issuer(key: Path, ca: bytes) -> CA:
 
 
 def _self_signed(hosts: Sequence[str]) -> Certificate:
-    """A certificate for `hosts` that vouches for itself, and is no CA."""
+    """A self-signed certificate for `hosts` that is no CA."""
     from ipaddress import ip_address
 
     from cryptography import x509

@@ -1,7 +1,7 @@
 """Where a server listens: TCP, a Unix socket, or sockets that a supervisor hands over.
 
-An endpoint makes its listening sockets and knows the URI that leads to them. Everything that can go
-wrong with an address is one ServeError that names it.
+An endpoint makes its listening sockets and has the URI of them. Every error with an address is one
+ServeError that names it.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _FIRST_HANDED_DESCRIPTOR: Final = 3
 _LOOPBACK: Final = "127.0.0.1"
 _EVERYWHERE: Final = "*"
 _REACHED_AT: Final = {_EVERYWHERE: _LOOPBACK, "0.0.0.0": _LOOPBACK, "::": "::1"}
-"""Where a client of this machine reaches a server that listens on all interfaces."""
+"""The loopback address for the URI of a server that listens on all interfaces."""
 
 
 @attrs.define(eq=False)
 class Endpoint:
-    """Listening sockets and what a client needs to know to reach them.
+    """Listening sockets and their address.
 
-    `path` is the Unix socket's, with `folder` the private folder made for it, if any.
+    `path` is the Unix socket's, `folder` the private folder made for it, if any.
     """
 
     sockets: list[socket.socket]
@@ -49,7 +49,7 @@ class Endpoint:
     _places: list[_Place] = attrs.field(factory=list, init=False, repr=False)
 
     def uri(self, export: str, **parameters: Any) -> str:
-        """The URI of one export here; `parameters` are fields of Uri that have to do with TLS."""
+        """The URI of one export here; `parameters` are the fields of Uri for TLS."""
         if self.path:
             return str(Uri("unix", socket=self.path, export=export, **parameters))
         return str(Uri("tcp", host=self.host, port=self.port, export=export, **parameters))
@@ -63,7 +63,7 @@ class Endpoint:
             Path(self.path).unlink(missing_ok=True)
 
     def resume(self) -> None:
-        """Listen again where it did before. Raises ServeError if that has been taken."""
+        """Listen again on the same address. Raises ServeError if it is taken."""
         if self.path:
             self.sockets = [_listen_unix(self.path)]
             return
@@ -79,7 +79,7 @@ class Endpoint:
         self.sockets = again
 
     def close(self) -> None:
-        """Stop listening and leave nothing behind."""
+        """Stop listening, and remove socket files and folders."""
         for sock in self.sockets:
             sock.close()
         if self.path and not self.handed:
@@ -109,7 +109,7 @@ def bind_address(address: str) -> Endpoint:
 def bind_tcp(host: str = _LOOPBACK, port: int = 0) -> Endpoint:
     """Listen on a TCP address; port 0 lets the system choose, host "*" means all interfaces.
 
-    Raises ServeError where the name is unknown or the address is not to be had.
+    Raises ServeError where the name is unknown or the address not available.
     """
     try:
         sock = (
@@ -122,7 +122,7 @@ def bind_tcp(host: str = _LOOPBACK, port: int = 0) -> Endpoint:
 
 
 def _listen_everywhere(port: int) -> socket.socket:
-    """On all interfaces with IPv6 and IPv4, or with IPv4 alone where there is no IPv6."""
+    """A socket on all interfaces, for IPv6 and IPv4, or for IPv4 alone where there is no IPv6."""
     try:
         return _Place(socket.AF_INET6, ("::", port), dual=True).listen()
     except OSError as error:
@@ -133,7 +133,7 @@ def _listen_everywhere(port: int) -> socket.socket:
 
 @attrs.frozen
 class _Place:
-    """A TCP address to listen on; `dual` has an IPv6 one take IPv4 clients, too."""
+    """A TCP address to listen on; with `dual` an IPv6 one takes IPv4 clients, too."""
 
     family: int
     address: Any
@@ -153,7 +153,7 @@ class _Place:
         return cls(sock.family, sock.getsockname(), dual)
 
     def listen(self) -> socket.socket:
-        """Raises OSError, or OverflowError for a port that is none."""
+        """A listening socket. Raises OSError, or OverflowError for an impossible port."""
         sock = socket.socket(self.family, socket.SOCK_STREAM)
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -169,16 +169,16 @@ class _Place:
 
 
 def bind_unix(path: str) -> Endpoint:
-    """Listen on a Unix socket; "-" makes one in a private folder that goes with the server.
+    """Listen on a Unix socket; "-" makes one in a private folder that is removed with the server.
 
-    A socket file that nobody listens on any more is replaced. Raises ServeError where the path is
-    too long, taken, or not to be written.
+    A socket file without a listener is replaced. Raises ServeError where the path is too long,
+    taken, or not writable.
     """
     folder = None
     if path == "-":
         folder = tempfile.TemporaryDirectory(prefix="fakenbd-")
         path = os.path.join(folder.name, "nbd.sock")
-    # A client need not run in our working directory.
+    # Absolute, because a client may run in another working directory.
     path = os.path.abspath(path)
     try:
         return Endpoint([_listen_unix(path)], path=path, folder=folder)
@@ -213,10 +213,10 @@ def _listen_unix(path: str) -> socket.socket:
 
 
 def activated() -> Endpoint | None:
-    """The sockets that a supervisor (systemd, libnbd) handed over, or None if it handed none.
+    """The sockets that a supervisor (systemd, libnbd) handed over, or None if there are none.
 
     See sd_listen_fds(3): LISTEN_PID names this process, LISTEN_FDS counts descriptors from 3. The
-    variables are taken out of the environment, as they are not for our children.
+    variables are removed from the environment, so that children do not inherit them.
     """
     pid = os.environ.get("LISTEN_PID")
     count = os.environ.get("LISTEN_FDS")
@@ -262,7 +262,7 @@ def _name(number: int) -> str:
 
 
 def _is_dead(path: str) -> bool:
-    """Whether it is a socket that nobody listens on; a file of any other kind is not ours."""
+    """Whether it is a socket without a listener; files of any other kind are not replaced."""
     if not stat.S_ISSOCK(os.lstat(path).st_mode):
         return False
     probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -1,34 +1,41 @@
-"""A running server: a service, where it listens, and a session for every client.
+"""A running server: its shared state, its listeners, and a session for each client.
 
-`opening` makes one and lets it run in trio, `background` in a thread.
+`factory` makes one and lets it run in trio, `background` in a thread.
 """
 
 from __future__ import annotations
 
+import errno
 import socket as sockets
-import sys
 import traceback
 from collections import defaultdict
+from collections.abc import Hashable, Mapping
 from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import trio
 
+from fakenbd.conversation.conversation import Conversation
+from fakenbd.conversation.past_events import past_events
+from fakenbd.conversation.shared_state import SharedState
 from fakenbd.errors import ServeError
 from fakenbd.export import Export
 from fakenbd.faults import Event, Faults
 from fakenbd.faults.answer import StartTLS, TakeListenerDown
 from fakenbd.journal import Entry, Journal, Waiter
 from fakenbd.profile import Profile
-from fakenbd.server.conversation import Conversation
 from fakenbd.server.endpoint import Endpoint
-from fakenbd.server.handshake import TLSHandshakeError
-from fakenbd.server.hindsight import past_events
-from fakenbd.server.service import Service
 from fakenbd.server.session import Session
-from fakenbd.server.tls import Security
-from fakenbd.server.transport import GLANCES, MOMENT, SocketTransport, StreamTransport, Transport
+from fakenbd.server.tls import TLSCredentials
+from fakenbd.server.tls_transport import TLSHandshakeError
+from fakenbd.server.transport import (
+    SPIN_MS,
+    SPIN_POLLS,
+    SocketTransport,
+    StreamTransport,
+    Transport,
+)
 
 if TYPE_CHECKING:
     from fakenbd.faults.builder import On
@@ -38,31 +45,49 @@ __all__ = ["Server"]
 _ROUNDS: Final = 4
 
 
+_SHORTAGES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+"""Errors of accept that are temporary; see accept(2)."""
+_LOST: Final = frozenset(
+    {
+        errno.ECONNABORTED,
+        errno.ENETDOWN,
+        errno.EPROTO,
+        errno.ENOPROTOOPT,
+        errno.EHOSTDOWN,
+        errno.ENONET,
+        errno.EHOSTUNREACH,
+        errno.EOPNOTSUPP,
+        errno.ENETUNREACH,
+        errno.EPERM,
+    }
+)
+"""Errors of accept that concern one client, which has gone; see accept(2)."""
+
+
 @attrs.frozen
 class _Peer:
-    """Who connected, over what; `client` tells one client program from another, where known."""
+    """The addresses and the transport of a client."""
 
     address: str
     transport: str
     local: str = ""
-    client: object = None
 
 
 @attrs.define(eq=False, repr=False)
 class Server:
-    """A fake NBD server and everything it remembers.
+    """A fake NBD server with its journal, faults and exports.
 
-    `errors` are exceptions of the server's own, which are bugs: clients cannot cause any.
+    `errors` are exceptions of the server itself, which are bugs: clients cannot cause any.
     """
 
-    service: Service
+    shared: SharedState
+    exports: Mapping[str, Export]
     endpoints: list[Endpoint]
     profile: Profile
     seed: int
-    security: Security | None = None
+    security: TLSCredentials | None = None
     errors: list[BaseException] = attrs.field(factory=list)
     _nursery: trio.Nursery | None = None
-    _clients: int = 0
     _away: int = 0
     _away_until: float = 0.0
     _listening: trio.CancelScope = attrs.field(factory=trio.CancelScope)
@@ -72,22 +97,17 @@ class Server:
         where = self.uri if self.endpoints else "in memory"
         return f"<Server of {self.profile.id}, {where}, seed {self.seed}>"
 
-    # --- what a test looks at ----------------------------------------------------------------
+    # --- what a test reads -------------------------------------------------------------------
 
     @property
     def journal(self) -> Journal:
-        """All that both sides said."""
-        return self.service.journal
+        """The record of all messages, firings, violations and ends."""
+        return self.shared.journal
 
     @property
     def faults(self) -> Faults:
-        """The lies, which may be added and removed at any time."""
-        return self.service.faults
-
-    @property
-    def exports(self) -> dict[str, Export]:
-        """The exports by name."""
-        return self.service.catalogue.exports
+        """The faults, which may be added and removed at any time."""
+        return self.shared.faults
 
     @property
     def export(self) -> Export:
@@ -117,11 +137,11 @@ class Server:
         return self.endpoint.path
 
     def uri_of(self, export: str, *, credentials: bool = False) -> str:
-        """The URI of one export, of a scheme with TLS where that is required.
+        """The URI of one export, with a TLS scheme where TLS is required.
 
-        With `credentials` it names the files that a client needs for TLS, as libnbd reads them.
+        With `credentials` it has the files that a client needs for TLS, as libnbd reads them.
         """
-        required = self.service.catalogue.handshake.tls == "required"
+        required = self.shared.handshake.tls == "required"
         if credentials and self.security is not None:
             return self.endpoint.uri(export, tls=required, **self.security.parameters())
         return self.endpoint.uri(export, tls=required)
@@ -141,12 +161,12 @@ class Server:
         """
         events: defaultdict[Faults, list[Event]] = defaultdict(list)
         for event in past_events(self.journal):
-            events[self.service.faults_for(event.export)].append(event)
+            events[self.shared.faults_for(event.export)].append(event)
         return [
             *self.faults.unfired(events[self.faults]),
             *(
                 f"{name}: {sentence}"
-                for name, faults in self.service.faults_of.items()
+                for name, faults in self.shared.faults_of.items()
                 for sentence in faults.unfired(events[faults])
             ),
         ]
@@ -177,12 +197,12 @@ class Server:
         raise waiter.error(timeout)
 
     async def settle(self, timeout: float = 1) -> None:
-        """Wait until all that has reached the server is dealt with, at most `timeout` seconds.
+        """Wait until all that has reached the server is handled, at most `timeout` seconds.
 
-        What clients sent before they closed is in the journal then; faults that wait still wait.
+        What clients sent before they closed is then in the journal; delayed replies still wait.
         """
         with trio.move_on_after(timeout):
-            # Who waits at the door is let in, and who has said goodbye is let out.
+            # Clients that wait to be accepted get a session, and sessions at their end finish.
             for _ in range(_ROUNDS):
                 await trio.lowlevel.checkpoint()
             if self._nursery is not None and self._nursery.child_tasks:
@@ -192,19 +212,23 @@ class Server:
 
     # --- clients -----------------------------------------------------------------------------
 
-    def connect(self) -> trio.StapledStream[Any, Any]:
-        """A client's end of a new connection in memory. Raises ConnectionRefusedError when away."""
+    def connect(self, client: Hashable = None) -> trio.StapledStream[Any, Any]:
+        """A client's end of a new connection in memory.
+
+        Connections with the same label `client` belong to one client. Raises
+        ConnectionRefusedError while the server does not listen.
+        """
         from trio.testing import memory_stream_pair  # for tests only, and slow to import
 
         if self._is_away():
             raise ConnectionRefusedError("the server is away")
         ours, theirs = memory_stream_pair()
-        self._serve(StreamTransport(ours), _Peer("memory", "memory"))
+        self._serve(StreamTransport(ours), _Peer("memory", "memory"), client)
         return theirs
 
     async def serve_stream(self, stream: trio.abc.Stream, peer: str = "stdio") -> None:
-        """Serve one client on a stream that is there already, until it ends."""
-        await self._session(StreamTransport(stream), _Peer(peer, peer)).run()
+        """Serve one client on a connected stream, until it ends."""
+        await self._run(self._session(StreamTransport(stream), _Peer(peer, peer)))
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Accept and serve clients until cancelled."""
@@ -231,22 +255,23 @@ class Server:
             await self._resume(endpoint)
 
     async def _resume(self, endpoint: Endpoint) -> None:
-        """Listen again, as soon as the place is free."""
-        told = ""
+        """Listen again, as soon as the address is free."""
+        recorded = ""
         while True:
             try:
                 endpoint.resume()
             except ServeError as error:
-                if str(error) != told:
-                    told = str(error)
-                    self.journal.internal_failure(None, told)
+                if str(error) != recorded:
+                    recorded = str(error)
+                    self.journal.internal_failure(None, recorded)
                 await trio.sleep(1)
             else:
                 return
 
     async def _accept(self, listener: sockets.socket) -> None:
-        # In a thread the client may be another one, and glances would keep it from running.
-        patience = GLANCES if current_thread() is main_thread() else MOMENT
+        # Where this is not the main thread, the client may run in that, and polling would stop it.
+        polls = SPIN_POLLS if current_thread() is main_thread() else SPIN_MS
+        short = False
         while True:
             try:
                 sock, peer = listener.accept()
@@ -254,38 +279,45 @@ class Server:
                 await trio.lowlevel.wait_readable(listener)
                 continue
             except OSError as error:
-                # Out of descriptors, or the client is gone already: the others go on.
-                self.journal.internal_failure(
-                    None, f"a connection could not be accepted: {error.strerror}"
-                )
+                if error.errno in _LOST:
+                    continue
+                sentence = f"a connection could not be accepted: {error.strerror}"
+                if error.errno not in _SHORTAGES:
+                    self.journal.internal_failure(
+                        None, f"{sentence}; nothing more is accepted here"
+                    )
+                    return
+                if not short:
+                    self.journal.internal_failure(None, sentence)
+                short = True
                 await trio.sleep(0.05)
                 continue
+            short = False
             sock.setblocking(False)
             if self._is_away():
                 SocketTransport(sock).reset()
                 continue
-            self._serve(SocketTransport(sock, self._has_one_client, patience), _peer(sock, peer))
+            self._serve(SocketTransport(sock, self._has_one_client, polls), _peer(sock, peer))
 
     def _has_one_client(self) -> bool:
-        return self._clients == 1
+        return self.shared.clients == 1
 
-    def _serve(self, transport: Transport, peer: _Peer) -> None:
+    def _serve(self, transport: Transport, peer: _Peer, client: Hashable = None) -> None:
         assert self._nursery is not None, "the server is serving"
-        self._nursery.start_soon(self._run, self._session(transport, peer))
+        self._nursery.start_soon(self._run, self._session(transport, peer, client))
 
-    def _session(self, transport: Transport, peer: _Peer) -> Session:
-        service = self.service
-        service.connections += 1
-        number = service.connections
-        service.journal.connected(number, peer.address, peer.transport, peer.local)
-        conversation = Conversation(service, number, peer.client)
+    def _session(self, transport: Transport, peer: _Peer, client: Hashable = None) -> Session:
+        shared = self.shared
+        shared.connections += 1
+        number = shared.connections
+        shared.journal.connected(number, peer.address, peer.transport, peer.local)
+        conversation = Conversation(shared, number, client)
         return Session(conversation, transport, self._secure, self._go_away)
 
     async def _run(self, session: Session) -> None:
-        self._clients += 1
         try:
             await session.run()
-        except Exception as error:  # a bug of ours must not take the other clients down
+        except Exception as error:  # a bug in one session must not end the others
             cause = _deepest(error)
             self.errors.append(cause)
             place = traceback.extract_tb(cause.__traceback__)[-1]
@@ -293,10 +325,8 @@ class Server:
                 session.conversation.connection,
                 f"{type(cause).__name__}: {cause} ({place.name}, line {place.lineno})",
             )
-        finally:
-            self._clients -= 1
 
-    # --- what faults ask of the server ---------------------------------------------------------
+    # --- actions of faults ---------------------------------------------------------------------
 
     async def _secure(self, transport: Transport, step: StartTLS) -> tuple[Transport, str]:
         assert self.security is not None, "a server without TLS does not agree to it"
@@ -332,10 +362,8 @@ def _peer(sock: sockets.socket, address: object) -> _Peer:
     local = _text(sock.getsockname())
     if sock.family != sockets.AF_UNIX:
         sock.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY, 1)
-        # An address does not tell two programs of one host apart.
         return _Peer(_text(address), "tcp", local)
-    credentials = sock.getsockopt(sockets.SOL_SOCKET, sockets.SO_PEERCRED, 12)
-    return _Peer(_text(address), "unix", local, int.from_bytes(credentials[:4], sys.byteorder))
+    return _Peer(_text(address), "unix", local)
 
 
 def _text(address: object) -> str:

@@ -1,14 +1,16 @@
-"""One connection in trio: it performs what the conversation has put on its agenda.
+"""One connection in trio: moves bytes between a transport and a conversation.
 
-The reader receives, lets the conversation answer, and sends what is ready itself: the usual case
-costs no task switch. As soon as something needs time (an answer that waits, a paced write, the TLS
-handshake) a writer is started, which alone sends until nothing is left, while the reader reads on.
+The reader receives, lets the conversation answer, and sends by itself what can leave at once: the
+usual case costs no task switch. What has to wait (for the client to take bytes, for a time, for an
+action) is done by a writer, started when it is first needed. Both take what is next from the
+conversation and report what left without a wait in between, so the order is kept.
+
+While nothing may be received, the socket is watched for the client's end.
 """
 
 from __future__ import annotations
 
 import errno
-import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Final
@@ -16,282 +18,314 @@ from typing import Any, Final
 import attrs
 import trio
 
-from fakenbd.faults.answer import (
-    BeginShutdown,
-    CeaseReading,
-    CloseConnection,
-    NeverSend,
-    PaceBytes,
-    Pause,
-    RepeatMessages,
-    StartTLS,
-    TakeListenerDown,
-)
-from fakenbd.protocol.encode import encode
-from fakenbd.protocol.messages import Buffer
-from fakenbd.server.agenda import Departure
-from fakenbd.server.conversation import Conversation
-from fakenbd.server.handshake import TLSHandshakeError
+from fakenbd.conversation.conversation import Conversation
+from fakenbd.conversation.phases import Phase, Receiving
+from fakenbd.faults.answer import CeaseReading, CloseConnection, StartTLS, TakeListenerDown
+from fakenbd.server.tls_transport import TLSHandshakeError
 from fakenbd.server.transport import Transport
 
 __all__ = ["Session"]
 
-_CROWD: Final = 1 << 14
-"""So many answers may wait before the reader waits with them."""
-
-_FAREWELLS: Final = (("client", "DISC", ""), ("client", "ABORT", ""))
-"""Ends that the client announced: how it then leaves is its affair, and may be a breach."""
-
 _BROKEN: Final = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
+
+_FLUSHES: Final = 16
+"""Sends in a row by the reader, before it lets other tasks run."""
+
+_PUSH_SECONDS: Final = 0.02
+"""Seconds after which a client that takes nothing is taken not to read."""
 
 
 @attrs.define(eq=False)
 class Session:
-    """`secure(transport, step)` performs a TLS handshake or raises TLSHandshakeError, and returns
-    what speaks TLS over the transport, and its version; `away(step)` takes the listeners down.
+    """Serves one client.
+
+    `secure(transport, step)` performs a TLS handshake or raises TLSHandshakeError, and returns the
+    transport over TLS and the version; `away(step)` takes the listeners down.
     """
 
     conversation: Conversation
     transport: Transport
     secure: Callable[[Transport, StartTLS], Awaitable[tuple[Transport, str]]]
     away: Callable[[TakeListenerDown], None]
-    _queue: list[Departure] = attrs.field(factory=list)
+    _nursery: trio.Nursery = attrs.field(init=False)
     _wake: trio.Event = attrs.field(factory=trio.Event)
-    _settled: trio.Event = attrs.field(factory=trio.Event)
-    _writing: bool = False
-    _deaf: bool = False
-    _silent: bool = False
-    _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
-    _reading: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    _moved: trio.Event = attrs.field(factory=trio.Event)
+    _receiving: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    _reader_is_out: trio.Event = attrs.field(factory=trio.Event)
+    _has_writer: bool = False
+    _is_closing: bool = False
+    _hangup: str = ""
 
     async def run(self) -> None:
-        """Serve until the connection ends; the journal then knows how."""
+        """Serve until the connection ends, and record how in the journal."""
+        conversation = self.conversation
         try:
-            async with trio.open_nursery() as nursery:
-                with self._scope:
-                    try:
-                        self.conversation.begin()
-                        await self._read(nursery)
-                    finally:
-                        nursery.cancel_scope.cancel()
+            async with trio.open_nursery() as self._nursery:
+                conversation.begin()
+                await self._read()
+                self._nursery.cancel_scope.cancel()
         finally:
             with trio.CancelScope(shield=True):
-                if self.conversation.ending in _FAREWELLS:
-                    self.conversation.parted(await self.transport.part())
-                self.conversation.closed()
-                await self._close()
-
-    async def _close(self) -> None:
-        with suppress(*_BROKEN):
-            await self.transport.close()
+                try:
+                    if self._hangup:
+                        conversation.ending.because("client", self._hangup)
+                    conversation.closed()
+                finally:
+                    with suppress(*_BROKEN):
+                        await self.transport.close()
 
     # --- reading -------------------------------------------------------------------------------
 
-    async def _read(self, nursery: trio.Nursery) -> None:
-        while True:
-            with self._reading:
-                await self._converse(nursery)
+    async def _read(self) -> None:
+        while not self._is_closing:
+            with self._receiving:
+                await self._converse()
                 return
-            # A marker wants the reader elsewhere: deaf, or taking a few last bytes.
-            self._reading = trio.CancelScope()
-            if self._deaf:
-                await trio.sleep_forever()
+            # An action cancelled receiving.
+            self._receiving = trio.CancelScope()
+        self._reader_is_out.set()
+        await trio.sleep_forever()
 
-    async def _converse(self, nursery: trio.Nursery) -> None:
+    async def _converse(self) -> None:
         conversation = self.conversation
-        agenda = conversation.agenda
-        receive_into, room = self.transport.receive_into, conversation.room
+        get_buffer = conversation.get_buffer
         while True:
-            if agenda.ready or agenda.waiting:
-                await self._hand_over(nursery)
-                while conversation.more:
-                    conversation.resume()
-                    await self._hand_over(nursery)
-                if self._writing and await self._is_held_up():
-                    receive_into = self.transport.receive_into
+            if not self._flush():
+                if await self._push():
+                    continue
+                self._wake_writer()
+                if not self.transport.blocked:
+                    await self._let_writer_send()
+            if not conversation.reads:
+                if not await self._wait_until_it_reads():
+                    return
+                continue
             try:
-                count = await receive_into(room())
+                count = await self.transport.receive_into(get_buffer())
             except _BROKEN as error:
-                await self._hear_end(error)
+                conversation.client_closed(*self.transport.close_reason(error))
                 return
             if count == 0:
-                await self._hear_end(None)
+                conversation.client_closed(*self.transport.close_reason(None))
+                # A client may shut down its sending half only: its replies still leave.
+                await self._wait_while(lambda: conversation.owes)
                 return
-            conversation.received(count)
+            conversation.buffer_updated(count)
 
-    async def _is_held_up(self) -> bool:
-        """Wait for the writer where reading on would be wrong or too much; True if it was so."""
+    def _flush(self) -> bool:
+        """Send what can leave at once; False where the writer has to continue."""
+        conversation, transport = self.conversation, self.transport
+        for _ in range(_FLUSHES):
+            buffers = conversation.outgoing()
+            if buffers:
+                try:
+                    count = transport.try_send(buffers)
+                except _BROKEN as error:
+                    self._lose(error)
+                    return True
+                if count:
+                    conversation.left(count)
+                if transport.blocked or not count:
+                    return False
+            elif conversation.action is not None:
+                return False
+            elif conversation.more:
+                conversation.resume()
+            else:
+                # A reply that waits for a time or for others is left to the writer.
+                return conversation.deadline() == _NEVER
+        return False
+
+    async def _push(self) -> bool:
+        """Wait a moment for a client that is slow to take replies; False if it takes none.
+
+        Most likely it requested more than it can take at once; while nothing is read, there is
+        nothing else to do.
+        """
+        transport = self.transport
+        if not transport.blocked or self._has_writer:
+            return False
+        with trio.move_on_after(_PUSH_SECONDS):
+            await transport.wait_writable()
+            return True
+        self.conversation.break_up()
+        return False
+
+    async def _let_writer_send(self) -> None:
+        """Let the writer send what it can at once, before the next bytes are read."""
         conversation = self.conversation
-        held_up = False
-        while self._writing and (
-            conversation.secure or conversation.agenda.waiting + len(self._queue) > _CROWD
-        ):
-            held_up = True
-            await self._wait_for_writer()
-        return held_up
+        if conversation.sends:
+            with trio.move_on_after(_PUSH_SECONDS):
+                await self._wait_while(lambda: conversation.sends)
 
-    async def _wait_for_writer(self) -> None:
-        self._settled = trio.Event()
-        await self._settled.wait()
+    async def _wait_until_it_reads(self) -> bool:
+        """Wait until bytes may be received; False where the client has ended the connection."""
+        conversation = self.conversation
+        conversation.relieve()
+        self._wake_writer()
+        if self._hangup or conversation.standing.phase is Phase.TLS_HANDSHAKE:
+            await self._wait_while(lambda: not conversation.reads)
+            return True
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch_for_hangup, nursery.cancel_scope)
+            await self._wait_while(lambda: not conversation.reads)
+            nursery.cancel_scope.cancel()
+        if self._hangup and not conversation.reads:
+            stopped = conversation.standing.receiving is Receiving.STOPPED
+            conversation.ending.hung_up(self._hangup, unread=stopped)
+            if self._hangup == "RST" or stopped or not conversation.owes:
+                await self._wait_while(lambda: self._hangup == "EOF" and conversation.owes)
+                return False
+        return True
 
-    async def _hear_end(self, error: Exception | None) -> None:
-        how, detail = self.transport.fate(error)
-        if error is None:
-            # A client may shut down its sending half only: what it is owed still leaves.
-            while self._writing and not self._silent:
-                await self._wait_for_writer()
-        self.conversation.end("client", how, detail)
+    async def _watch_for_hangup(self, scope: trio.CancelScope) -> None:
+        self._hangup = await self.transport.wait_hangup()
+        scope.cancel()
 
-    async def _hand_over(self, nursery: trio.Nursery) -> None:
-        agenda = self.conversation.agenda
-        ready = agenda.ready
-        if not (self._writing or agenda.marked or agenda.waiting):
-            agenda.ready = []
-            # What `_send` does, without another coroutine for every turn of the hot path.
-            try:
-                await self.transport.send(ready)  # type: ignore[arg-type]
-            except _BROKEN as error:
-                self._lose(error)
-            return
-        self._queue += ready
-        agenda.ready, agenda.marked = [], False
+    async def _wait_while(self, holds: Callable[[], bool]) -> None:
+        self._wake_writer()
+        while holds():
+            self._moved = trio.Event()
+            await self._moved.wait()
+
+    def _wake_writer(self) -> None:
         self._wake.set()
-        if not self._writing:
-            self._writing = True
-            nursery.start_soon(self._write)
+        if not self._has_writer:
+            self._has_writer = True
+            self._nursery.start_soon(self._write)
 
     # --- writing -------------------------------------------------------------------------------
 
     async def _write(self) -> None:
-        agenda = self.conversation.agenda
+        conversation = self.conversation
+        turn = 0
         while True:
             self._wake = trio.Event()
-            if self._queue:
-                departures, self._queue = self._queue, []
-                await self._perform(departures)
+            if conversation.outgoing():
+                try:
+                    await self._send()
+                except _BROKEN as error:
+                    self._lose(error)
+                    await trio.sleep_forever()
+                turn += 1
+                if not turn % _FLUSHES:
+                    await trio.lowlevel.checkpoint()
+            elif conversation.action is not None:
+                await _ACTIONS[type(conversation.action)](self, conversation.action)
+            elif conversation.more:
+                conversation.resume()
+                await trio.lowlevel.checkpoint()
+            else:
+                self._moved.set()
+                with trio.move_on_at(conversation.deadline()):
+                    await self._wake.wait()
+                conversation.advance()
                 continue
-            self.conversation.advance()
-            if agenda.ready:
-                self._queue += agenda.ready
-                agenda.ready, agenda.marked = [], False
-                continue
-            if not agenda.waiting:
-                break
-            self._settled.set()
-            with trio.move_on_at(agenda.due()):
-                await self._wake.wait()
-        self._writing = False
-        self._settled.set()
+            self._moved.set()
 
-    async def _perform(self, departures: list[Departure]) -> None:
-        buffers: list[Buffer] = []
-        for departure in departures:
-            if isinstance(departure, bytes | bytearray | memoryview):
-                buffers.append(departure)
-                continue
-            if buffers:
-                await self._send(buffers)
-                buffers = []
-            await _PERFORMANCES[type(departure)](self, departure)
-        if buffers:
-            await self._send(buffers)
+    async def _send(self) -> None:
+        """Send a part of what is next, or wait until that is possible.
 
-    async def _send(self, buffers: list[Buffer]) -> None:
-        try:
-            await self.transport.send(buffers)
-        except _BROKEN as error:
-            self._lose(error)
+        Between taking bytes and reporting that they left there is no wait, for the reader sends
+        as well; a transport whose sending waits has one sender only.
+        """
+        conversation, transport = self.conversation, self.transport
+        buffers = conversation.outgoing()
+        if transport.send_some is not None:
+            count = await transport.send_some(buffers)
+        else:
+            count = transport.try_send(buffers)
+        if count:
+            conversation.left(count)
+        else:
+            await transport.wait_writable()
 
     def _lose(self, error: Exception) -> None:
         how = "EOF" if getattr(error, "errno", None) == errno.EPIPE else "RST"
-        self._stop("client", how, _reason(error))
+        # Without the error's number, which people cannot read.
+        self._stop("client", how, getattr(error, "strerror", None) or str(error))
 
     def _stop(self, by: str, how: str, detail: str = "") -> None:
-        self.conversation.end(by, how, detail)
-        self._scope.cancel()
+        self.conversation.ending.because(by, how, detail)
+        self._nursery.cancel_scope.cancel()
 
-    # --- markers -------------------------------------------------------------------------------
+    def _interrupt_reader(self) -> None:
+        self._receiving.cancel()
 
-    async def _pause(self, step: Pause) -> None:
-        await trio.sleep(step.seconds)
-
-    async def _pace(self, step: PaceBytes) -> None:
-        for index, data in enumerate(step.writes()):
-            if index and step.seconds:
-                await trio.sleep(step.seconds)
-            await self._send([data])
-
-    async def _repeat(self, step: RepeatMessages) -> None:
-        one = b"".join(map(encode, step.one_round))
-        left = math.inf if step.times is None else step.times
-        together = 1 if step.seconds else max(1, (1 << 16) // len(one))
-        while left > 0:
-            rounds = int(min(left, together))
-            await self._send([one * rounds])
-            left -= rounds
-            await trio.sleep(step.seconds if left else 0)
+    # --- actions -------------------------------------------------------------------------------
 
     async def _end(self, step: CloseConnection) -> None:
+        conversation = self.conversation
         if step.reading:
-            self.conversation.swallow(step)
-            self._reading.cancel()
-            return
-        if step.how == "half-close":
+            conversation.acted()
+            conversation.discard(step)
+            self._interrupt_reader()
+        elif step.how == "half-close":
             try:
-                await self.transport.finish()
+                await self.transport.send_eof()
             except _BROKEN as error:
-                self._stop("client", "RST", _reason(error))
-            return
-        if step.how == "reset":
-            self.transport.reset()
-        elif step.how == "truncate":
-            self.transport.truncate()
-        self._stop("server", "fault" if self.conversation.ending is None else "closed")
+                self._lose(error)
+                await trio.sleep_forever()
+            conversation.acted()
+        else:
+            self._is_closing = True
+            self._interrupt_reader()
+            await self._reader_is_out.wait()
+            conversation.ending.because("server", "fault")
+            await self._close(step.how)
+            self._nursery.cancel_scope.cancel()
+            await trio.sleep_forever()
+
+    async def _close(self, how: str) -> None:
+        conversation, transport = self.conversation, self.transport
+        announced = conversation.ending.announced
+        if not announced:
+            conversation.ending.server_closed("RST" if how == "reset" else "EOF")
+            conversation.closed()
+        if how == "reset":
+            await transport.wait_acknowledged()
+            transport.reset()
+        elif how == "truncate":
+            await transport.close_abruptly(conversation.observe)
+        else:
+            left = await transport.exchange_close_notify() if announced else ""
+            if not left:
+                left = await transport.linger(conversation.observe)
+            if left:
+                conversation.client_closed(left)
+            elif not announced and transport.lingers:
+                conversation.ending.undelivered()
 
     async def _stop_reading(self, _step: CeaseReading) -> None:
-        self._deaf = True
-        self._reading.cancel()
+        self.conversation.acted()
+        self._interrupt_reader()
         await trio.lowlevel.checkpoint()
 
-    async def _silence(self, _step: NeverSend) -> None:
-        # Nothing will ever leave again, so nobody need wait for it.
-        self._silent = True
-        self._settled.set()
-        await trio.sleep_forever()
-
     async def _start_tls(self, step: StartTLS) -> None:
-        if step.skip:
+        conversation = self.conversation
+        if step.skip or not conversation.tls_may_begin():
+            conversation.acted()
             await trio.lowlevel.checkpoint()
             return
         try:
             self.transport, version = await self.secure(self.transport, step)
         except TLSHandshakeError as error:
-            self.conversation.not_upgraded(error.by, error.how, error.detail, error.head)
-            self._scope.cancel()
-        else:
-            self.conversation.upgraded(version, keep=step.keep)
+            conversation.tls_failed(error.by, error.how, error.detail, error.head)
+            self._nursery.cancel_scope.cancel()
+            await trio.sleep_forever()
+        conversation.acted()
+        conversation.tls_started(version, keep=step.keep)
 
-    async def _shut_down(self, _step: BeginShutdown) -> None:
-        await trio.lowlevel.checkpoint()
-
-    async def _go_away(self, step: TakeListenerDown) -> None:
+    async def _take_listener_down(self, step: TakeListenerDown) -> None:
         self.away(step)
+        self.conversation.acted()
         await trio.lowlevel.checkpoint()
 
 
-def _reason(error: Exception) -> str:
-    # The number of an error says nothing to people.
-    return getattr(error, "strerror", None) or str(error)
-
-
-_PERFORMANCES: Final[dict[type, Callable[[Session, Any], Awaitable[None]]]] = {
-    Pause: Session._pause,
-    PaceBytes: Session._pace,
-    RepeatMessages: Session._repeat,
+_NEVER: Final = float("inf")
+_ACTIONS: Final[dict[type, Callable[[Session, Any], Awaitable[None]]]] = {
     CloseConnection: Session._end,
     CeaseReading: Session._stop_reading,
-    NeverSend: Session._silence,
     StartTLS: Session._start_tls,
-    BeginShutdown: Session._shut_down,
-    TakeListenerDown: Session._go_away,
+    TakeListenerDown: Session._take_listener_down,
 }

@@ -1,8 +1,9 @@
-"""TLS on the server's side: who the server is, what clients need to trust it, and how it lies.
+"""TLS credentials of a server: its certificates or keys, and the files that clients need.
 
-A Security is made when a server that speaks TLS is prepared, and goes with it. It holds one TLS
-context for each way of lying, made when first needed, and a private folder with what clients need,
-laid out as libnbd and QEMU expect it: ca-cert.pem, client-cert.pem and client-key.pem, or keys.psk.
+TLSCredentials are made when a server with TLS is prepared, and closed with it. They hold one TLS
+context for each kind of certificate, made when first needed, and a private folder with what clients
+need, laid out as libnbd and QEMU expect it: ca-cert.pem, client-cert.pem and client-key.pem, or
+keys.psk.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ from fakenbd.server.certificates import (
     CLIENT_KEY,
     Authority,
 )
-from fakenbd.server.handshake import SecureTransport, shake_hands
-from fakenbd.server.keys import read_keys
+from fakenbd.server.psk import read_keys
+from fakenbd.server.tls_transport import SecureTransport, start_tls
 from fakenbd.server.transport import Transport
 
 if TYPE_CHECKING:
     from fakenbd.faults import Fault
 
-__all__ = ["TLS", "Security"]
+__all__ = ["TLS", "TLSCredentials"]
 
 _HOSTS: Final = ("localhost", "127.0.0.1", "::1")
 _KEYS: Final = "keys.psk"
@@ -50,14 +51,14 @@ _OUTDATED: Final = ("1.0", "1.1")
 
 @attrs.frozen
 class TLS:
-    """Whether a server speaks TLS, and by what its clients are to know it.
+    """Options of TLS: the mode, and the credentials.
 
     `mode` is "off", "optional" or "required"; None leaves it to the profile. `certificates` is a
     folder as libnbd and QEMU have it (ca-cert.pem, server-cert.pem, server-key.pem); or
-    `certificate` and `key` are files, with `ca` the one to check them by. Without any of them
+    `certificate` and `key` are files, with `ca` the one that issued them. Without any of them
     certificates are made. With `verify_clients` a client needs a certificate of the same CA.
-    `psk` is a file of pre-shared keys, USER:HEXKEY a line, in place of certificates. A handshake
-    may take `deadline` seconds.
+    `psk` is a file of pre-shared keys, USER:HEXKEY a line, in place of certificates. The TLS
+    handshake may take `deadline` seconds.
     """
 
     mode: Literal["off", "optional", "required"] | None = None
@@ -91,7 +92,7 @@ class TLS:
             raise ServeError("clients' certificates cannot be verified without a CA")
 
     def handshake(self, handshake: Handshake) -> Handshake:
-        """A profile's handshake with this mode. Raises ServeError where it cannot have it."""
+        """A profile's handshake with this mode. Raises ServeError if its style has no STARTTLS."""
         if self.mode is None or self.mode == handshake.tls:
             return handshake
         if self.mode != "off" and handshake.style != "fixed":
@@ -100,8 +101,8 @@ class TLS:
 
 
 @attrs.define(eq=False)
-class Security:
-    """What a server needs to secure connections; either an authority or pre-shared keys."""
+class TLSCredentials:
+    """The credentials of a server: either an authority or pre-shared keys."""
 
     options: TLS
     folder: tempfile.TemporaryDirectory[str]
@@ -110,7 +111,7 @@ class Security:
     _contexts: dict[tuple[str, str | None], ssl.SSLContext] = attrs.field(factory=dict)
 
     @classmethod
-    def of(cls, options: TLS, hosts: Iterable[str] = ()) -> Security:
+    def of(cls, options: TLS, hosts: Iterable[str] = ()) -> TLSCredentials:
         """Credentials read or made; `hosts` are where the server listens. Raises ServeError."""
         security = cls(options, tempfile.TemporaryDirectory(prefix="fakenbd-tls-"))
         try:
@@ -130,19 +131,19 @@ class Security:
 
     @property
     def directory(self) -> str:
-        """The folder of what a client needs, as libnbd's tls-certificates and QEMU's dir."""
+        """The folder with a client's files, for libnbd's tls-certificates and QEMU's dir."""
         if self.authority is not None and self.authority.folder is not None:
             return os.fspath(self.authority.folder)
         return self.folder.name
 
     @property
     def ca_file(self) -> str:
-        """The certificate that clients are to trust, as a PEM file; "" with pre-shared keys."""
+        """The path of the certificate that clients are to trust (PEM); "" with pre-shared keys."""
         return "" if self.authority is None else os.path.join(self.directory, CA_CERTIFICATE)
 
     @property
     def psk_file(self) -> str:
-        """The pre-shared keys, as a file; "" with certificates."""
+        """The path of the file of pre-shared keys; "" with certificates."""
         return "" if self.keys is None else os.path.join(self.directory, _KEYS)
 
     def parameters(self) -> dict[str, Any]:
@@ -152,7 +153,7 @@ class Security:
         return {"username": next(iter(self.keys)), "tls_psk_file": self.psk_file}
 
     def close(self) -> None:
-        """Leave nothing behind."""
+        """Remove the private folder."""
         self.folder.cleanup()
 
     def _hand_out(self) -> None:
@@ -184,10 +185,12 @@ class Security:
                     self._context(change.certificate, None)
 
     async def secure(self, transport: Transport, step: StartTLS) -> SecureTransport:
-        """Upgrade a connection. Raises TLSHandshakeError, or ServeError for an impossible lie."""
+        """Upgrade a connection.
+
+        Raises TLSHandshakeError, or ServeError for a certificate that cannot be made."""
         context = self._context(step.certificate, step.version)
         deadline = self.options.deadline
-        return await shake_hands(transport, context, deadline=deadline, abort=step.abort)
+        return await start_tls(transport, context, deadline=deadline, abort=step.abort)
 
     def _context(self, kind: str, version: str | None) -> ssl.SSLContext:
         if (kind, version) not in self._contexts:
@@ -206,7 +209,7 @@ class Security:
         if kind != "good":
             raise ServeError(f"no {kind} certificate can be shown: this server uses keys instead")
         keys = self.keys or {}
-        # OpenSSL's callback for keys takes part in TLS 1.3 with one cipher only; 1.2 is sure.
+        # In TLS 1.3 OpenSSL's callback for keys works with one cipher only; 1.2 always works.
         context.maximum_version = ssl.TLSVersion.TLSv1_2
         context.set_ciphers("PSK")
         install: Any = getattr(context, "set_psk_server_callback")  # noqa: B009 (from 3.13 on)
@@ -248,9 +251,9 @@ def _source(options: TLS) -> str:
 def _limit(context: ssl.SSLContext, version: str) -> None:
     limit = _VERSIONS[version]
     with warnings.catch_warnings():
-        # That a version is outdated is why it is asked for.
+        # Outdated versions are requested on purpose.
         warnings.simplefilter("ignore", DeprecationWarning)
         context.minimum_version = context.maximum_version = limit
     if version in _OUTDATED:
-        # OpenSSL 3 holds their signatures for too weak above this level.
+        # Above this level OpenSSL 3 rejects their signatures as too weak.
         context.set_ciphers("DEFAULT:@SECLEVEL=0")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 # Each of these adds its rows, in this order.
 import tests.bench.transmission  # isort: skip
+import tests.bench.machine  # isort: skip
 import tests.bench.starting  # isort: skip
 import tests.bench.client  # isort: skip
 import tests.bench.growth  # noqa: F401  # isort: skip

@@ -18,7 +18,7 @@ from fakenbd.protocol.messages import Request
 from tests.bench.loads import Setting, output
 from tests.bench.measure import Sides, row
 from tests.bench.servers import host, resident
-from tests.server.talk import Talk, handshake
+from tests.conversation.talk import Talk, handshake
 
 BATCH = 64
 COST = "us/request"
@@ -37,11 +37,11 @@ def _server(
     size: int = 1 << 20, exports: int = 1, faults: int = 0, length: int = 512
 ) -> Callable[[int], float]:
     """A function that sends that many requests and returns microseconds for each."""
-    lies = Faults()
+    armed = Faults()
     for number in range(faults):
-        lies.on("trim" if number % 2 else "cache", nth=number + 1).error("EIO")
+        armed.on("trim" if number % 2 else "cache", nth=number + 1).error("EIO")
     served = [Export(f"disk {number}" if number else "", size=size) for number in range(exports)]
-    talk = Talk(served, lies)
+    talk = Talk(served, armed)
     talk.say(handshake(structured=True, name=served[-1].name))
     batch = _batch(size, length)
 

@@ -42,7 +42,7 @@ def options(kind: str) -> dict[str, Any]:
 async def main(kind: str, path: str) -> None:
     async with open_server(unix=path, **options(kind)) as server:
         if kind == "quiet":
-            server.service.journal = Forgetful(trio.current_time)
+            server.shared.journal = Forgetful(trio.current_time)
         print(server.uri, flush=True)
         with trio.open_signal_receiver(signal.SIGTERM) as signals:
             async for _ in signals:

@@ -62,10 +62,10 @@ def load(
     """Random aligned requests of `size` bytes on one connection; requests a second."""
     program = _nbdload()
     if program is not None:
-        told = output(str(program), uri, verb, str(size), str(in_flight), str(seconds))
-        return float(told.split()[0])
+        printed = output(str(program), uri, verb, str(size), str(in_flight), str(seconds))
+        return float(printed.split()[0])
     milliseconds = max(1, round(seconds * 1000))
-    told = output(
+    printed = output(
         "fio",
         "--name=load",
         "--ioengine=nbd",
@@ -78,4 +78,4 @@ def load(
         "--norandommap",
         "--output-format=json",
     )
-    return float(json.loads(told[told.index("{") :])["jobs"][0][verb]["iops"])
+    return float(json.loads(printed[printed.index("{") :])["jobs"][0][verb]["iops"])

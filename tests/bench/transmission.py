@@ -10,6 +10,13 @@ from tests.bench.measure import Sides, row
 from tests.bench.servers import PYTHON_PLUGIN, folder, host, nbdkit, serve
 
 SIMPLE = '[export]\nsize = "64MiB"\n[handshake]\nstructured-replies = false\n'
+ARMED = """
+[export]
+size = "64MiB"
+[[fault]]
+when = { command = "read", nth = 1000000000000 }
+do = { error = "EIO" }
+"""
 RATE = "requests/s"
 MEMORY = "nbdkit memory"
 PLUGIN = "nbdkit python"
@@ -64,6 +71,14 @@ def reads_4k_alone(setting: Setting) -> Iterator[Sides]:
     yield from _beside_plugin(setting, "read", 4096, 1)
 
 
+@row("reads-4k-armed", "4 KiB reads, 64 in flight, a fault armed", PLUGIN, RATE, 0.2)
+def reads_4k_armed(setting: Setting) -> Iterator[Sides]:
+    with folder() as place:
+        plugin = place / "disk.py"
+        plugin.write_text(PYTHON_PLUGIN)
+        yield from _compared(setting, "read", 4096, 64, "python", str(plugin), profile=ARMED)
+
+
 @row("writes-4k", "4 KiB writes, 64 in flight", MEMORY, RATE, 0.6, short=True)
 def writes_4k(setting: Setting) -> Iterator[Sides]:
     yield from _compared(setting, "write", 4096, 64, "memory", "64M")
@@ -101,10 +116,10 @@ def whole_map(setting: Setting) -> Iterator[Sides]:
 
     def maps(uri: str) -> float:
         start = time.perf_counter()
-        told = output("nbdinfo", "--map", "--json", uri)
+        printed = output("nbdinfo", "--map", "--json", uri)
         elapsed = time.perf_counter() - start
-        if told.count("offset") != EXTENTS:
-            raise RuntimeError(f"the map has {told.count('offset')} extents, not {EXTENTS}")
+        if printed.count("offset") != EXTENTS:
+            raise RuntimeError(f"the map has {printed.count('offset')} extents, not {EXTENTS}")
         return 1 / elapsed
 
     with folder() as place:

@@ -7,7 +7,7 @@ from typing import Any
 from fakenbd.faults import parse_fault
 from fakenbd.profile import Expect, Profile
 
-__all__ = ["EIO", "GAP", "HANGS_UP", "HONEST", "NO_FLUSH", "SPLIT", "of"]
+__all__ = ["CORRECT", "EIO", "GAP", "HANGS_UP", "NO_FLUSH", "SPLIT", "of"]
 
 
 def of(
@@ -57,4 +57,4 @@ HANGS_UP = of(
     "read",
     {"name": "close", "when": {"command": "read"}, "do": {"close": True}},
 )
-HONEST = of("correct", "succeeds", "read")
+CORRECT = of("correct", "succeeds", "read")

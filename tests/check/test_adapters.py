@@ -80,7 +80,7 @@ def test_files_beside_the_description_are_found_from_anywhere(tmp_path: Path) ->
     assert operation_command.probe == (script, "client.py")
 
 
-def test_every_mistake_is_told(tmp_path: Path) -> None:
+def test_every_mistake_is_reported(tmp_path: Path) -> None:
     text = """
 transport = "vsock"
 sumary = "x"
@@ -123,7 +123,7 @@ def test_an_adapter_has_something_to_do(tmp_path: Path, text: str, mistake: str)
     assert refused(tmp_path, text) == [mistake]
 
 
-def test_what_is_no_toml_is_said_so(tmp_path: Path) -> None:
+def test_what_is_no_toml_is_reported_so(tmp_path: Path) -> None:
     (mistake,) = refused(tmp_path, "= 1")
     assert mistake.startswith("is no TOML: ")
 
@@ -177,7 +177,7 @@ def test_one_command_with_a_placeholder_that_nobody_knows() -> None:
     assert str(caught.value) == ('the command: unknown placeholder "ouput"; did you mean "output"?')
 
 
-def test_a_program_that_does_not_run_here_is_told_in_its_own_words() -> None:
+def test_a_program_that_does_not_run_here_is_reported_in_its_own_words() -> None:
     operation_command = OperationCommand(
         ("sh", "x"), probe=("sh", "-c", "echo first >&2; echo no such module >&2; exit 1")
     )

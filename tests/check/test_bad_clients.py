@@ -12,11 +12,11 @@ from fakenbd.check.adapters import Adapter, Check, OperationCommand
 from fakenbd.check.case import CaseResult, run_case
 from fakenbd.check.process import Limits
 from fakenbd.profile import Profile
-from tests.check.profiles import EIO, GAP, HANGS_UP, HONEST, NO_FLUSH, SPLIT
+from tests.check.profiles import CORRECT, EIO, GAP, HANGS_UP, NO_FLUSH, SPLIT
 
 CLIENTS = Path(__file__).parent / "clients"
-TRUTH = bytes(HONEST.open_exports()[0].read(0, 4096))
-LIMITS = Limits(seconds=60, memory=256 << 20, file=16 << 20)
+CONTENT = bytes(CORRECT.open_exports()[0].read(0, 4096))
+LIMITS = Limits(seconds=300, memory=256 << 20, file=16 << 20)
 SHORT = attrs.evolve(LIMITS, seconds=0.5)
 
 
@@ -57,7 +57,7 @@ BAD = [
         GAP,
         LIMITS,
         "wrong-data",
-        f"in its output, byte 1024 is 0x00, not {TRUTH[1024]:#04x}",
+        f"in its output, byte 1024 is 0x00, not {CONTENT[1024]:#04x}",
         "",
     ),
     (
@@ -87,10 +87,17 @@ BAD = [
     ("asks_for_ever", EIO, LIMITS, "storm", "it sent more than 20032 requests", ""),
     ("fills_the_disk", EIO, LIMITS, "resource-limit", "it wrote a file larger than the limit", ""),
     ("forks_and_stays", EIO, SHORT, "hang", "it was still running after 0.5 s", ""),
-    ("lies", EIO, LIMITS, "wrong-data", f"in its output, byte 0 is 0x00, not {TRUTH[0]:#04x}", ""),
+    (
+        "lies",
+        EIO,
+        LIMITS,
+        "wrong-data",
+        f"in its output, byte 0 is 0x00, not {CONTENT[0]:#04x}",
+        "",
+    ),
     (
         "breaks_a_must",
-        HONEST,
+        CORRECT,
         LIMITS,
         "violation",
         "NBD_CMD_READ of 512 bytes at offset 4096 ends at 4608, past the export's size of 4096",
@@ -112,7 +119,7 @@ def test_a_bad_client_fails_for_what_it_does(
     )
 
 
-def test_memory_is_told_in_full() -> None:
+def test_memory_is_reported_in_full() -> None:
     verdict = played("eats_memory", EIO).verdict
     assert (verdict.name, verdict.cause) == ("fail", "resource-limit")
     assert verdict.reason.startswith("it used ")
@@ -120,10 +127,10 @@ def test_memory_is_told_in_full() -> None:
 
 
 GOOD = [
-    ("good", HONEST, "pass", "it succeeded, and the result is right"),
+    ("good", CORRECT, "pass", "it succeeded, and the result is right"),
     ("good", EIO, "pass", "it failed, as allowed (read)"),
     ("accepts_a_gap", SPLIT, "pass", "it succeeded, and the result is right"),
-    ("breaks_a_should", HONEST, "warn", "NBD_OPT_GO did not ask for NBD_INFO_BLOCK_SIZE"),
+    ("breaks_a_should", CORRECT, "warn", "NBD_OPT_GO did not ask for NBD_INFO_BLOCK_SIZE"),
     (
         "good",
         SPLIT,

@@ -16,13 +16,13 @@ PASS = Verdict("pass", "it succeeded")
 WARN = Verdict("warn", "a read of 700 bytes")
 SKIPPED = Verdict("not-exercised", "nobody asked")
 
-ENTRY = KnownFailure("extents/zero", "told upstream")
+ENTRY = KnownFailure("extents/zero", "reported upstream")
 
 
 @pytest.mark.parametrize(
     ("entry", "verdict", "name", "reason"),
     [
-        (ENTRY, HANG, "xfail", "told upstream (it was still running after 10 s)"),
+        (ENTRY, HANG, "xfail", "reported upstream (it was still running after 10 s)"),
         (KnownFailure("extents/*", "r"), HANG, "xfail", "r (it was still running after 10 s)"),
         (KnownFailure("extents/zero", "r", client="qemu"), HANG, "fail", HANG.reason),
         (KnownFailure("extents/zero", "r", client="libnbd"), HANG, "xfail", f"r ({HANG.reason})"),
@@ -35,13 +35,13 @@ ENTRY = KnownFailure("extents/zero", "told upstream")
             ENTRY,
             PASS,
             "xpass",
-            "it passes now, although it is known to fail: told upstream",
+            "it passes now, although it is known to fail: reported upstream",
         ),
         (
             ENTRY,
             WARN,
             "xpass",
-            "it passes now, although it is known to fail: told upstream",
+            "it passes now, although it is known to fail: reported upstream",
         ),
         (KnownFailure("extents/*", "r", sometimes=True), PASS, "pass", PASS.reason),
         (KnownFailure("extents/*", "r", sometimes=True), HANG, "xfail", f"r ({HANG.reason})"),
@@ -73,7 +73,7 @@ def test_the_second_entry_may_explain_what_the_first_does_not() -> None:
     assert apply(HANG, known, "a", "x").reason == f"s ({HANG.reason})"
 
 
-def test_entries_that_match_no_case_are_told() -> None:
+def test_entries_that_match_no_case_are_reported() -> None:
     known = [ENTRY, KnownFailure("gone/*", "old"), KnownFailure("gone/b", "other", client="qemu")]
     assert stale(known, ["extents/zero", "extents/odd"], "libnbd") == [
         'the known failure "gone/*" matches no case (old)'
@@ -99,7 +99,7 @@ def test_an_empty_file_knows_nothing(tmp_path: Path) -> None:
     assert read_known_failures(path) == ()
 
 
-def test_every_mistake_in_it_is_told(tmp_path: Path) -> None:
+def test_every_mistake_in_it_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "known.toml"
     path.write_text('[[known]]\ncase = 7\n[[known]]\ncase = "a"\nreason = " "\ncause = "bad"\n')
     with pytest.raises(ProfileError) as caught:

@@ -30,7 +30,7 @@ def test_status_and_both_outputs_are_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGTERM, signal.SIGKILL])
-def test_a_signal_is_told_from_a_status(tmp_path: Path, number: int) -> None:
+def test_a_signal_is_distinguished_from_a_status(tmp_path: Path, number: int) -> None:
     done = played(f"import os; os.kill(os.getpid(), {int(number)})", tmp_path)
     assert (done.status, done.signal, done.stopped) == (None, number, "")
 
@@ -90,7 +90,7 @@ ESCAPES = """
 import os, signal, sys, time
 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
     signal.signal(number, signal.SIG_IGN)
-ready, told = os.pipe()
+ready, write_end = os.pipe()
 for leaves in (False, True):
     if os.fork() == 0:
         if leaves:
@@ -98,7 +98,7 @@ for leaves in (False, True):
         if os.fork() == 0:
             with open("pids", "a") as pids:
                 print(os.getpid(), file=pids)
-            os.write(told, b".")
+            os.write(write_end, b".")
             time.sleep(3600)
         os._exit(0)
 os.read(ready, 1), os.read(ready, 1)

@@ -41,7 +41,7 @@ def case(case_id: str, client: str, verdict: str = "pass", **changes: Any) -> di
                 "ended": "exit status 0",
                 "wrong": "",
                 "output": "",
-                "errors": "what the client said",
+                "errors": "what the client printed",
                 "fires": 1,
                 "transcript": "  0.001  #1  C> NBD_CMD_READ\n▸     ⚡ 'cut' (1st): cut off\n",
             }
@@ -90,7 +90,7 @@ def test_runs_merge_and_the_later_counts(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_is_no_report_is_said_so(tmp_path: Path, text: str | None, sentence: str) -> None:
+def test_what_is_no_report_is_reported_so(tmp_path: Path, text: str | None, sentence: str) -> None:
     path = tmp_path / "report.json"
     if text is not None:
         path.write_text(text)
@@ -99,7 +99,7 @@ def test_what_is_no_report_is_said_so(tmp_path: Path, text: str | None, sentence
     assert str(caught.value).startswith(sentence.replace("{path}", str(path)))
 
 
-def test_a_folder_that_cannot_be_written_is_said_so(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_reported_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(FakenbdError) as caught:
         write(tmp_path / "file", CASES)
@@ -153,7 +153,7 @@ def test_the_link_of_a_failed_case_leads_to_its_transcript(tmp_path: Path) -> No
         "too few bytes",
         "it fails and reports it",
         "it was still running after 10 s",
-        "what the client said",
+        "what the client printed",
         "fakenbd check --select reads/one --seed 7",
     ):
         assert piece in article
@@ -193,7 +193,7 @@ def test_filters_leave_what_was_asked_for(
     assert len(tags(document, shown.format("article"))) == articles
 
 
-def test_what_a_client_says_stays_text(tmp_path: Path) -> None:
+def test_what_a_client_prints_stays_text(tmp_path: Path) -> None:
     evil = case(EVIL, EVIL, "fail", reason=EVIL, summary=EVIL, about=EVIL, reproduce=EVIL)
     for name in ("command", "ended", "wrong", "output", "errors", "transcript"):
         evil["operations"][0][name] = EVIL

@@ -14,7 +14,7 @@ from fakenbd.check.result_checks import Job, mismatch
 from fakenbd.export import BlockSize, Export
 
 SIZE = 4096
-TRUTH = bytes(Export(size=SIZE).read(0, SIZE))
+CONTENT = bytes(Export(size=SIZE).read(0, SIZE))
 
 
 def job(tmp_path: Path, **options: Any) -> Job:
@@ -29,14 +29,14 @@ def flipped(data: bytes, place: int) -> bytes:
 @pytest.mark.parametrize(
     ("left", "sentence"),
     [
-        (TRUTH, ""),
-        (TRUTH[:-1], "its output has 4095 bytes, not 4096"),
-        (TRUTH + b"x", "its output has 4097 bytes, not 4096"),
+        (CONTENT, ""),
+        (CONTENT[:-1], "its output has 4095 bytes, not 4096"),
+        (CONTENT + b"x", "its output has 4097 bytes, not 4096"),
         (b"", "its output has 0 bytes, not 4096"),
         (None, "it left no output"),
         (
-            flipped(TRUTH, 7),
-            f"in its output, byte 7 is {TRUTH[7] ^ 0xFF:#04x}, not {TRUTH[7]:#04x}",
+            flipped(CONTENT, 7),
+            f"in its output, byte 7 is {CONTENT[7] ^ 0xFF:#04x}, not {CONTENT[7]:#04x}",
         ),
     ],
 )
@@ -48,16 +48,16 @@ def test_a_file(tmp_path: Path, left: bytes | None, sentence: str) -> None:
 
 def test_a_last_block_that_nobody_may_ask_for_may_be_missing(tmp_path: Path) -> None:
     task = job(tmp_path, block_size=BlockSize(3000, 3000, 6000))
-    (tmp_path / "output").write_bytes(TRUTH[:3000])
+    (tmp_path / "output").write_bytes(CONTENT[:3000])
     assert mismatch("file", task, "") == ""
 
 
 @pytest.mark.parametrize(("size", "sentence"), [(512, ""), (513, "its output has 513 bytes, ")])
-def test_a_size_that_the_server_lied_about_is_not_the_clients_fault(
+def test_a_size_that_the_server_misstated_is_not_the_clients_fault(
     tmp_path: Path, size: int, sentence: str
 ) -> None:
     task = attrs.evolve(job(tmp_path), advertised=frozenset((512,)))
-    (tmp_path / "output").write_bytes(TRUTH[:size])
+    (tmp_path / "output").write_bytes(CONTENT[:size])
     found = mismatch("file", task, "")
     assert found.startswith(sentence)
     assert bool(found) == bool(sentence)
@@ -72,7 +72,7 @@ def test_an_empty_export_may_be_one_empty_row(tmp_path: Path) -> None:
 
 def test_data_that_nobody_could_know_to_be_wrong_is_not_compared(tmp_path: Path) -> None:
     task = job(tmp_path)
-    (tmp_path / "output").write_bytes(flipped(TRUTH, 7))
+    (tmp_path / "output").write_bytes(flipped(CONTENT, 7))
     task = attrs.evolve(task, ground_truth=attrs.evolve(task.ground_truth, data=False))
     assert mismatch("file", task, "") == ""
 
@@ -80,7 +80,7 @@ def test_data_that_nobody_could_know_to_be_wrong_is_not_compared(tmp_path: Path)
 def test_an_input_must_have_arrived(tmp_path: Path) -> None:
     task = job(tmp_path)
     (tmp_path / "input").write_bytes(b"a" * SIZE)
-    first = f"in the export, byte 0 is {TRUTH[0]:#04x}, not 0x61"
+    first = f"in the export, byte 0 is {CONTENT[0]:#04x}, not 0x61"
     assert mismatch("input", task, "") == first
     task.ground_truth.export.write(0, b"a" * SIZE)
     assert mismatch("input", task, "") == ""
@@ -97,10 +97,10 @@ def test_zeros_must_be_zeros(tmp_path: Path) -> None:
 
 
 def test_a_trimmed_range_may_be_anything_but_new(tmp_path: Path) -> None:
-    task = attrs.evolve(job(tmp_path), before=TRUTH)
+    task = attrs.evolve(job(tmp_path), before=CONTENT)
     task.ground_truth.export.trim(0, 512)
     assert mismatch("trim", task, "") == ""
-    task.ground_truth.export.write(600, bytes([TRUTH[600] ^ 0x55 or 1]))
+    task.ground_truth.export.write(600, bytes([CONTENT[600] ^ 0x55 or 1]))
     assert mismatch("trim", task, "") == (
         "in the export, byte 600 is neither trimmed nor as it was"
     )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -13,21 +13,11 @@ from xml.etree import ElementTree
 import attrs
 import pytest
 
-CLIENTS = Path(__file__).parent / "clients"
-SCRIPT = """
-import json, sys
-from pathlib import Path
 from fakenbd.check import CheckOptions, run_check
 from fakenbd.errors import FakenbdError
-options = json.loads(sys.argv[1])
-for name in ("junit", "report", "known_failures"):
-    if name in options:
-        options[name] = Path(options[name])
-try:
-    sys.exit(run_check(CheckOptions(**options)))
-except FakenbdError as error:
-    sys.exit(f"{type(error).__name__}: {error}")
-"""
+from tests.program import captured, content
+
+CLIENTS = Path(__file__).parent / "clients"
 EIO = """
 summary = "Reads fail"
 [export]
@@ -40,7 +30,7 @@ do = { error = "EIO" }
 outcome = "fails"
 operations = ["read"]
 """
-HONEST = """
+CORRECT = """
 summary = "Nothing is wrong"
 [export]
 size = 4096
@@ -73,23 +63,35 @@ class Place:
         return path.name
 
     def run(self, **options: Any) -> subprocess.CompletedProcess[str]:
-        given = {"profiles": ["profiles"], "seed": 1, **options}
-        return subprocess.run(
-            [sys.executable, "-c", SCRIPT, json.dumps(given)],
-            cwd=self.folder,
-            env={**os.environ, "XDG_CACHE_HOME": str(self.folder / "cache")},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        """`run_check` within this process; what it raises is on standard error, by its name."""
+        given: dict[str, Any] = {"profiles": ["profiles"], "seed": 1, **options}
+        for name in ("junit", "report", "known_failures"):
+            if name in given:
+                given[name] = Path(given[name])
+        finders = list(sys.meta_path)
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            warnings.catch_warnings(),
+            captured(self.folder) as (output, errors),
+        ):
+            patch.setenv("XDG_CACHE_HOME", str(self.folder / "cache"))
+            warnings.resetwarnings()
+            try:
+                status = run_check(CheckOptions(**given))
+            except FakenbdError as error:
+                print(f"{type(error).__name__}: {error}", file=sys.stderr)
+                status = 1
+            finally:
+                # The inner pytest leaves the hook with which it rewrites assertions.
+                sys.meta_path[:] = finders
+            return subprocess.CompletedProcess([], status, content(output), content(errors))
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
     place = Place(tmp_path)
     place.profile("eio", EIO)
-    place.profile("faultless", HONEST)
+    place.profile("faultless", CORRECT)
     return place
 
 
@@ -135,7 +137,7 @@ def test_a_failure_reads_from_the_requirement_to_the_command_that_repeats_it(pla
     assert places == sorted(places)
 
 
-def test_who_breaks_an_obligation_on_an_honest_server_is_judged_all_the_same(place: Place) -> None:
+def test_who_breaks_an_obligation_on_an_correct_server_is_judged_all_the_same(place: Place) -> None:
     done = place.run(client=place.client("breaks_a_must"), select=["faultless"])
     assert done.returncode == 1
     assert "breaks_a_must::plain (first) works, but NBD_CMD_READ of 512 bytes" in done.stdout
@@ -167,7 +169,7 @@ def test_nothing_selected_and_nothing_exercised_are_5(place: Place) -> None:
         ),
     ],
 )
-def test_what_cannot_be_is_said(place: Place, options: dict[str, Any], text: str) -> None:
+def test_what_cannot_be_is_reported(place: Place, options: dict[str, Any], text: str) -> None:
     done = place.run(**options)
     assert (done.stderr, done.stdout) == (text + "\n", "")
 
@@ -186,7 +188,7 @@ def test_a_program_that_is_missing_is_one_sentence(place: Place) -> None:
     assert "read: gone-for-good is not installed" in done.stdout
 
 
-def test_junit_parses_whatever_a_client_says(place: Place) -> None:
+def test_junit_parses_whatever_a_client_prints(place: Place) -> None:
     place.profile("must", EIO.replace('"fails"', '"succeeds"'))
     done = place.run(client=place.client("noisy"), junit="junit.xml")
     assert done.returncode == 1, done.stdout
@@ -203,8 +205,8 @@ def test_junit_parses_whatever_a_client_says(place: Place) -> None:
 
 
 def test_parts_add_up_to_the_whole(place: Place) -> None:
-    for number in range(5):
-        place.profile(f"case-{number}", HONEST)
+    for number in range(3):
+        place.profile(f"case-{number}", CORRECT)
     client = place.client("good")
 
     def cases(**options: Any) -> list[str]:
@@ -214,10 +216,10 @@ def test_parts_add_up_to_the_whole(place: Place) -> None:
 
     parts = [cases(shard=f"{part}/3") for part in (1, 2, 3)]
     assert sorted(case for part in parts for case in part) == cases()
-    assert {len(part) for part in parts} == {2, 3}
+    assert {len(part) for part in parts} == {1, 2}
     assert cases(jobs="2") == cases()
     some = {"skip": ["case-1"], "select": ["case-*"], "seed": None}
-    assert cases(jobs="2", **some) == ["case-0", "case-2", "case-3", "case-4"]
+    assert cases(jobs="2", **some) == ["case-0", "case-2"]
     report = json.loads((place.folder / "report" / "report.json").read_text())
     assert len({case["seed"] for case in report["cases"]}) == 1
 
@@ -231,12 +233,12 @@ def ids(folder: Path) -> list[str]:
 def test_known_failures_are_expected_until_they_pass(place: Place) -> None:
     client = place.client("raises")
     known = place.folder / "known.toml"
-    known.write_text('[[known]]\ncase = "eio"\ncause = "crash"\nreason = "told upstream"\n')
+    known.write_text('[[known]]\ncase = "eio"\ncause = "crash"\nreason = "reported upstream"\n')
     done = place.run(client=client, known_failures="known.toml")
     assert done.returncode == 0, done.stdout
-    assert "eio: crash: told upstream (it ended with a traceback: KeyError: 0)" in done.stdout
+    assert "eio: crash: reported upstream (it ended with a traceback: KeyError: 0)" in done.stdout
 
-    known.write_text('[[known]]\ncase = "*"\nreason = "told upstream"\n')
+    known.write_text('[[known]]\ncase = "*"\nreason = "reported upstream"\n')
     done = place.run(client=client, known_failures="known.toml")
     assert done.returncode == 1
     assert "raises::faultless XPASS" in done.stdout

@@ -207,7 +207,7 @@ def test_the_gravest_finding_decides_and_the_others_are_kept() -> None:
     )
 
 
-def test_a_client_that_was_stopped_owes_no_goodbye() -> None:
+def test_a_client_that_was_stopped_owes_no_disconnect() -> None:
     leaving = Breach("C-128", "MUST", "it left without a word")
     stopped = did(with_breaches(leaving), status=None, stopped="time", stop_reason="too long")
     assert judge(Expect("either"), [stopped]).also == ()

@@ -35,11 +35,11 @@ async def perform(operation, ground_truth=None, fault=None, **options):
 
 @pytest.mark.trio
 @pytest.mark.parametrize("operation", OPERATIONS)
-async def test_an_honest_server(operation, autojump_clock):
+async def test_an_correct_server(operation, autojump_clock):
     assert (await perform(operation))[0] == f"{operation} succeeded"
 
 
-# operation, what is believed to be the truth, what the exercise makes of it
+# operation, the assumed ground truth, the result
 WRONG = {
     "read": "read wrong-data: byte 0 is 0xbe, not 0x00",
     "copy": "copy wrong-data: byte 0 is 0xbe, not 0x00",

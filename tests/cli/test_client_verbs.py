@@ -17,7 +17,8 @@ from fakenbd import background_server
 from fakenbd.export import Zeros
 from fakenbd.profile import Profile
 from fakenbd.server import TLS
-from tests.cli.test_verbs import FAKENBD, NOTED, fakenbd
+from tests.cli.test_verbs import NOTED
+from tests.program import FAKENBD, fakenbd, process, started
 
 SIZE = 3 << 20
 LIMIT = 60
@@ -62,7 +63,7 @@ TWO = Profile.of(
 
 def test_list_for_people():
     with background_server(TWO) as server:
-        done = fakenbd("list", server.uri)
+        done = process("list", server.uri)
     assert done.stdout == (
         "export:           disk\n"
         "size:             1048576\n"
@@ -81,7 +82,7 @@ def test_list_for_people():
         "preferred block:  4096\n"
         "maximum payload:  33554432\n"
         "name:             e\\x1b[31mvil\n"
-        "description:      not said\n"
+        "description:      not advertised\n"
         "contexts:         none\n"
     )
     assert (done.stderr, done.returncode) == ("", 0)
@@ -237,11 +238,8 @@ def test_a_copy_that_is_interrupted(tmp_path):
     image = tmp_path / "image"
     with background_server(size=SIZE) as server:
         server.on("read", nth=2).stall()
-        with subprocess.Popen(
-            [*FAKENBD, "copy", "--in-flight", "1", server.uri, str(image)],
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as copying:
+        arguments = ("copy", "--in-flight", "1", server.uri, str(image))
+        with started(*arguments, stderr=subprocess.PIPE, text=True) as copying:
             server.wait_for("read", count=2, timeout=LIMIT)
             (part,) = files(tmp_path)
             assert re.fullmatch(r"image\.[0-9a-f]{8}\.part", part)
@@ -308,8 +306,8 @@ def test_timeout_bounds_each_wait(tmp_path):
     with background_server(size=SIZE) as server:
         server.on("read").stall()
         assert re.fullmatch(
-            r"fakenbd: no whole reply to NBD_CMD_READ of \d+\+1048576 came within 0.2 s\n",
-            failing("copy", "--timeout", "0.2", server.uri, tmp_path / "image"),
+            r"fakenbd: no whole reply to NBD_CMD_READ of \d+\+1048576 came within 3 s\n",
+            failing("copy", "--timeout", "3", server.uri, tmp_path / "image"),
         )
     with background_server(size=SIZE) as server:
         server.on("greeting").stall()
@@ -319,7 +317,7 @@ def test_timeout_bounds_each_wait(tmp_path):
             )
 
 
-def test_what_was_put_up_with_is_told_and_strictness_refuses_it(tmp_path):
+def test_what_was_tolerated_is_reported_and_strictness_refuses_it(tmp_path):
     odd = fakenbd(
         "run", "quirks/qemu-odd-tail", "--", *FAKENBD, "copy", "{uri}", "image", cwd=tmp_path
     )
@@ -368,12 +366,12 @@ def test_credentials_as_options(tmp_path):
         )
 
 
-def test_a_captive_client_is_told_whom_to_trust():
+def test_a_captive_client_is_given_what_to_trust():
     info, uri = f"{shlex.join(FAKENBD)} info", '"nbds://$FAKENBD_HOST:$FAKENBD_PORT/"'
     script = (
         f'{info} --tls-ca "$FAKENBD_CA" {uri} >/dev/null && '
-        f'{info} --tls-certificates "$FAKENBD_CERTIFICATES" {uri} >/dev/null && '
-        'ls "$FAKENBD_CERTIFICATES"'
+        f'{info} --tls-certificates "$FAKENBD_CA_DIR" {uri} >/dev/null && '
+        'ls "$FAKENBD_CA_DIR"'
     )
     done = fakenbd("run", "--tls", "required", "baseline/plain", "--", "sh", "-c", script)
     assert (done.stderr, done.returncode) == ("", 0)
@@ -417,8 +415,8 @@ def test_progress_is_shown_on_a_terminal_and_leaves_only_the_sum(tmp_path):
     with background_server(size=SIZE) as server:
         server.on("read", nth=2).delay(0.3)
         ours, theirs = pty.openpty()
-        with subprocess.Popen(
-            [*FAKENBD, "copy", server.uri, "image"],
+        with started(
+            *("copy", server.uri, "image"),
             stderr=theirs,
             cwd=tmp_path,
             env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},

@@ -31,23 +31,23 @@ from systemd (LISTEN_FDS) is used in place of --tcp and --unix.
 │ PROFILE  The profile; without one, an export of 1 MiB without faults.                            │
 ╰──────────────────────────────────────────────────────────────────────────────────────────────────╯
 ╭─ Options ────────────────────────────────────────────────────────────────────────────────────────╮
-│ --all                        Every profile at once: the export's name picks it.                  │
+│ --all                        Serve all profiles; the export name selects one.                    │
 │ --stdio                      Serve one client on standard input and output.                      │
-│ --ready-file FILE            Write the ready line to this file too, when listening.              │
+│ --ready-file FILE            Write the line of JSON to this file, too.                           │
 │ --tcp HOST:PORT              Address to listen on (default: loopback, any free port).            │
 │ --unix PATH|-                Listen on a Unix socket; "-" makes a private one.                   │
 │ --export NAME                Serve the first export under this name.                             │
 │ --seed N                     Random seed.                                                        │
-│ --tls off|optional|required  Whether to speak TLS; by default as the profile says.               │
+│ --tls off|optional|required  TLS mode (default: the profile's).                                  │
 │ --tls-certificates FOLDER    A folder with ca-cert.pem, server-cert.pem and server-key.pem; by   │
 │                              default certificates are made.                                      │
-│ --tls-verify-peer            Let in only clients with a certificate of the CA.                   │
+│ --tls-verify-peer            Accept only clients with a certificate of the CA.                   │
 │ --tls-psk FILE               A file of pre-shared keys, USER:HEXKEY a line (needs Python 3.13).  │
 │ --journal FILE               Write the journal of all messages to this JSONL file.               │
 │ --pcap FILE                  Write the connections as a capture for Wireshark (pcapng).          │
 │ --journal-data               Keep the data read and written in the journal.                      │
-│ --journal-limit N            How many entries the journal holds in memory. [default: 100000]     │
-│ --exit-with-parent           End when the parent process does.                                   │
+│ --journal-limit N            Entries that the journal holds in memory. [default: 100000]         │
+│ --exit-with-parent           Exit when the parent process ends.                                  │
 ╰──────────────────────────────────────────────────────────────────────────────────────────────────╯
 
 Examples:

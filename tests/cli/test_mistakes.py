@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from fakenbd.cli import main
+from tests.program import FAKENBD, fakenbd, started
 
-FAKENBD = (sys.executable, "-c", "import sys; from fakenbd.cli import main; sys.exit(main())")
 BOTH = "fakenbd: serve: expected either {} or {}, got both\n"
 NO_TLS = "fakenbd: {}: expected --tls optional or required, too\n"
 
@@ -125,20 +125,13 @@ def test_serving_although_nobody_reads_the_line(tmp_path: Path) -> None:
     os.close(reader)
     ready = tmp_path / "ready"
     os.mkfifo(ready.with_suffix(".go"))
-    command = [*FAKENBD, "serve", "--unix", str(tmp_path / "s"), "--ready-file", str(ready)]
-    with subprocess.Popen(command, stdout=writer, stderr=subprocess.PIPE) as server:
+    arguments = ("serve", "--unix", str(tmp_path / "s"), "--ready-file", str(ready))
+    with started(*arguments, stdout=writer, stderr=subprocess.PIPE) as server:
         os.close(writer)
-        try:
-            mapped = subprocess.run(
-                [*FAKENBD, "info", "--retry", "9", f"nbd+unix:///?socket={tmp_path / 's'}"],
-                capture_output=True,
-                timeout=60,
-            )
-            assert (mapped.returncode, mapped.stderr) == (0, b"")
-            server.send_signal(signal.SIGINT)
-            assert server.communicate(timeout=30) == (None, b"")
-        finally:
-            server.kill()
+        shown = fakenbd("info", "--retry", "9", f"nbd+unix:///?socket={tmp_path / 's'}")
+        assert (shown.returncode, shown.stderr) == (0, "")
+        server.send_signal(signal.SIGINT)
+        assert server.communicate(timeout=60) == (None, b"")
     assert server.returncode == 0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 from textwrap import fill
@@ -14,8 +13,8 @@ from fakenbd.cli import main
 from fakenbd.profile import library_folder
 from fakenbd.protocol.rules import rule
 from tests.profile.test_loader import BROKEN
+from tests.program import FAKENBD, fakenbd, process
 
-FAKENBD = (sys.executable, "-c", "import sys; from fakenbd.cli import main; sys.exit(main())")
 SNIPPET = Path(__file__).parents[1] / "profile" / "python_profile.py"
 
 
@@ -193,15 +192,14 @@ def test_a_profile_with_a_mistake_is_not_shown(
 
 
 def test_kinds_are_listed() -> None:
-    done = subprocess.run(
-        [*FAKENBD, "faults"], capture_output=True, text=True, timeout=60, check=True
-    )
+    done = process("faults")
+    assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert lines[0] == ("error                Fail a command without performing it.")
     assert "no-greeting          Accept the connection and never greet." in lines
 
 
-def test_a_kind_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_kind_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["faults", "no-greeting", "stall"]) == 0
     assert capsys.readouterr().out == (
         "no-greeting (connection) fires at connects and greetings\n"
@@ -255,12 +253,6 @@ def test_a_profile_in_python_is_run(
 ) -> None:
     (tmp_path / "mine.py").write_text(SNIPPET.read_text(encoding="utf-8"), encoding="utf-8")
     client = [*FAKENBD, verb, "{uri}", *(["copied"] if verb == "copy" else [])]
-    done = subprocess.run(
-        [*FAKENBD, "run", "./mine.py", "--", *client],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = fakenbd("run", "./mine.py", "--", *client, cwd=tmp_path)
     assert done.stdout[: len(printed)] == printed
     assert (done.returncode, done.stderr) == (status, error)

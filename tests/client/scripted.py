@@ -1,4 +1,4 @@
-"""A server that says what a test tells it to, over a memory stream, and reads what it is told."""
+"""A server that sends what a test passes to it, over a memory stream, and reads requests."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Script:
     async def handshake(
         self, *, size=1 << 20, flags=EVERYTHING, blocks=None, structured=True, extended=False
     ):
-        """Agree to what is said here, and open the export."""
+        """Negotiate what is given, and open the export."""
         await self.say(Greeting(3))
         await self.hear(decode_client_flags)
         await self.options(size, flags, blocks, structured, extended)
@@ -144,7 +144,7 @@ def simple_answer(request, error=0):
 
 
 async def correct(server):
-    """Answer everything truly until the client says goodbye; what it asked, in order."""
+    """Answer everything correctly until the client disconnects; returns its requests, in order."""
     asked = []
     while True:
         request = await server.request()

@@ -276,7 +276,7 @@ OPENS = {
         [3, "starttls", "structured-reply", QUERY],
         agreed("fixed", OFFER, structured=True),
     ),
-    "TLS not to be had, but not required": (
+    "no TLS, but not required": (
         HandshakeRequest("disk", tls="allow"),
         [OldstyleGreeting(SIZE, 0x6D)],
         [],
@@ -547,11 +547,7 @@ def test_replies_that_never_end_are_bounded():
 TOLERATED = {
     "two sizes": (
         go(OptionReply(7, InfoExport(SIZE + 1, 0x2F)), WITHOUT_DF, GO_ACK),
-        [
-            Noncompliance(
-                "S-52", "NBD_INFO_EXPORT came twice, differently", "the last one is believed"
-            )
-        ],
+        [Noncompliance("S-52", "NBD_INFO_EXPORT came twice, differently", "the last one is used")],
         ExportInfo("disk", SIZE, 0x6D),
     ),
     "data behind an ACK": (
@@ -596,7 +592,7 @@ TOLERATED = {
             Noncompliance(
                 "S-61",
                 "NBD_FLAG_HAS_FLAGS is clear",
-                "the other flags are believed all the same",
+                "the other flags are used all the same",
             ),
             Noncompliance(
                 "S-62",
@@ -692,7 +688,7 @@ def test_legal_block_sizes(sizes):
 # --- without opening ---------------------------------------------------------------------------
 
 
-def haggle(*answers):
+def negotiate(*answers):
     """A negotiation that has begun, and the peer that will answer what follows."""
     peer = Peer(Greeting(3), [], STRUCTURED, *answers)
     negotiation = Negotiation(HandshakeRequest(extended=False))
@@ -703,7 +699,7 @@ def haggle(*answers):
 
 def test_list():
     names = [Server("disk", "the first"), Server(""), Server("größe"), Server("a\0b")]
-    peer, negotiation = haggle([*(OptionReply(3, name) for name in names), ack(3)])
+    peer, negotiation = negotiate([*(OptionReply(3, name) for name in names), ack(3)])
     assert peer.drive(negotiation.list_exports()) == (
         Listed("disk", "the first"),
         Listed(""),
@@ -717,28 +713,28 @@ def test_list():
 
 
 def test_list_refused():
-    peer, negotiation = haggle([OptionReply(3, Server("disk")), error(3, Reply.ERR_POLICY)])
+    peer, negotiation = negotiate([OptionReply(3, Server("disk")), error(3, Reply.ERR_POLICY)])
     with pytest.raises(OptionRefusedError) as caught:
         peer.drive(negotiation.list_exports())
     assert str(caught.value) == "the server lists no exports: NBD_REP_ERR_POLICY"
 
 
 @pytest.mark.parametrize(
-    ("reply", "said"),
+    ("reply", "clause"),
     [
         (OptionReply(3, Server("disk", name_length=99)), "8 bytes that do not fit (S-40)"),
         (OptionReply(3, RawBody(bytes(3)), type=2), "3 bytes that do not fit (S-41)"),
     ],
 )
-def test_list_entry_that_does_not_fit(reply, said):
-    peer, negotiation = haggle([reply])
+def test_list_entry_that_does_not_fit(reply, clause):
+    peer, negotiation = negotiate([reply])
     with pytest.raises(ProtocolError) as caught:
         peer.drive(negotiation.list_exports())
-    assert str(caught.value) == f"the NBD_REP_SERVER to NBD_OPT_LIST has {said}"
+    assert str(caught.value) == f"the NBD_REP_SERVER to NBD_OPT_LIST has {clause}"
 
 
 def test_info():
-    peer, negotiation = haggle([OptionReply(6, InfoExport(SIZE, FLAGS)), ack(6)])
+    peer, negotiation = negotiate([OptionReply(6, InfoExport(SIZE, FLAGS)), ack(6)])
     assert peer.drive(negotiation.info("disk")) == OFFER
     assert negotiation.negotiating
 
@@ -784,7 +780,7 @@ CONTEXTS = {
 
 @pytest.mark.parametrize(("answers", "asked", "found"), CONTEXTS.values(), ids=CONTEXTS)
 def test_list_contexts(answers, asked, found):
-    peer, negotiation = haggle(*answers)
+    peer, negotiation = negotiate(*answers)
     before = len(peer.sent)
     assert peer.drive(negotiation.list_contexts("disk")) == found
     assert peer.sent[before:] == asked
@@ -796,7 +792,7 @@ def test_list_contexts(answers, asked, found):
     ids=["acknowledged", "refused", "closed", "another option", "no reply"],
 )
 def test_abort_ends_however_it_is_taken(answer):
-    peer, negotiation = haggle(answer)
+    peer, negotiation = negotiate(answer)
     peer.drive(negotiation.abort())
     assert peer.sent[-1] == "abort"
     assert not negotiation.negotiating

@@ -40,8 +40,8 @@ class Setting:
 
 SETTINGS = {
     "memory": Setting({"endpoints": ()}, ALWAYS + SLOW, Timeouts(1, 1, 1, 2, 2, 1)),
-    "tcp": Setting({"tcp": "127.0.0.1:0"}, ALWAYS, Timeouts.of(20)),
-    "unix": Setting({"unix": "-"}, ALWAYS, Timeouts.of(20)),
+    "tcp": Setting({"tcp": "127.0.0.1:0"}, ALWAYS, Timeouts.of(60)),
+    "unix": Setting({"unix": "-"}, ALWAYS, Timeouts.of(60)),
 }
 
 

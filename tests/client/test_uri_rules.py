@@ -21,7 +21,7 @@ REFUSED = (
 
 async def opened(uri, **options):
     """What a client that connects to `uri` negotiates there."""
-    async with Client.connect(uri, timeout=20, **options) as client:
+    async with Client.connect(uri, timeout=60, **options) as client:
         await client.read(0, 1)
         return client.negotiated
 
@@ -217,12 +217,12 @@ TRUST = [
 
 
 @pytest.mark.trio
-@pytest.mark.parametrize(("certificate", "said", "failure"), TRUST)
-async def test_who_is_trusted(certificate, said, failure):
+@pytest.mark.parametrize(("certificate", "parameters", "failure"), TRUST)
+async def test_who_is_trusted(certificate, parameters, failure):
     async with open_server(size=4096, tls=ServerTLS("required"), seed=1) as server:
         if certificate is not None:
             server.on(option="starttls").certificate(certificate)
-        uri = f"nbds://127.0.0.1:{server.port}/?tls-certificates={server.security.directory}{said}"
+        uri = f"nbds://127.0.0.1:{server.port}/?tls-certificates={server.security.directory}{parameters}"
         if failure is None:
             assert (await opened(uri)).tls
             return
@@ -253,17 +253,17 @@ async def test_a_literal_in_brackets():
 
 
 @pytest.mark.parametrize(
-    ("said", "message"),
+    ("parameters", "message"),
     [
-        ("tls-type=anon", "anonymous TLS (tls-type=anon) is not to be had with Python"),
+        ("tls-type=anon", "anonymous TLS (tls-type=anon) is not available in Python"),
         ("tls-type=psk", "tls-type=psk needs a file of pre-shared keys: tls-psk-file"),
     ],
 )
-def test_kinds_of_tls_that_are_not_to_be_had(said, message):
+def test_kinds_of_tls_that_are_not_available(parameters, message):
     with pytest.raises(TLSError) as caught:
-        TLS.of(Uri.parse(f"nbds://localhost/?{said}"))
+        TLS.of(Uri.parse(f"nbds://localhost/?{parameters}"))
     assert str(caught.value) == message
-    assert TLS.of(Uri.parse(f"nbd://localhost/?{said}")) == TLS("off")
+    assert TLS.of(Uri.parse(f"nbd://localhost/?{parameters}")) == TLS("off")
 
 
 def test_certificates_are_used_where_both_are_named():

@@ -163,7 +163,7 @@ def test_hex_refuses_what_is_not_hexadecimal():
         Hex("0g")
 
 
-def test_a_function_that_gives_the_wrong_number_of_bytes_is_told():
+def test_a_function_that_gives_the_wrong_number_of_bytes_is_reported():
     with pytest.raises(
         ValueError, match=exactly("the content function gave 3 bytes for offset 512, length 4")
     ):

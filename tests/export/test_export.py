@@ -66,7 +66,7 @@ def test_defaults():
     assert not export.flags & TransmissionFlag.READ_ONLY
 
 
-def test_what_is_advertised_may_be_a_lie():
+def test_what_is_advertised_may_be_false():
     export = Export(
         "disk", flags=0xFFFF, block_size=BlockSize(minimum=3, preferred=0, maximum=1), contexts={}
     )
@@ -86,7 +86,7 @@ def test_an_unwritten_export_reads_straight_from_its_content():
 
 
 @pytest.mark.parametrize("offset", [0, 5, 2**64 - 100])
-def test_what_is_written_is_read_and_told(offset):
+def test_what_is_written_is_read_and_reported(offset):
     export = Export(size=2**64 - 1)
     export.write(offset, memoryview(b"hello"))
     export.write(offset + 2, memoryview(b"LL"))
@@ -147,7 +147,7 @@ def test_sparse_is_whether_there_can_be_holes(given, sparse):
     assert any(flags for _, flags in export.segments(0, export.size)) is sparse
 
 
-def test_contexts_are_told_each_by_its_script():
+def test_contexts_are_reported_each_by_its_script():
     export = Export(
         size=1024,
         contexts={
@@ -175,7 +175,7 @@ def test_a_script_about_extents_leaves_the_segments_true():
     assert export.segments(0, 1024) == [Extent(1024, 0)]
 
 
-def test_overrunning_truth_ends_where_the_export_does():
+def test_an_overrun_ends_where_the_export_does():
     export = Export(size=10000, content=Zeros(), contexts={CONTEXT: Policy(overrun=True)})
     assert export.block_status(CONTEXT, 4096, 512, 0) == [Extent(5904, 3)]
 

@@ -33,7 +33,7 @@ def exactly(message):
 
 
 def no_truth(offset, length):
-    raise AssertionError("a literal script does not ask for the truth")
+    raise AssertionError("literal extents do not need the true ones")
 
 
 def ask(reported, size, offset, length, flags=0, *, context=CONTEXT, true_extents=no_truth):
@@ -153,7 +153,7 @@ FOUR = ["512 data", "0 zero", "512 data", "0 hole", "0 dirty", "1024 hole,zero"]
         (1024, ["1000 zero"], 1000, 24, 0, [(24, 0)]),
         (8192, ["1000 zero"], 2000, 100, REQ_ONE, [(100, 0)]),
         (1024, [], 0, 1024, 0, [(1024, 0)]),
-        # A long list: told where the request reaches the export's end, and only there.
+        # A long list: given where the request reaches the export's end, and only there.
         (1024, ["2000 data"], 0, 1024, 0, [(2000, 0)]),
         (1024, ["2000 data"], 512, 512, REQ_ONE, [(1488, 0)]),
         (1024, ["2000 data"], 0, 1023, 0, [(1023, 0)]),
@@ -317,7 +317,7 @@ def test_repeating_nothing_is_refused():
 
 
 def halves(offset, length):
-    """The truth of an export that is data below 4096 and a hole from there on."""
+    """The true extents of an export that is data below 4096 and a hole from there on."""
     data = min(max(4096 - offset, 0), length)
     return (extent for extent in extents((data, 0), (length - data, 3)) if extent.length)
 
@@ -346,7 +346,7 @@ def halves(offset, length):
         (Policy(overrun=True), 9000, 100, 0, [(100, 3)]),
     ],
 )
-def test_a_policy_tells_the_truth_in_another_manner(policy, offset, length, flags, expected):
+def test_a_policy_reports_the_true_extents_differently(policy, offset, length, flags, expected):
     assert ask(policy, 8192, offset, length, flags, true_extents=halves) == extents(*expected)
 
 
@@ -385,7 +385,7 @@ GIB = 1 << 30
         ([(4 * GIB, 0)], 1, [(4 * GIB - 1, 0)]),
         ([(4 * GIB, 0)], 512, [(4 * GIB - 512, 0)]),
         ([(8 * GIB, 0)], 4096, [(4 * GIB - 4096, 0)]),
-        # What follows would be told from the wrong offset on.
+        # The rest would be reported from the wrong offset on.
         ([(512, 0), (2**64 - 1, 3), (512, 0)], 512, [(512, 0), (4 * GIB - 512, 3)]),
         # A block that no length is a multiple of.
         ([(8 * GIB, 0)], 2**32 - 1, [(4 * GIB - 1, 0)]),
@@ -418,7 +418,7 @@ def test_a_function_is_sent_as_it_stands():
         (0, 0, 0, []),
     ],
 )
-def test_the_truth(offset, length, flags, expected):
+def test_true_extents(offset, length, flags, expected):
     assert ask(TrueExtents(), 8192, offset, length, flags, true_extents=halves) == extents(
         *expected
     )

@@ -158,7 +158,7 @@ def test_what_is_not_a_file_is_refused(tmp_path):
         assert str(caught.value) == (f"cannot serve {path}: not a regular file or a block device")
 
 
-def test_a_file_that_cannot_be_read_is_told(odd, monkeypatch):
+def test_a_file_that_cannot_be_read_is_reported(odd, monkeypatch):
     def fail(*_):
         raise OSError(errno.EIO, "Input/output error")
 
@@ -170,7 +170,7 @@ def test_a_file_that_cannot_be_read_is_told(odd, monkeypatch):
     content.close()
 
 
-def test_holes_that_cannot_be_found_are_told(odd, monkeypatch):
+def test_holes_that_cannot_be_found_are_reported(odd, monkeypatch):
     true_seek = os.lseek
 
     def fail(descriptor, offset, whence):

@@ -39,10 +39,27 @@ def run_lengths(states):
     return [Extent(len(run[0]), run[0][0]) for run in runs]
 
 
-@pytest.mark.parametrize("few", [0, 1024], ids=["runs of pages", "page by page"])
-@settings(max_examples=300, deadline=None)
-@given(content=contents, base=st.sampled_from([0, PAGE, 2**63 - PAGE]), extent_source=operations)
+few_pages = pytest.mark.parametrize("few", [0, 1024], ids=["runs of pages", "page by page"])
+all_kinds = given(
+    content=contents, base=st.sampled_from([0, PAGE, 2**63 - PAGE]), extent_source=operations
+)
+
+
+@few_pages
+@all_kinds
 def test_it_is_a_plain_bytearray(few, content, base, extent_source):
+    check_against_bytearray(few, content, base, extent_source)
+
+
+@pytest.mark.soak
+@few_pages
+@settings(max_examples=2000)
+@all_kinds
+def test_it_is_a_plain_bytearray_in_the_long_run(few, content, base, extent_source):
+    check_against_bytearray(few, content, base, extent_source)
+
+
+def check_against_bytearray(few, content, base, extent_source):
     overlay = Overlay(content)
     model = bytearray(content.read(base, SPAN))
     states = bytearray()

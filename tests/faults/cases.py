@@ -1,4 +1,4 @@
-"""Every kind of lie: what it makes of a true answer, step by step and byte by byte."""
+"""Every kind of fault: the changed answer, step by step and byte by byte."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ from tests.faults.correct_answers import (
 
 @attrs.frozen
 class Case:
-    """`do` of a profile at work on a truth: the answer, its bytes in hexadecimal, the sentence."""
+    """`do` of a profile: the changed answer, its bytes in hexadecimal, the sentence."""
 
     do: str
     correct_answer: CorrectAnswer

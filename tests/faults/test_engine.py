@@ -352,7 +352,7 @@ def test_a_function_that_returns_no_answer_is_named() -> None:
 
 
 def run(seed: int, order: list[int]) -> dict[int, list[tuple[bytes, int]]]:
-    """What each connection is told, its requests coming in the given order of connections."""
+    """The replies on each connection, its requests coming in the given order of connections."""
     faults = Faults(seed=seed)
     faults.on("read", chance=0.5, name="noise").corrupt(count=3)
     faults.on("read", also=True, name="order").shuffle()
@@ -376,7 +376,7 @@ def test_the_same_seed_says_the_same_bytes_in_whatever_order_connections_come() 
     assert first[1] != first[2], "connections have numbers of their own"
 
 
-def test_chance_strikes_about_as_often_as_it_says_and_not_always_alike() -> None:
+def test_chance_firings_about_as_often_as_it_says_and_not_always_alike() -> None:
     faults = Faults(seed=3)
     fault = faults.on("read", chance=0.25).error(5)
     for _ in range(1000):

@@ -52,7 +52,7 @@ def test_every_field_of_every_message_can_be_set(message: ServerMessage, name: s
 
 
 @pytest.mark.parametrize(("message", "name"), FIELDS_OF_MESSAGES)
-def test_a_number_can_be_changed_from_the_honest_one(message: ServerMessage, name: str) -> None:
+def test_a_number_can_be_changed_from_the_correct_one(message: ServerMessage, name: str) -> None:
     correct = field_of(message, name)
     if not isinstance(correct, int):
         assert name in VALUES or correct is None
@@ -67,7 +67,7 @@ def test_a_number_can_be_changed_from_the_honest_one(message: ServerMessage, nam
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=noun)
-def test_setting_a_field_to_its_honest_value_changes_nothing(message: ServerMessage) -> None:
+def test_setting_a_field_to_its_correct_value_changes_nothing(message: ServerMessage) -> None:
     for name in names(message):
         correct = field_of(message, name)
         if isinstance(correct, int):
@@ -145,7 +145,7 @@ def test_a_literal_is_selected_by_its_own_word(word: str) -> None:
     assert selected([message, Raw(b"")], at) == [0]
 
 
-def test_literals_take_what_is_honest_from_the_event() -> None:
+def test_literals_take_what_is_correct_from_the_event() -> None:
     assert encode(MESSAGE_TEMPLATES["hole"](EXTENDED)) == bytes.fromhex(
         "6e8a278c 0000 0002 0000000000000009 0000000000001000 000000000000000c"
         "0000000000001000 00000200"

@@ -42,8 +42,8 @@ def test_the_table_of_conditions_is_complete() -> None:
     assert documented == [field.name for field in attrs.fields(When) if field.init]
 
 
-def test_all_that_at_can_be_is_told() -> None:
-    (paragraph,) = re.findall(r"^`at` says .*?(?=\n\n)", TEXT, re.MULTILINE | re.DOTALL)
+def test_all_that_at_can_be_is_reported() -> None:
+    (paragraph,) = re.findall(r"^`at` selects .*?(?=\n\n)", TEXT, re.MULTILINE | re.DOTALL)
     assert sorted(re.findall(r'`"([a-z-]+)"`', paragraph)) == sorted(SELECTORS)
 
 

@@ -1,4 +1,4 @@
-"""Every kind of lie against its table, and the table against the registry and the documentation."""
+"""Every kind of fault against its table, and the table against registry and documentation."""
 
 from __future__ import annotations
 
@@ -58,14 +58,16 @@ def wire(answer: list[Any]) -> bytes:
 @pytest.mark.parametrize(
     "correct_answer", CORRECT_ANSWERS, ids=lambda correct_answer: correct_answer.event.describe()
 )
-def test_the_truths_are_what_was_written_out_by_hand(correct_answer: CorrectAnswer) -> None:
+def test_the_correct_answers_are_what_was_written_out_by_hand(
+    correct_answer: CorrectAnswer,
+) -> None:
     assert wire(correct_answer.answer) == correct_answer.wire
 
 
 @pytest.mark.parametrize(
     "case", CASES, ids=lambda case: f"{case.correct_answer.event.kind} {case.do}"
 )
-def test_a_kind_turns_the_truth_into_its_lie(case: Case) -> None:
+def test_a_kind_turns_the_correct_answer_into_its_own(case: Case) -> None:
     (kind,) = parse_do(written(case.do))
     before = list(case.correct_answer.answer)
     after, change = kind.apply(before, Firing(case.correct_answer.event, "a lie"))
@@ -77,7 +79,7 @@ def test_a_kind_turns_the_truth_into_its_lie(case: Case) -> None:
 
 @pytest.mark.parametrize("slug", KINDS)
 def test_a_kind_leaves_alone_what_it_cannot_change(slug: str) -> None:
-    """Every kind copes with every truth of its events, and says the same thing twice."""
+    """Every kind takes every correct answer of its events, with the same result twice."""
     for case in CASES:
         (kind,) = parse_do(written(case.do))
         if kind.slug != slug:
@@ -144,7 +146,7 @@ def many(count: int) -> list[Any]:
     return [Chunk(1, Data(offset, b"x")) for offset in range(count)]
 
 
-def test_shuffle_never_gives_the_honest_order_and_keeps_what_ends_the_reply() -> None:
+def test_shuffle_never_gives_the_correct_order_and_keeps_what_ends_the_reply() -> None:
     correct = [*many(3), Chunk(1, NoneChunk(), flags=1)]
     orders = set()
     for occurrence in range(1, 60):
@@ -228,18 +230,18 @@ def test_every_byte_of_an_answer_is_a_place_to_stop(kind: str, position: int) ->
     ],
 )
 def test_what_cannot_be_done_changes_nothing(kind: str, value: Any, named: dict[str, Any]) -> None:
-    lie = make_kind(kind, value, **named)
-    assert lie.apply(CHUNKS.answer, Firing(CHUNKS.event)) == (CHUNKS.answer, "")
+    fault_kind = make_kind(kind, value, **named)
+    assert fault_kind.apply(CHUNKS.answer, Firing(CHUNKS.event)) == (CHUNKS.answer, "")
 
 
-def test_bytes_that_repeat_for_ever_can_be_cut_and_garbled_in_their_first_round() -> None:
+def test_bytes_that_repeat_for_ever_can_be_cut_and_corrupted_in_their_first_round() -> None:
     firing = Firing(GREETING.event)
     endless = changed("repeat", GREETING.answer, firing, "forever")
     cut = changed("cut", endless, firing, 20)
     assert cut == [Greeting(), Raw(GREETING.wire[:2]), CloseConnection()]
     corrupted = changed("corrupt", endless, firing, 18)
-    lie = b"\xb1" + GREETING.wire[1:]
-    assert corrupted == [Greeting(), Raw(lie), RepeatMessages((Greeting(),), None)]
+    wrong = b"\xb1" + GREETING.wire[1:]
+    assert corrupted == [Greeting(), Raw(wrong), RepeatMessages((Greeting(),), None)]
 
 
 def test_paced_bytes_stay_paced_on_both_sides_of_a_cut() -> None:

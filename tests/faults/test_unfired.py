@@ -19,7 +19,7 @@ GREETING, GO = Event("greeting", 1), Event("option", 1, option=7)
 CONNECT = Event("connect", 1)
 
 
-def lie(faults: Faults, name: str, event: str | None, **conditions: Any) -> None:
+def add(faults: Faults, name: str, event: str | None, **conditions: Any) -> None:
     faults.on(event, name=name, **conditions).delay(1)
 
 
@@ -88,16 +88,16 @@ def test_the_closest_event_and_what_it_lacked(
     event: str | None, conditions: dict[str, Any], seen: list[Event], report: str
 ) -> None:
     faults = Faults()
-    lie(faults, "the lie", event, **conditions)
+    add(faults, "the fault", event, **conditions)
     for each in seen:
         faults.fire(each, [SimpleReply(0)])
-    assert faults.unfired(seen) == [f"fault 'the lie' never fired: {report}"]
+    assert faults.unfired(seen) == [f"fault 'the fault' never fired: {report}"]
 
 
-def test_faults_that_struck_are_not_reported() -> None:
+def test_faults_that_fired_are_not_reported() -> None:
     faults = Faults()
-    lie(faults, "fired", "read")
-    lie(faults, "not fired", "write")
+    add(faults, "fired", "read")
+    add(faults, "not fired", "write")
     faults.fire(READ, [SimpleReply(0)])
     assert faults.unfired([READ]) == [
         "fault 'not fired' never fired: the closest was NBD_CMD_READ number 1 on connection 1 "
@@ -107,8 +107,8 @@ def test_faults_that_struck_are_not_reported() -> None:
 
 def test_a_fault_that_another_one_forestalled_says_so() -> None:
     faults = Faults()
-    lie(faults, "first", "read")
-    lie(faults, "second", "read")
+    add(faults, "first", "read")
+    add(faults, "second", "read")
     for event in (READ, READ):
         faults.fire(event, [SimpleReply(0)])
     assert faults.unfired([READ, READ]) == [
@@ -129,7 +129,7 @@ def test_a_fault_that_found_nothing_to_change_says_so() -> None:
 
 def test_a_fault_added_too_late_says_so() -> None:
     faults = Faults()
-    lie(faults, "late", "read")
+    add(faults, "late", "read")
     assert faults.unfired([READ]) == [
         "fault 'late' never fired: the closest was NBD_CMD_READ number 1 on connection 1 "
         "(the fault came later, or failed)"
@@ -138,7 +138,7 @@ def test_a_fault_added_too_late_says_so() -> None:
 
 def test_occurrences_count_for_each_connection_where_the_fault_does() -> None:
     faults = Faults()
-    lie(faults, "per connection", "read", per="connection", nth=2)
+    add(faults, "per connection", "read", per="connection", nth=2)
     events = [READ, command(0, connection=2, length=512)]
     for event in events:
         faults.fire(event, [SimpleReply(0)])

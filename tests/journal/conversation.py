@@ -39,7 +39,7 @@ __all__ = ["millisecond_clock", "received", "recorded", "sample", "sent"]
 
 
 def received(journal: Journal, connection: int, message: ClientMessage) -> int:
-    """Record a message behind all that was heard before, whoever said it."""
+    """Record a message received, behind all that was received before."""
     at = journal.totals.bytes_received
     return journal.received(connection, message, len(encode(message)), at)
 
@@ -47,7 +47,7 @@ def received(journal: Journal, connection: int, message: ClientMessage) -> int:
 def sent(
     journal: Journal, connection: int, message: ServerMessage, about: int | None = None
 ) -> int:
-    """Record a message behind all that was said before, to whomever."""
+    """Record a message sent, behind all that was sent before."""
     at = journal.totals.bytes_sent
     return journal.sent(connection, message, len(encode(message)), at, about)
 

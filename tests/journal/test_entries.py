@@ -44,7 +44,7 @@ from fakenbd.protocol.messages import (
 
 PAYLOAD = Payload(512, b"a" * 512)
 
-HEARD = [
+RECEIVED = [
     (
         Received(0, 0.0, 1, Request(1, 7, 4096, 512, 1), PAYLOAD),
         {
@@ -85,7 +85,7 @@ HEARD = [
     (Received(0, 0.0, 1, ClientFlags(3)), {"flags": 3, "type": "client-flags"}),
     (Received(0, 0.0, 1, Raw(b"")), {"type": "raw"}),
 ]
-SAID = [
+SENT = [
     (Sent(0, 0.0, 1, Greeting(3)), {"flags": 3, "type": "greeting"}),
     (Sent(0, 0.0, 1, OldstyleGreeting(512, 5)), {"flags": 5, "type": "greeting"}),
     (
@@ -154,7 +154,7 @@ SAID = [
 ]
 
 
-@pytest.mark.parametrize(("entry", "expected"), HEARD + SAID)
+@pytest.mark.parametrize(("entry", "expected"), RECEIVED + SENT)
 def test_what_can_be_asked_of_a_message(entry: Received | Sent, expected: dict[str, Any]) -> None:
     names = {*Received.conditions, *Sent.conditions, "type"} - {"connection", "at"}
     answers = {name: getattr(entry, name, None) for name in names}
@@ -170,7 +170,7 @@ OTHERS: list[Entry] = [
 ]
 
 
-@pytest.mark.parametrize("entry", [*OTHERS, HEARD[0][0], SAID[0][0]], ids=lambda e: e.kind)
+@pytest.mark.parametrize("entry", [*OTHERS, RECEIVED[0][0], SENT[0][0]], ids=lambda e: e.kind)
 def test_every_condition_of_an_entry_can_be_asked_for(entry: Entry) -> None:
     for name in entry.conditions:
         getattr(entry, name)

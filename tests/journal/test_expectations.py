@@ -320,7 +320,7 @@ def test_waiting_in_vain() -> None:
     assert not waiter.done()
     assert not waiter.done()
     assert str(waiter.error(2.5)) == (
-        "waited 2.5 s in vain\n"
+        "waited 2.5 s without success\n"
         "expected at least 2: flush\n"
         "found one\n"
         "\n"
@@ -341,7 +341,7 @@ def short(flushes: int, **options: Any) -> Journal:
 
 
 REFUSED = """
-this cannot be told: the journal no longer holds its first 15 entries
+this cannot be answered: the journal no longer holds its first 15 entries
 raise journal_limit, now --journal-limit 10 or journal={"limit": 10, "payload_limit": 99}\
 """
 
@@ -432,7 +432,7 @@ def test_waiting_for_what_is_dropped_before_it_is_looked_at(
 ) -> None:
     waiter = Waiter(short(25, payload_limit=99), wanted, count)
     assert waiter.done() is done
-    text = str(waiter.error(5)).removeprefix("waited 5 s in vain\n")
+    text = str(waiter.error(5)).removeprefix("waited 5 s without success\n")
     if "command" in wanted:
         assert text.startswith(f"expected at least {count}: flush\nfound 25, 10 of them held\n")
     else:
@@ -474,7 +474,7 @@ def test_a_rule_broken_a_thousand_times_is_counted() -> None:
         "expected 8: connection 1, rule C-95\n"
         "found at least 8\n"
         "\n"
-        "this cannot be told: a rule broken again and again on one connection is counted,"
+        "this cannot be answered: repeated violations of one rule on a connection are counted,"
         " without more entries"
     )
     assert len(rude(8).expect(connection=1, rule="C-95", count=8)) == 8

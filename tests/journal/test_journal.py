@@ -251,7 +251,7 @@ WHOLE: list[tuple[ClientMessage | ServerMessage, int | None]] = [
 
 
 @pytest.mark.parametrize(("message", "bulk"), WHOLE)
-def test_bulk_lies_beside_the_message_and_goes_back_into_it(
+def test_bulk_is_kept_beside_the_message_and_goes_back_into_it(
     message: ClientMessage | ServerMessage, bulk: int | None
 ) -> None:
     one = journal()
@@ -291,7 +291,7 @@ def test_what_can_be_read_again_is_not_kept(form: str) -> None:
         buffers += encode_buffers(chunk if structured else SimpleReply(one.cookie, 0, data))
     kept, light = journal(), journal(payload_limit=0)
 
-    def exchange(target: Journal, again: StableRead | None) -> None:
+    def record_batch(target: Journal, again: StableRead | None) -> None:
         target.plain_batch(
             1,
             headers,
@@ -305,15 +305,15 @@ def test_what_can_be_read_again_is_not_kept(form: str) -> None:
             sent=sum(map(len, buffers)),
         )
 
-    exchange(kept, None)
-    exchange(light, source)
+    record_batch(kept, None)
+    record_batch(light, source)
     assert light.entries() == kept.entries()
     assert light.totals == kept.totals
     payloads = [entry.payload for entry in light if isinstance(entry, Sent)]
     assert [payload and payload.data for payload in payloads] == buffers[1::2]
     seen = Disk(2)
     light.attach(seen)
-    exchange(light, source)
+    record_batch(light, source)
     assert seen.wires == [headers, b"".join(buffers)]
 
 
@@ -510,15 +510,15 @@ def test_sinks_see_the_bytes_of_the_wire() -> None:
 
 
 def test_failures_raise_the_alarm() -> None:
-    told: list[str] = []
-    one = journal(alarm=told.append)
+    alarms: list[str] = []
+    one = journal(alarm=alarms.append)
     received(one, 1, Request(2))
     one.internal_failure(1, "the disk is gone")
     one.internal_failure(None, "and so is the tape")
-    assert told == ["the disk is gone", "and so is the tape"]
+    assert alarms == ["the disk is gone", "and so is the tape"]
 
 
-def test_subscribers_are_told_after_each_record() -> None:
+def test_subscribers_are_called_after_each_record() -> None:
     one = journal()
     seen: list[int] = []
     unsubscribe = one.subscribe(lambda: seen.append(len(one)))

@@ -134,7 +134,7 @@ def test_each_connection_is_a_conversation_of_its_own(capture: Capture) -> None:
     healthy(path)
 
 
-def test_strikes_and_violations_are_comments(capture: Capture) -> None:
+def test_firings_and_violations_are_comments(capture: Capture) -> None:
     sample(capture.journal)
     assert fields(capture.path, "frame.comment", select="frame.comment") == [
         ("✗ C-14 MUST: NBD_OPT_LIST came with data (about entry 8)",),

@@ -126,10 +126,10 @@ def test_what_an_entry_is_about(entry: Entry, words: str) -> None:
 def test_around_an_entry_and_the_end() -> None:
     entries = recorded().entries()
     around = transcript(entries, around=5, limit=4)
-    told = transcript(entries, around=5, limit=4, ending=3).splitlines()
-    assert told[:-4] == around.splitlines()[:-1]
-    assert told[-4] == "… 23 entries left out"
-    assert told[-3:] == transcript(entries).splitlines()[-3:]
+    lines = transcript(entries, around=5, limit=4, ending=3).splitlines()
+    assert lines[:-4] == around.splitlines()[:-1]
+    assert lines[-4] == "… 23 entries left out"
+    assert lines[-3:] == transcript(entries).splitlines()[-3:]
     assert transcript(entries, around=32, ending=3) == transcript(entries, around=32)
 
 

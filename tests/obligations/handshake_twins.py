@@ -24,9 +24,9 @@ from tests.obligations.stage import (
     command,
     export_name,
     go,
-    haggling,
     info,
     list_contexts,
+    negotiating,
     option,
     read,
     session,
@@ -39,19 +39,19 @@ _GOODBYE = Leave("TLS close")
 _TLS = (STARTTLS, StartTLS())
 _WITH_TLS = Setting(tls=True)
 _NOT_FIXED = Setting(greeting=2)
-_POLITE = haggling(LIST)
+_CORRECT = negotiating(LIST)
 
 HANDSHAKE_TWINS = (
     Twins(
         "C-01",
-        haggling(hello=ClientFlags(7)),
-        _POLITE,
+        negotiating(hello=ClientFlags(7)),
+        _CORRECT,
         "client flags contain undefined bits 0x4",
     ),
     Twins(
         "C-02",
-        haggling(hello=HELLO),
-        haggling(hello=ClientFlags(1)),
+        negotiating(hello=HELLO),
+        negotiating(hello=ClientFlags(1)),
         "the client flags have NBD_FLAG_C_NO_ZEROES, which the server did not offer",
         Setting(greeting=1),
     ),
@@ -64,11 +64,11 @@ HANDSHAKE_TWINS = (
     ),
     Twins(
         "C-04",
-        haggling(LIST, hello=ClientFlags(2)),
-        _POLITE,
+        negotiating(LIST, hello=ClientFlags(2)),
+        _CORRECT,
         "NBD_OPT_LIST came although the client flags lack NBD_FLAG_C_FIXED_NEWSTYLE",
     ),
-    Twins("C-06", (LIST, ABORT, LEAVE), _POLITE, "an option came where the client flags were due"),
+    Twins("C-06", (LIST, ABORT, LEAVE), _CORRECT, "an option came where the client flags were due"),
     Twins(
         "C-06",
         (Part(HELLO, 3), LEAVE),
@@ -77,23 +77,25 @@ HANDSHAKE_TWINS = (
     ),
     Twins(
         "C-07",
-        haggling(OptionRequest(Option.LIST, magic=0x4E42444D41474943)),
-        _POLITE,
+        negotiating(OptionRequest(Option.LIST, magic=0x4E42444D41474943)),
+        _CORRECT,
         "an option begins with 4e42444d41474943; it must be 49484156454f5054",
     ),
     Twins(
         "C-08",
-        haggling(option(Option.GO, bytes.fromhex("00000000 0002 0003"))),
-        haggling(option(Option.INFO, bytes.fromhex("00000000 0001 0003"))),
-        "NBD_OPT_GO has 8 bytes of data that do not add up",
+        negotiating(option(Option.GO, bytes.fromhex("00000000 0002 0003"))),
+        negotiating(option(Option.INFO, bytes.fromhex("00000000 0001 0003"))),
+        "NBD_OPT_GO has 8 bytes of malformed data",
     ),
     Twins(
         "C-08",
-        haggling(
+        negotiating(
             STRUCTURED, option(Option.LIST_META_CONTEXT, bytes.fromhex("00000000 00000000 00"))
         ),
-        haggling(STRUCTURED, option(Option.LIST_META_CONTEXT, bytes.fromhex("00000000 00000000"))),
-        "NBD_OPT_LIST_META_CONTEXT has 9 bytes of data that do not add up",
+        negotiating(
+            STRUCTURED, option(Option.LIST_META_CONTEXT, bytes.fromhex("00000000 00000000"))
+        ),
+        "NBD_OPT_LIST_META_CONTEXT has 9 bytes of malformed data",
     ),
     Twins(
         "C-09",
@@ -104,95 +106,95 @@ HANDSHAKE_TWINS = (
     ),
     Twins(
         "C-10",
-        haggling(Together((STRUCTURED, LIST))),
-        haggling(STRUCTURED, LIST),
+        negotiating(Together((STRUCTURED, LIST))),
+        negotiating(STRUCTURED, LIST),
         "NBD_OPT_LIST came before the final reply to NBD_OPT_STRUCTURED_REPLY",
     ),
     Twins(
         "C-11",
-        haggling(STRUCTURED, STRUCTURED),
-        haggling(STRUCTURED),
+        negotiating(STRUCTURED, STRUCTURED),
+        negotiating(STRUCTURED),
         "NBD_OPT_STRUCTURED_REPLY came again although it was agreed",
     ),
     Twins(
         "C-11",
-        haggling(EXTENDED, EXTENDED),
-        haggling(EXTENDED),
+        negotiating(EXTENDED, EXTENDED),
+        negotiating(EXTENDED),
         "NBD_OPT_EXTENDED_HEADERS came again although it was agreed",
         Setting(extended=True),
     ),
     Twins(
         "C-12",
-        haggling(info("x" * 4097)),
-        haggling(info("x" * 256)),
+        negotiating(info("x" * 4097)),
+        negotiating(info("x" * 256)),
         "the export name in NBD_OPT_INFO has 4097 bytes; it may have 4096",
     ),
     Twins(
         "C-13",
-        haggling(info("a\0b")),
-        haggling(info("a b")),
+        negotiating(info("a\0b")),
+        negotiating(info("a b")),
         "the export name in NBD_OPT_INFO holds a NUL byte: 'a\\x00b'",
     ),
     Twins(
         "C-14",
-        haggling(info("caf\udce9")),
-        haggling(info("café")),
+        negotiating(info("caf\udce9")),
+        negotiating(info("café")),
         "the export name in NBD_OPT_INFO is not UTF-8: 'caf\\udce9'",
     ),
     Twins(
         "C-15",
-        haggling(info("x" * 257)),
-        haggling(info("x" * 256)),
+        negotiating(info("x" * 257)),
+        negotiating(info("x" * 256)),
         "the export name in NBD_OPT_INFO has 257 bytes; it should have 256 at most",
     ),
-    Twins("C-17", haggling(option(77)), _POLITE, "NBD_OPT_(77) is not an option that NBD uses"),
+    Twins("C-17", negotiating(option(77)), _CORRECT, "NBD_OPT_(77) is not an option that NBD uses"),
     Twins(
         "C-17",
-        haggling(option(Option.PEEK_EXPORT)),
-        _POLITE,
+        negotiating(option(Option.PEEK_EXPORT)),
+        _CORRECT,
         "NBD_OPT_PEEK_EXPORT is not an option that NBD uses",
     ),
     Twins(
         "C-20",
-        haggling(option(Option.LIST, b"all")),
-        _POLITE,
+        negotiating(option(Option.LIST, b"all")),
+        _CORRECT,
         "NBD_OPT_LIST has data of length 3; it may have none",
     ),
     Twins(
         "C-21",
-        haggling(option(Option.STRUCTURED_REPLY, b"1")),
-        haggling(STRUCTURED),
+        negotiating(option(Option.STRUCTURED_REPLY, b"1")),
+        negotiating(STRUCTURED),
         "NBD_OPT_STRUCTURED_REPLY has data of length 1; it may have none",
     ),
     Twins(
         "C-22",
-        haggling(option(Option.STARTTLS, b"1.3")),
-        haggling(STARTTLS),
+        negotiating(option(Option.STARTTLS, b"1.3")),
+        negotiating(STARTTLS),
         "NBD_OPT_STARTTLS has data of length 3; it may have none",
     ),
     Twins(
         "C-23",
         (HELLO, option(Option.ABORT, b"bye"), LEAVE),
-        haggling(),
+        negotiating(),
         "NBD_OPT_ABORT has data of length 3; it may have none",
     ),
     Twins(
         "C-24",
-        haggling(option(Option.EXTENDED_HEADERS, b"1")),
-        haggling(EXTENDED),
+        negotiating(option(Option.EXTENDED_HEADERS, b"1")),
+        negotiating(EXTENDED),
         "NBD_OPT_EXTENDED_HEADERS has data of length 1; it may have none",
         Setting(extended=True),
     ),
     Twins(
         "C-25",
-        haggling(option(Option.INFO, bytes.fromhex("00000003 6162 0000"))),
-        haggling(option(Option.INFO, bytes.fromhex("00000002 6162 0000"))),
+        negotiating(option(Option.INFO, bytes.fromhex("00000003 6162 0000"))),
+        negotiating(option(Option.INFO, bytes.fromhex("00000002 6162 0000"))),
         "NBD_OPT_INFO has 8 bytes of data and claims an export name of 3 bytes",
     ),
     Twins(
         "C-26",
-        haggling(info(infos=(Info.NAME, Info.BLOCK_SIZE, Info.NAME))),
-        haggling(info(infos=(Info.NAME, Info.BLOCK_SIZE))),
+        negotiating(info(infos=(Info.NAME, Info.BLOCK_SIZE, Info.NAME))),
+        negotiating(info(infos=(Info.NAME, Info.BLOCK_SIZE))),
         "NBD_OPT_INFO asks more than once for NBD_INFO_NAME",
     ),
     Twins(
@@ -219,55 +221,55 @@ HANDSHAKE_TWINS = (
     ),
     Twins(
         "C-35",
-        haggling(Shutdown(), LIST, LIST),
-        haggling(Shutdown(), LIST),
+        negotiating(Shutdown(), LIST, LIST),
+        negotiating(Shutdown(), LIST),
         "NBD_OPT_LIST came after NBD_REP_ERR_SHUTDOWN, not NBD_OPT_ABORT",
     ),
     Twins(
         "C-35",
         (HELLO, Shutdown(), LIST, LEAVE),
-        haggling(Shutdown(), LIST),
+        negotiating(Shutdown(), LIST),
         "the client left after NBD_REP_ERR_SHUTDOWN without NBD_OPT_ABORT",
     ),
     Twins(
         "C-36",
-        haggling(set_contexts()),
-        haggling(STRUCTURED, set_contexts()),
+        negotiating(set_contexts()),
+        negotiating(STRUCTURED, set_contexts()),
         "NBD_OPT_SET_META_CONTEXT came before structured replies were agreed",
     ),
     Twins(
         "C-37",
-        haggling(list_contexts()),
-        haggling(STRUCTURED, list_contexts()),
+        negotiating(list_contexts()),
+        negotiating(STRUCTURED, list_contexts()),
         "NBD_OPT_LIST_META_CONTEXT came before structured replies were agreed",
     ),
     Twins(
         "C-38",
-        haggling(STRUCTURED, list_contexts(":allocation")),
-        haggling(STRUCTURED, list_contexts("base:allocation")),
+        negotiating(STRUCTURED, list_contexts(":allocation")),
+        negotiating(STRUCTURED, list_contexts("base:allocation")),
         "NBD_OPT_LIST_META_CONTEXT has the query ':allocation', which names no namespace",
     ),
     Twins(
         "C-39",
-        haggling(STRUCTURED, list_contexts("b ase:allocation")),
-        haggling(STRUCTURED, list_contexts("x-mine:allocation", "qemu:")),
+        negotiating(STRUCTURED, list_contexts("b ase:allocation")),
+        negotiating(STRUCTURED, list_contexts("x-mine:allocation", "qemu:")),
         "NBD_OPT_LIST_META_CONTEXT has the query 'b ase:allocation', whose namespace is "
         "not printable",
     ),
     Twins(
         "C-39",
-        haggling(STRUCTURED, list_contexts("zfs:allocation")),
-        haggling(STRUCTURED, list_contexts("base:")),
+        negotiating(STRUCTURED, list_contexts("zfs:allocation")),
+        negotiating(STRUCTURED, list_contexts("base:")),
         "NBD_OPT_LIST_META_CONTEXT has the query 'zfs:allocation', whose namespace is not known",
         level="advisory",
     ),
     Twins(
         "C-40",
-        haggling(
+        negotiating(
             STRUCTURED,
             option(Option.SET_META_CONTEXT, bytes.fromhex("00000000 00000001 00000009 62617365")),
         ),
-        haggling(
+        negotiating(
             STRUCTURED,
             option(Option.SET_META_CONTEXT, bytes.fromhex("00000000 00000001 00000005 782d793a7a")),
         ),
@@ -275,8 +277,8 @@ HANDSHAKE_TWINS = (
     ),
     Twins(
         "C-41",
-        haggling(STRUCTURED, set_contexts("base:")),
-        haggling(STRUCTURED, set_contexts("base:allocation")),
+        negotiating(STRUCTURED, set_contexts("base:")),
+        negotiating(STRUCTURED, set_contexts("base:allocation")),
         "NBD_OPT_SET_META_CONTEXT has the query 'base:', a wildcard that selects nothing there",
     ),
     Twins(
@@ -288,7 +290,7 @@ HANDSHAKE_TWINS = (
     ),
     Twins(
         "C-50",
-        haggling(STARTTLS, hello=ClientFlags(2)),
+        negotiating(STARTTLS, hello=ClientFlags(2)),
         (HELLO, *_TLS, ABORT, _GOODBYE),
         "NBD_OPT_STARTTLS came without fixed newstyle on both sides",
         _WITH_TLS,
@@ -368,20 +370,20 @@ HANDSHAKE_TWINS = (
     ),
     Twins(
         "C-110",
-        haggling(command(0, 0, 512)),
+        negotiating(command(0, 0, 512)),
         session(read()),
         "NBD_CMD_READ came before the handshake was complete",
     ),
     Twins(
         "C-132",
         (HELLO, LIST, LEAVE),
-        _POLITE,
+        _CORRECT,
         "the client left option negotiation without NBD_OPT_ABORT",
     ),
     Twins(
         "C-133",
         (HELLO, Together((ABORT, LIST)), LEAVE),
-        _POLITE,
+        _CORRECT,
         "NBD_OPT_LIST came after NBD_OPT_ABORT",
     ),
 )

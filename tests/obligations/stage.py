@@ -1,8 +1,8 @@
-"""A stage for rude clients and their polite twins: a server's truth, and what a client does there.
+"""Scripts of clients that break a rule and of twins that do not, and the server's replies.
 
 A conversation is a `Setting` and a list of lines. A line is a message of the client's, sent when
-everything before it was answered, or one of the doings below. Nothing here knows how the lines are
-played: against a Watch alone, or as bytes against a server.
+everything before it was answered, or one of the actions below. The lines are played against an
+Observer alone, or as bytes against a server.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ __all__ = [
     "export_name",
     "extended_session",
     "go",
-    "haggling",
     "info",
     "list_contexts",
+    "negotiating",
     "option",
     "read",
     "session",
@@ -137,7 +137,7 @@ class Meanwhile:
 
 @attrs.frozen
 class Leave:
-    """The client ends the connection: "EOF" or "RST", or "TLS close" for a proper goodbye."""
+    """The client ends the connection: "EOF" or "RST", or "TLS close" with close_notify."""
 
     how: str = "EOF"
 
@@ -214,7 +214,7 @@ def write(offset: int = 0, length: int = 4096, flags: int = 0, cookie: int = 1) 
     return Request(Command.WRITE, cookie, offset, length, flags, bytes(length))
 
 
-def haggling(*lines: Line, hello: ClientFlags = HELLO) -> tuple[Line, ...]:
+def negotiating(*lines: Line, hello: ClientFlags = HELLO) -> tuple[Line, ...]:
     """A client that haggles and leaves by ABORT."""
     return (hello, *lines, ABORT, LEAVE)
 

@@ -79,14 +79,14 @@ def test_a_simple_reply_to_read_is_a_breach_before_its_content_comes(content: by
     assert wire.observer.server_at_boundary == bool(content)
 
 
-def test_a_second_reply_is_told_from_a_stray_one() -> None:
+def test_a_second_reply_is_distinguished_from_a_stray_one() -> None:
     wire = opened()
     wire.client(read(cookie=7))
     reply = answer(read(cookie=7))
     assert wire.server(reply, reply) == ["S-124"]
 
 
-def test_a_lie_that_leaves_no_trace_excuses_nobody() -> None:
+def test_a_fault_that_leaves_no_trace_excuses_nobody() -> None:
     wire = opened()
     wire.client(BLOCK_STATUS)
     assert wire.server(Chunk(5, Status(1, [Extent(4096, 3)]), 1)) == []

@@ -34,7 +34,7 @@ def test_from_unknown_only_what_is_certain_is_reported() -> None:
     assert wire.client_left() == []
 
 
-def test_a_magic_inside_of_a_payload_is_not_believed() -> None:
+def test_a_magic_inside_of_a_payload_is_not_trusted() -> None:
     wire = Wire(start=Start.UNKNOWN)
     false = encode(read(0, 0, flags=0x40))
     assert wire.client(b"payload " + false[:4] + b"\xff" * 24, bytes(64)) == []

@@ -26,8 +26,8 @@ from fakenbd.protocol.messages import (
     RawBody,
     Request,
 )
+from tests.conversation.talk import Talk
 from tests.obligations.server_judging import ServerJudge
-from tests.server.talk import Talk
 
 KIB = 1 << 10
 MIB = 1 << 20

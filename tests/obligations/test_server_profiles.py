@@ -20,7 +20,6 @@ HALF_A_REPLY = "half an option reply is bad framing (S-28), but no refusal to re
 REFUSED = (
     "closing is the only way to refuse NBD_OPT_EXPORT_NAME, and half a reply closes, too (S-66)"
 )
-HALF_CLOSED = "the journal tells of the client's end alone"
 OWED = "what never comes cannot be seen; a client that is owed something needs no other excuse"
 SHOWN_TWICE = "it contradicts itself over two connections"
 UNKNOWN = "nobody can tell what the server knows"
@@ -37,16 +36,16 @@ TRACELESS = {
     "framing/cut-simple-reply@1[6-9]": DROPPED,
     "framing/cut-simple-reply@[23]?": DROPPED,
     "framing/ended-with-requests-waiting@close": BETWEEN,
-    "framing/ended-with-requests-waiting@half-close": HALF_CLOSED,
+    "framing/ended-with-requests-waiting@half-close": BETWEEN,
     "framing/ended-with-requests-waiting@reset": BETWEEN,
     "framing/no-reply@*": OWED,
     "framing/reply-never-done@*": OWED,
+    "framing/reply-to-disconnect": "its client is gone before the reply can leave",
     "framing/simple-read-breaks-off@*": DROPPED,
     "framing/stalled-reply@*": OWED,
     "framing/unknown-chunk-flags@*": "an unknown flag may be a hint",
     "handshake/ancestor-newstyle@export-after": REFUSED,
     "handshake/ancestor-newstyle@neg2-[!a]*": REFUSED,
-    "handshake/closed-at-once@half-close": HALF_CLOSED,
     "handshake/no-fixed-newstyle": UNKNOWN,
     "handshake/oldstyle-with-odd-size@*": "every number of 64 bits is a size",
     "limits/answer-announces-four-gibibytes@nothing": OWED,
@@ -70,12 +69,12 @@ TRACELESS = {
     "recovery/dropped-mid-write@*": BETWEEN,
     "recovery/dropped-with-the-first-request@*": BETWEEN,
     "recovery/gone-for-good": BETWEEN,
-    "recovery/half-closed": HALF_CLOSED,
     "recovery/one-of-several-dies@*": BETWEEN,
     "recovery/reset-with-requests-waiting": BETWEEN,
     "recovery/write-taken-and-never-answered": BETWEEN,
     "timing/a-byte-now-and-then": OWED,
     "timing/close-never-comes": OWED,
+    "timing/command-never-answered@*": OWED,
     "timing/option-never-answered@*": OWED,
     "tls/cut-without-close-notify@instead": "close_notify is a SHOULD",
     "tls/list-requires-tls": SHOWN_TWICE,

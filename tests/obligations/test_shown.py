@@ -206,7 +206,7 @@ def test_a_resize_that_succeeds_moves_the_end() -> None:
 
 
 @pytest.mark.parametrize(("more", "found"), [(0, []), (1, ["C-132"]), (2, ["C-132"])])
-def test_who_goes_on_without_tls_has_to_say_goodbye(more: int, found: list[str]) -> None:
+def test_who_goes_on_without_tls_has_to_disconnect(more: int, found: list[str]) -> None:
     wire = greeted()
     wire.client(STARTTLS)
     wire.server(refusal(Option.STARTTLS, Reply.ERR_POLICY))
@@ -229,7 +229,7 @@ def test_who_does_not_like_the_server_leaves_before_any_option_over_tls(sent, ho
     assert wire.client_left(how) == (["C-132"] if sent else [])
 
 
-def test_a_client_hello_in_place_of_the_client_flags_is_said_to_be_tls() -> None:
+def test_a_client_hello_in_place_of_the_client_flags_is_reported_as_tls() -> None:
     wire = greeted(hello=None)
     hello = bytes.fromhex("16030100c8010000c40303") + bytes(190)
     assert wire.client(hello) == ["C-06"]

@@ -68,7 +68,7 @@ def test_a_breach_on_a_connection_that_is_over_excuses_nobody(label: str | None)
 
 
 @pytest.mark.parametrize(("label", "found"), [(None, []), ("A", ["C-102"])])
-def test_who_nobody_can_tell_apart_is_not_said_to_be_one_client(label, found) -> None:
+def test_who_nobody_can_tell_apart_is_not_taken_for_one_client(label, found) -> None:
     siblings = Siblings()
     flags = FLAGS & ~TransmissionFlag.CAN_MULTI_CONN
     opened(label, siblings, flags=flags)

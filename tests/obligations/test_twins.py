@@ -35,7 +35,7 @@ EACH = [pytest.param(recording, id=name) for recording, name in RECORDINGS.items
 
 
 @pytest.mark.parametrize("twins", TWINS, ids=IDS)
-def test_a_rude_client_breaks_its_rule_and_no_other(twins: Twins) -> None:
+def test_a_client_breaks_its_rule_and_no_other(twins: Twins) -> None:
     found = replayed(record(twins.setting, twins.rude))
     assert sorted(finding.rule for finding in found) == sorted((twins.rule, *twins.also))
     (finding,) = (each for each in found if each.rule == twins.rule)

@@ -135,7 +135,7 @@ def opened(
     block_size: InfoBlockSize | None = BLOCKS,
     commanded: bool = True,
 ) -> Wire:
-    """A connection whose client has opened the export, and has read once unless told otherwise."""
+    """A connection whose client has opened the export, and has read once unless given otherwise."""
     wire = Wire(client_label, siblings)
     wire.server(Greeting())
     wire.client(HELLO)

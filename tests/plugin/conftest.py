@@ -1,26 +1,33 @@
-"""Runs of pytest inside tests, each a process of its own without plugins but those asked for."""
+"""Runs of pytest inside tests, without plugins but those asked for."""
 
 from __future__ import annotations
 
+import linecache
 import re
+import warnings
 from collections.abc import Callable
 from typing import Final
 
 import pytest
 
+# What a run imports is forgotten after it, unless it was there before.
+import fakenbd.pytest_plugin.category
+import fakenbd.pytest_plugin.servers
+import fakenbd.server  # noqa: F401
+
 __all__ = ["Run", "plain"]
 
 Run = Callable[..., pytest.RunResult]
 
-# A client of few words: it negotiates nothing, says goodbye and waits until the server hangs up.
+# A minimal client: it negotiates nothing, sends ABORT with `tail` as data, and waits for the end.
 _CLIENT: Final = """
 import socket
 import struct
 
-def chat(server, flags=3, goodbye=b""):
+def chat(server, flags=3, tail=b""):
     with socket.create_connection(("127.0.0.1", server.port)) as sock:
         sock.recv(18, socket.MSG_WAITALL)
-        abort = struct.pack(">8sII", b"IHAVEOPT", 2, len(goodbye)) + goodbye
+        abort = struct.pack(">8sII", b"IHAVEOPT", 2, len(tail)) + tail
         sock.sendall(struct.pack(">I", flags) + abort)
         while sock.recv(4096):
             pass
@@ -49,17 +56,44 @@ def plain(result: pytest.RunResult) -> str:
 
 @pytest.fixture
 def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run the tests in a text, which may `chat` with servers."""
+    """Run the tests in a text, which may `chat` with servers, within this process."""
+    arguments_for = _prepared(pytester, monkeypatch)
+
+    def run(source: str, *arguments: str, plugins: tuple[str, ...] = ()) -> pytest.RunResult:
+        with warnings.catch_warnings():
+            # Not the filters of the tests that this one is among.
+            warnings.resetwarnings()
+            # All the texts have the same name.
+            linecache.clearcache()
+            return pytester.runpytest_inprocess(*arguments_for(source, arguments, plugins))
+
+    return run
+
+
+@pytest.fixture
+def run_process(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The same in a process of its own, which has nothing imported."""
+    arguments_for = _prepared(pytester, monkeypatch)
+
+    def run(source: str, *arguments: str, plugins: tuple[str, ...] = ()) -> pytest.RunResult:
+        return pytester.runpytest_subprocess(*arguments_for(source, arguments, plugins))
+
+    return run
+
+
+def _prepared(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str, tuple[str, ...], tuple[str, ...]], list[str]]:
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     # In CI pytest does not cut the lines of its summary.
     for name in ("PYTEST_ADDOPTS", "CI", "BUILD_NUMBER"):
         monkeypatch.delenv(name, raising=False)
 
-    def run(source: str, *arguments: str, plugins: tuple[str, ...] = ()) -> pytest.RunResult:
+    def arguments_for(
+        source: str, arguments: tuple[str, ...], plugins: tuple[str, ...]
+    ) -> list[str]:
         pytester.makepyfile(client=_CLIENT, test_it=_PREAMBLE + source)
         named = [part for name in ("fakenbd.pytest_plugin", *plugins) for part in ("-p", name)]
-        return pytester.runpytest_subprocess(
-            "-q", "--tb=short", "--color=no", "-p", "no:cacheprovider", *named, *arguments
-        )
+        return ["-q", "--tb=short", "--color=no", "-p", "no:cacheprovider", *named, *arguments]
 
-    return run
+    return arguments_for

@@ -98,7 +98,7 @@ def test_passes(nbd_server):
 
 def test_it(nbd_server):
     nbd_server.on("read").error("EIO")
-    chat(nbd_server, goodbye=b"bye")
+    chat(nbd_server, tail=b"bye")
 
 def test_dies(nbd_server):
     raise SystemError("dead")

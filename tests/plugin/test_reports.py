@@ -74,6 +74,7 @@ ERROR test_it.py::test_it - Failed: fault 'error on read' never fired: there ...
         """
 def test_it(nbd_server):
     chat(nbd_server, flags=7)
+    nbd_server.settle()
     chat(nbd_server, flags=7)
 """,
         f"""\
@@ -104,7 +105,7 @@ ERROR test_it.py::test_it - Failed: the client broke C-01 (MUST, 2 times): cl...
         "the client broke a SHOULD",
         """
 def test_it(nbd_server):
-    chat(nbd_server, goodbye=b"bye")
+    chat(nbd_server, tail=b"bye")
 """,
         f"""\
 {_PASSED}
@@ -152,7 +153,7 @@ ERROR test_it.py::test_it - Failed: the server failed: TypeError: fault 'brok...
         {"passed": 1, "errors": 1},
     ),
     Case(
-        "the test dies first, and is not told off for what it could no longer do",
+        "the test fails first, and its unfired faults are no failure",
         """
 def test_it(nbd_server):
     nbd_server.on("read").error("EIO")
@@ -212,7 +213,7 @@ ERROR test_it.py::test_it - SystemError: dead
         {"errors": 1},
     ),
     Case(
-        "several servers are told apart",
+        "several servers are distinguished",
         """
 def test_it(nbd_server, make_nbd_server):
     other = make_nbd_server("quirks/qemu-odd-tail", unfired="warn")
@@ -226,11 +227,11 @@ def test_it(nbd_server, make_nbd_server):
 nbd_server: fault 'error on read' never fired: there was no event that it could fire at
 {_TRANSCRIPT}
 {_SERVER}
-nobody connected
+no client connected
 
 server 1: profile quirks/qemu-odd-tail, nbd://127.0.0.1:<port>/
 seed <seed>; for the same again: pytest --fakenbd-seed=<seed>
-nobody connected
+no client connected
 =============================== warnings summary ===============================
 test_it.py::test_it
   test_it.py:4: UnfiredFaultWarning: server 1: fault 'error on read' never fired: there was no \

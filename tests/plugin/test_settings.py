@@ -1,4 +1,4 @@
-"""What markers and the ini file change, and what is said about mistakes in them."""
+"""What markers and the ini file change, and the reports of mistakes in them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import pytest
 
 from tests.plugin.conftest import Run, plain
 
-# Tests that pass, with something to be said about their servers.
+# Tests that pass, with findings on their servers.
 _TESTS = {
-    "never_struck": "nbd_server.on('read').error('EIO')",
+    "never_fired": "nbd_server.on('read').error('EIO')",
     "broke_must": "chat(nbd_server, flags=7)",
-    "broke_should": "chat(nbd_server, goodbye=b'bye')",
+    "broke_should": "chat(nbd_server, tail=b'bye')",
     "server_failed": "nbd_server.on('greeting').call(lambda *_: [None]); chat(nbd_server)",
 }
 _SWITCHES = "unfired", "violations", "errors"
@@ -21,7 +21,7 @@ _OUTCOMES = [
     (
         "error",
         {
-            "never_struck": "ERROR",
+            "never_fired": "ERROR",
             "broke_must": "ERROR",
             "broke_should": "warning",
             "server_failed": "ERROR",
@@ -33,18 +33,18 @@ _OUTCOMES = [
 
 
 def outcomes(result: pytest.RunResult) -> dict[str, str]:
-    """What became of those tests about which anything was said."""
+    """The outcome of those tests that have findings."""
     result.assert_outcomes(
         passed=len(_TESTS),
         errors=sum(line.startswith("ERROR test_it") for line in result.outlines),
         warnings=sum(line.startswith("test_it.py::") for line in result.outlines),
     )
-    told = {}
+    values = {}
     for line in result.outlines:
         word, _, name = line.partition("test_it.py::test_")
         if name:
-            told[name.split()[0]] = word.strip() or "warning"
-    return told
+            values[name.split()[0]] = word.strip() or "warning"
+    return values
 
 
 @pytest.mark.parametrize(("word", "expected"), _OUTCOMES)
@@ -65,7 +65,7 @@ def test_marker_overrules_ini(run: Run, word: str, expected: dict[str, str]) -> 
 def test_warnings_are_the_users_to_filter(run: Run) -> None:
     source = _SOURCE.format(marker="@pytest.mark.fakenbd(unfired='warn', errors='warn')")
     filters = "-Werror", "-Wignore::fakenbd.pytest_plugin.NBDViolationWarning"
-    expected = {"never_struck": "ERROR", "broke_must": "ERROR", "server_failed": "ERROR"}
+    expected = {"never_fired": "ERROR", "broke_must": "ERROR", "server_failed": "ERROR"}
     assert outcomes(run(source, *filters)) == expected
 
 

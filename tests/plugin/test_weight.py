@@ -29,7 +29,7 @@ def test_import_brings_nothing_but_the_plugin() -> None:
     ]
 
 
-def test_nothing_more_is_imported_until_a_fixture_is_used(run: Run) -> None:
+def test_nothing_more_is_imported_until_a_fixture_is_used(run_process: Run) -> None:
     source = """
 import sys
 
@@ -41,7 +41,7 @@ def test_without():
 def test_with(nbd_server):
     assert HEAVY <= sys.modules.keys()
 """
-    run(source).assert_outcomes(passed=2)
+    run_process(source).assert_outcomes(passed=2)
 
 
 def test_it_adds_one_option_to_pytest(run: Run) -> None:

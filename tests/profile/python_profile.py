@@ -1,4 +1,4 @@
-"""A disk of stripes whose server says every answer in two halves, with a pause between them."""
+"""A disk of stripes whose server sends every reply to an option in two halves, with a pause."""
 
 from fakenbd.faults import Fault, When, make_kind
 from fakenbd.faults.answer import Pause
@@ -11,19 +11,19 @@ def content(offset, length):
 
 
 def extents(context, offset, length, flags):
-    """Lengths and flags from `offset` on; every other stripe is told to be zeroes."""
+    """Lengths and flags from `offset` on; every other stripe is reported as zeroes."""
     for place in range(offset, offset + length, 512):
         yield 512, place >> 8 & 2
 
 
 def halved(answer, firing):
-    """A fault: of the true answer, which is a list of steps, it makes another one."""
+    """A fault: changes the correct answer, which is a list of steps, into another one."""
     middle = len(answer) // 2
     return [*answer[:middle], Pause(0.01 * firing.occurrence), *answer[middle:]]
 
 
 profile = Profile.of(
-    summary="Stripes, told in halves",
+    summary="Stripes, sent in halves",
     size="64KiB",
     content=content,
     contexts={"base:allocation": extents},

@@ -22,20 +22,29 @@ def test_ids_are_unique_and_say_where_the_file_is():
         assert (library_folder() / f"{profile_id.partition('@')[0]}.toml").is_file()
 
 
-@pytest.mark.parametrize("profile_id", IDS)
-def test_a_profile_is_in_order(profile_id):
+def mistakes(profile_id: str) -> list[str]:
+    """What a profile of the library has to be and is not."""
     profile = find(profile_id)
-    assert profile.id == profile_id
-    assert profile.summary == profile.summary.strip()
-    assert 0 < len(profile.summary) <= 100
-    assert not profile.summary.endswith(".")
-    assert "{" not in profile.summary
-    assert profile.about.strip()
-    assert all(map(known, profile.rules))
-    assert profile.expect.outcome in outcomes(profile.rules)
-    assert all(fault.name for fault in profile.faults)
     for export in profile.open_exports():
         export.close()
+    wanted = {
+        "its id": profile.id == profile_id,
+        "a trimmed summary": profile.summary == profile.summary.strip(),
+        "a summary of at most 100 characters": 0 < len(profile.summary) <= 100,
+        "a summary without a full stop": not profile.summary.endswith("."),
+        "a summary without placeholders": "{" not in profile.summary,
+        "a text about it": bool(profile.about.strip()),
+        "rules that exist": all(map(known, profile.rules)),
+        "an outcome that its rules allow": profile.expect.outcome in outcomes(profile.rules),
+        "names of its faults": all(fault.name for fault in profile.faults),
+    }
+    return [f"{profile_id}: {what}" for what, holds in wanted.items() if not holds]
+
+
+@pytest.mark.parametrize("folder", sorted({name.partition("/")[0] for name in IDS}))
+def test_profiles_are_in_order(folder):
+    names = [name for name in IDS if name.startswith(f"{folder}/")]
+    assert [mistake for name in names for mistake in mistakes(name)] == []
 
 
 def test_the_text_of_a_member_is_what_is_loaded():

@@ -165,20 +165,20 @@ SCRIPTS = {
 }
 
 
-def told(script):
+def described(script):
     """A script as plain values: extent lists are compared by what they hold."""
     inner = getattr(script, "script", None)
     fields = attrs.asdict(script, filter=lambda field, _: field.name not in ("script", "_list"))
-    return type(script), fields, None if inner is None else told(inner)
+    return type(script), fields, None if inner is None else described(inner)
 
 
 @pytest.mark.parametrize("text", SCRIPTS)
 def test_a_context_with_a_script(text, tmp_path):
     (spec,) = load(tmp_path, f'[export]\ncontexts = {{ "base:allocation" = {text} }}').exports
-    assert told(spec.contexts["base:allocation"]) == told(SCRIPTS[text])
+    assert described(spec.contexts["base:allocation"]) == described(SCRIPTS[text])
 
 
-def test_a_file_lies_beside_its_profile_and_tells_its_holes(tmp_path):
+def test_a_file_beside_its_profile_and_its_holes(tmp_path):
     (tmp_path / "disk").write_bytes(b"x" * 1000)
     profile = load(
         tmp_path,
@@ -330,7 +330,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("text", BROKEN)
-def test_every_mistake_is_told(text, tmp_path):
+def test_every_mistake_is_reported(text, tmp_path):
     source = str(tmp_path / "x.toml")
     with pytest.raises(ProfileError) as caught:
         load(tmp_path, text)

@@ -17,7 +17,7 @@ def test_the_room_keeps_what_it_promises():
     assert all(hasattr(room, name) for name in room.__all__)
 
 
-def test_by_default_it_is_an_honest_server():
+def test_by_default_it_is_an_correct_server():
     profile = Profile.of()
     (export,) = profile.open_exports()
     assert (export.name, export.size, export.block_size) == ("", 1 << 20, BlockSize())
@@ -100,7 +100,7 @@ def test_the_rest_of_a_profile():
 
 
 @pytest.mark.parametrize(
-    ("spoken", "told", "policy"),
+    ("spoken", "expected", "policy"),
     [
         ("off", None, "off"),
         ("optional", None, "allow"),
@@ -109,12 +109,12 @@ def test_the_rest_of_a_profile():
         ("off", "require", "require"),
     ],
 )
-def test_what_a_client_is_told_about_tls(spoken, told, policy):
-    profile = Profile.of(handshake=Handshake(tls=spoken), expect=Expect(tls=told))
+def test_the_tls_policy_of_a_client(spoken, expected, policy):
+    profile = Profile.of(handshake=Handshake(tls=spoken), expect=Expect(tls=expected))
     assert profile.tls_policy == policy
 
 
-def test_every_mistake_is_told():
+def test_every_mistake_is_reported():
     with pytest.raises(ProfileError) as caught:
         Profile.of(siz=1, size=True, block_size={"minimum": "x"})
     assert str(caught.value) == (

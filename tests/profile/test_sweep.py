@@ -118,7 +118,7 @@ BROKEN = {
         'export.flags[0]: unknown parameter "$other"; known are $number',
         'sweep: expected the parameter number to be used as "$number", it is not',
     ],
-    # Told once, although every member has the first mistake.
+    # Listed once, although every member has the first mistake.
     '[sweep]\nn = [1, "a", "b"]\n[export]\nsiz = 1\ntls-only = true\nround-size-to = "$n"': [
         'export: unknown key "siz"; did you mean "size"?',
         'export.round-size-to: expected a whole number from 1, got "a"',
@@ -128,7 +128,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("text", BROKEN)
-def test_every_mistake_is_told(text, tmp_path):
+def test_every_mistake_is_reported(text, tmp_path):
     source = tmp_path / "x.toml"
     source.write_text(text)
     with pytest.raises(ProfileError) as caught:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import attrs
+import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
@@ -14,12 +15,37 @@ from fakenbd.client import TLS, RetryPolicy
 from fakenbd.errors import ConnectionLostError
 from fakenbd.journal import Closed, Connected, Entry, FaultFired, Violated
 from fakenbd.journal.transcript import transcript
-from fakenbd.profile import Profile
+from fakenbd.profile import Profile, library
 from fakenbd.server import Server
 
-__all__ = ["Play", "play", "security"]
+__all__ = ["EVERY_PROFILE", "ONE_OF_EACH_FAMILY", "Play", "play", "security"]
 
 SHOWN = 60
+SOAK = pytest.mark.soak
+_SLOW = {
+    "limits/a-million-extents",
+    "limits/contexts-without-end",
+    "limits/infos-without-end",
+    "limits/thirty-mebibytes-of-extents",
+    "options/no-final-reply@endless-exports",
+    "options/no-final-reply@endless-information",
+    "reads/in-pieces@1",
+    "reads/unaligned-pieces@7",
+    "timing/replies-dribble@1",
+    "timing/replies-dribble@3",
+}
+"""Seconds of processor time each; a shorter one beside each of them is not slow."""
+
+EVERY_PROFILE = [pytest.param(name, marks=[SOAK] if name in _SLOW else []) for name in library()]
+"""The ids of all profiles, as the values of a parameter."""
+
+_FAMILIES = {name.partition("@")[0]: name for name in reversed(list(library()))}
+
+ONE_OF_EACH_FAMILY = [
+    param if param.values[0] in _FAMILIES.values() else pytest.param(*param.values, marks=SOAK)
+    for param in EVERY_PROFILE
+]
+"""The same; all but the first member of each family are soak."""
 
 
 @attrs.frozen
@@ -32,7 +58,7 @@ class Play:
     unfired: tuple[str, ...]
     errors: tuple[BaseException, ...]
 
-    def told(self, complaint: str) -> str:
+    def report(self, complaint: str) -> str:
         """A complaint with all that one needs to look into it."""
         lines = [
             f"{self.profile.id}: {complaint}",

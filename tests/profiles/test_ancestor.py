@@ -53,8 +53,8 @@ def test_all_points_are_there():
 @pytest.mark.parametrize("point", POINTS)
 def test_hanging_up(point, listening):
     with background_server(find(point), **LISTENING[listening]) as server:
-        said = qemu_io("-f", "raw", "-c", "read 0 512", server.uri)
-        assert OUTCOMES.get(point, NOT_OPEN) in said
+        printed = qemu_io("-f", "raw", "-c", "read 0 512", server.uri)
+        assert OUTCOMES.get(point, NOT_OPEN) in printed
         assert server.unfired() == []
 
 
@@ -67,8 +67,8 @@ def test_a_write_is_sent_again(listening):
             "unix": f"server.type=unix,server.path={server.socket}",
         }
         target = f"driver=nbd,{address[listening]},reconnect-delay=7"
-        said = qemu_io("-c", "write -P 7 0 3M", "--image-opts", target)
-        assert "wrote 3145728/3145728 bytes at offset 0" in said
+        printed = qemu_io("-c", "write -P 7 0 3M", "--image-opts", target)
+        assert "wrote 3145728/3145728 bytes at offset 0" in printed
         assert bytes(server.export.read(0, 3 << 20)) == b"\7" * (3 << 20)
         server.journal.expect("write", connection=1, offset=0, length=3 << 20)
         server.journal.expect("write", connection=2, offset=0, length=3 << 20)

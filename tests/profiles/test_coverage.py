@@ -1,4 +1,4 @@
-"""Every lie and every oddity of the rule tables is shown by a profile, or is said not to be."""
+"""Every S- and Q-row of the rule tables is shown by a profile, or listed as not shown."""
 
 from __future__ import annotations
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from fakenbd.profile import find, library
-from tests.profiles.playing import Play, play
+from fakenbd.profile import find
+from tests.profiles.playing import EVERY_PROFILE, Play, play
 
 UNREACHED = {
     "quirks/contexts-outlive-their-export": "it selects contexts for the export that it opens",
 }
-"""Profiles whose lies a client that keeps the rules has no way to meet."""
+"""Profiles whose faults a client that keeps the rules cannot trigger."""
 
 
 def expected_outcome(played: Play) -> str:
@@ -24,7 +24,7 @@ def expected_outcome(played: Play) -> str:
     return ""
 
 
-def expected_strikes(played: Play) -> str:
+def expected_firings(played: Play) -> str:
     if bool(played.unfired) != (played.profile.id in UNREACHED):
         return "a fault never fired" if played.unfired else "its fault fired after all"
     return ""
@@ -74,14 +74,14 @@ def no_bugs(played: Play) -> str:
     return "; ".join(map(repr, played.errors))
 
 
-CHECKS = (expected_outcome, no_bugs, expected_strikes, no_violations, expected_session)
+CHECKS = (expected_outcome, no_bugs, expected_firings, no_violations, expected_session)
 
 
 @pytest.mark.trio
-@pytest.mark.parametrize("profile_id", list(library()))
+@pytest.mark.parametrize("profile_id", EVERY_PROFILE)
 async def test_a_profile_does_what_it_promises(profile_id, autojump_clock):
     profile = find(profile_id)
     assert bool(profile.expect.operations) == (profile_id not in UNREACHED)
     played = await play(profile)
     complaints = [complaint for check in CHECKS if (complaint := check(played))]
-    assert not complaints, played.told("; ".join(complaints))
+    assert not complaints, played.report("; ".join(complaints))

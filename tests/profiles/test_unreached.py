@@ -1,4 +1,4 @@
-"""Lies that the reference client has no way to meet, met by a client that asks for them."""
+"""Faults that the reference client cannot trigger, triggered by a client that asks for them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_none_is_forgotten():
 
 @pytest.mark.trio
 @pytest.mark.parametrize("profile_id", RUDE)
-async def test_a_lie_that_only_other_clients_meet(profile_id, autojump_clock):
+async def test_a_fault_that_only_other_clients_meet(profile_id, autojump_clock):
     with trio.fail_after(60):
         await meet(profile_id)
 

@@ -45,7 +45,7 @@ def test_vector(vector: Vector) -> None:
     assert b"".join(encode_buffers(vector.message)) == vector.wire
 
 
-LIES: list[tuple[Message, str]] = [
+GIVEN: list[tuple[Message, str]] = [
     (Raw(b"HTTP/1.1"), "485454502f312e31"),
     (Greeting(-1, magic=0, option_magic=-2), "0000000000000000 fffffffffffffffe ffff"),
     (
@@ -135,7 +135,7 @@ LIES: list[tuple[Message, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("message", "text"), LIES, ids=lambda value: repr(value)[:50])
+@pytest.mark.parametrize(("message", "text"), GIVEN, ids=lambda value: repr(value)[:50])
 def test_lies_go_on_the_wire_cut_to_the_width_of_their_field(message: Message, text: str) -> None:
     assert encode(message).hex() == text.replace(" ", "")
 
@@ -166,7 +166,7 @@ def test_no_empty_buffer_is_sent() -> None:
     assert len(encode_buffers(SimpleReply(1))) == 1
 
 
-HONEST: list[tuple[Message, str, int]] = [
+CORRECT: list[tuple[Message, str, int]] = [
     (Greeting(magic=1), "magic", 0x4E42444D41474943),
     (Greeting(option_magic=1), "option_magic", 0x49484156454F5054),
     (OldstyleGreeting(magic=1), "magic", 0x4E42444D41474943),
@@ -210,8 +210,8 @@ HONEST: list[tuple[Message, str, int]] = [
 ]
 
 
-@pytest.mark.parametrize(("message", "field", "value"), HONEST, ids=lambda value: repr(value)[:60])
-def test_the_honest_value_ignores_the_lie(message: Message, field: str, value: int) -> None:
+@pytest.mark.parametrize(("message", "field", "value"), CORRECT, ids=lambda value: repr(value)[:60])
+def test_the_correct_value_ignores_the_given_one(message: Message, field: str, value: int) -> None:
     assert correct_value(message, field) == value
 
 
@@ -222,7 +222,7 @@ def test_the_honest_value_ignores_the_lie(message: Message, field: str, value: i
         (Chunk(0, Hole(0, 1)), "count", "Chunk with Hole has no computed field 'count'"),
     ],
 )
-def test_a_field_that_is_not_computed_has_no_honest_value(
+def test_a_field_that_is_not_computed_has_no_correct_value(
     message: Message, field: str, text: str
 ) -> None:
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - the whole text is compared

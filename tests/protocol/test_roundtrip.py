@@ -168,7 +168,7 @@ IDS = [name for name, _, _ in MESSAGES]
 
 @pytest.mark.parametrize(("decoder", "strategy"), [entry[1:] for entry in MESSAGES], ids=IDS)
 @given(drawn=st.data(), tail=data)
-def test_an_honest_message_comes_back(
+def test_an_correct_message_comes_back(
     decoder: Decoder, strategy: st.SearchStrategy[Any], drawn: st.DataObject, tail: bytes
 ) -> None:
     message = drawn.draw(strategy)
@@ -307,7 +307,7 @@ LIARS = st.one_of(
 
 
 @given(message=LIARS)
-def test_no_integer_is_too_large_for_a_lie(message: Any) -> None:
+def test_no_integer_is_too_large_to_be_given(message: Any) -> None:
     wire = encode(message)
     assert b"".join(encode_buffers(message)) == wire
     if isinstance(message, m.Chunk):

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fakenbd.errors import UriError
@@ -40,6 +40,7 @@ URIS: list[tuple[str, Uri, str]] = [
         Uri(tls=True, host="h", username="a@b:c"),
         "nbds://a%40b%3Ac@h/",
     ),
+    ("nbd://a%2Fb@h/", Uri(host="h", username="a/b"), "nbd://a%2Fb@h/"),
     ("nbds://@h/", Uri(tls=True, host="h", username=""), "nbds://@h/"),
     (
         "nbd+unix:///disk?socket=/run/nbd.sock",
@@ -167,7 +168,7 @@ MISTAKES = [
 @pytest.mark.parametrize(
     ("text", "mistake"), MISTAKES, ids=[repr(mistake[0]) for mistake in MISTAKES]
 )
-def test_a_mistake_is_told_in_one_sentence(text: str, mistake: str) -> None:
+def test_a_mistake_is_reported_in_one_sentence(text: str, mistake: str) -> None:
     with pytest.raises(UriError) as caught:
         Uri.parse(text)
     assert str(caught.value) == f"{text!r} is not the URI of an NBD export: {mistake}"
@@ -210,6 +211,7 @@ def uris(
     )
 
 
+@example(Uri(username="/", host="localhost"))
 @given(
     st.one_of(
         uris("tcp", hosts, st.integers(1, 65535), st.just("")),

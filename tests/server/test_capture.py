@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from fakenbd import Client, open_server
+from fakenbd.conversation import Handshake
 from fakenbd.journal import Journal, PcapSink, Sent
-from fakenbd.profile import Handshake
 from fakenbd.protocol.messages import SimpleReply
 from fakenbd.server import TLS
 from tests.journal.test_pcap import fields, healthy, tshark
@@ -43,10 +43,21 @@ def requests(journal: Journal) -> list[tuple[int, ...]]:
     ]
 
 
+CASES = [
+    pytest.param(
+        transport,
+        structured,
+        id=f"{transport}-{'structured' if structured else 'simple'}",
+        marks=[pytest.mark.soak] if structured and transport != "tcp" else [],
+    )
+    for transport in TRANSPORTS
+    for structured in (False, True)
+]
+
+
 @pytest.mark.trio
-@pytest.mark.parametrize("structured", [False, True], ids=["simple", "structured"])
-@pytest.mark.parametrize("transport", TRANSPORTS)
-async def test_wireshark_reads_what_was_said(
+@pytest.mark.parametrize(("transport", "structured"), CASES)
+async def test_wireshark_reads_the_messages(
     transport: str, structured: bool, tmp_path: Path
 ) -> None:
     path = tmp_path / "capture.pcapng"
@@ -66,9 +77,9 @@ async def test_wireshark_reads_what_was_said(
     assert asked == requests(server.journal)
     assert [command for command, *_ in asked] == [0, 1, 2]
     simple = [e.message for e in server.journal if isinstance(e, Sent)]
-    told = [(m.cookie, m.error) for m in simple if isinstance(m, SimpleReply)]
-    assert bool(told) or structured
-    assert numbers(path, 0x67446698, "nbd.handle", "nbd.error") == told
+    replies_read = [(m.cookie, m.error) for m in simple if isinstance(m, SimpleReply)]
+    assert bool(replies_read) or structured
+    assert numbers(path, 0x67446698, "nbd.handle", "nbd.error") == replies_read
     followed = "".join(tshark(path, "-q", "-z", "follow,tcp,raw,0"))
     clear = followed.replace("\t", "").replace("\n", "")
     assert bytes(content[-1000:]).hex() in clear

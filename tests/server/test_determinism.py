@@ -11,7 +11,7 @@ from fakenbd.faults import parse_fault
 from fakenbd.protocol.constants import Command
 from fakenbd.protocol.encode import encode
 from fakenbd.protocol.messages import Request
-from tests.server.talk import handshake
+from tests.conversation.talk import handshake
 
 MISCHIEF = [
     {
@@ -28,22 +28,22 @@ MISCHIEF = [
 
 def monologue() -> bytes:
     """What a client says that does not listen."""
-    said = [handshake(structured=True)]
+    sent = [handshake(structured=True)]
     for place in range(1, 61):
-        said.append(encode(Request(Command.READ, place, 512 * place, 1024)))
+        sent.append(encode(Request(Command.READ, place, 512 * place, 1024)))
         if place % 3 == 0:
-            said.append(encode(Request(Command.WRITE, 1000 + place, 0, 5, 0, b"hello")))
+            sent.append(encode(Request(Command.WRITE, 1000 + place, 0, 5, 0, b"hello")))
         if place % 10 == 0:
-            said.append(encode(Request(Command.FLUSH, 2000 + place)))
-    said.append(encode(Request(Command.DISC, 9)))
-    return b"".join(said)
+            sent.append(encode(Request(Command.FLUSH, 2000 + place)))
+    sent.append(encode(Request(Command.DISC, 9)))
+    return b"".join(sent)
 
 
-async def listen(stream: trio.abc.Stream, heard: bytearray) -> None:
+async def listen(stream: trio.abc.Stream, received: bytearray) -> None:
     """Say it all, and keep what is answered until the server ends the connection."""
     await stream.send_all(monologue())
     while data := await stream.receive_some():
-        heard += data
+        received += data
 
 
 def output(clients: int, seed: int) -> list[bytes]:
@@ -53,16 +53,16 @@ def output(clients: int, seed: int) -> list[bytes]:
         per_connection = [
             parse_fault(each | {"when": {"per": "connection"} | each["when"]}) for each in MISCHIEF
         ]
-        heard = [bytearray() for _ in range(clients)]
+        received = [bytearray() for _ in range(clients)]
         async with open_server(
             size="1MiB", endpoints=(), faults=per_connection, seed=seed
         ) as server:
             async with trio.open_nursery() as nursery:
-                for each in heard:
+                for each in received:
                     nursery.start_soon(listen, server.connect(), each)
             assert server.errors == []
             assert server.unfired() == []
-        return [bytes(each) for each in heard]
+        return [bytes(each) for each in received]
 
     return trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 
@@ -85,11 +85,11 @@ def test_the_same_seed_says_the_same_bytes_to_each_of_many() -> None:
 @pytest.mark.parametrize("name", ["reads/in-random-order", "timing/replies-come-when-they-like"])
 def test_a_profile_says_the_same_bytes_twenty_times(name: str) -> None:
     async def main(seed: int) -> bytes:
-        heard = bytearray()
+        received = bytearray()
         async with open_server(name, endpoints=(), seed=seed) as server:
-            await listen(server.connect(), heard)
+            await listen(server.connect(), received)
             assert server.fired() > 1
-        return bytes(heard)
+        return bytes(received)
 
     def run(seed: int) -> bytes:
         return trio.run(main, seed, clock=trio.testing.MockClock(autojump_threshold=0))

@@ -177,20 +177,22 @@ PORT = "cannot listen on {}: a port is a number from 0 to 65535"
 
 
 @pytest.mark.parametrize(
-    ("address", "told"),
+    ("address", "message_text"),
     [
         *((each, FORM.format(each)) for each in ("::1", "::", "fe80::1:10809", "[::1]x:0")),
         *((each, PORT.format(each)) for each in ("127.0.0.1:http", "[::1]:65536", "*:-1")),
     ],
 )
-def test_an_address_that_is_none(address: str, told: str) -> None:
-    assert message(bind_address, address) == told
+def test_an_address_that_is_none(address: str, message_text: str) -> None:
+    assert message(bind_address, address) == message_text
 
 
 def test_an_unknown_host() -> None:
-    told = message(bind_tcp, "no-such-host.invalid", 0)
-    assert told.startswith("cannot listen on no-such-host.invalid: ")
-    assert told.endswith(("Name or service not known", "Temporary failure in name resolution"))
+    message_text = message(bind_tcp, "no-such-host.invalid", 0)
+    assert message_text.startswith("cannot listen on no-such-host.invalid: ")
+    assert message_text.endswith(
+        ("Name or service not known", "Temporary failure in name resolution")
+    )
 
 
 def test_a_path_that_is_too_long(tmp_path: Path) -> None:
@@ -247,7 +249,7 @@ def test_nothing_handed_over(handed, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "told"),
+    ("count", "message_text"),
     [
         ("0", "LISTEN_FDS=0 hands over no socket"),
         (
@@ -257,9 +259,9 @@ def test_nothing_handed_over(handed, monkeypatch: pytest.MonkeyPatch) -> None:
         ),
     ],
 )
-def test_nonsense_handed_over(handed, count: str, told: str) -> None:
+def test_nonsense_handed_over(handed, count: str, message_text: str) -> None:
     handed(count)
-    assert message(activated) == told
+    assert message(activated) == message_text
     assert not {"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"} & os.environ.keys()
 
 

@@ -7,14 +7,14 @@ import sys
 
 CODE = """
 import builtins, io, os
-from fakenbd.server.opening import close, prepare
+from fakenbd.server.factory import close, prepare
 server = prepare(size=512)
 def refuse(*_, **__):
     raise OSError("no file is opened while a client may be served")
 opening = builtins.open, io.open, io.open_code, os.open
 builtins.open = io.open = io.open_code = os.open = refuse
-from fakenbd.journal.violation import weight
-print(weight("C-89"), weight("C-131"))
+from fakenbd.obligations.finding import level_of
+print(level_of("C-89"), level_of("C-131"))
 builtins.open, io.open, io.open_code, os.open = opening
 close(server)
 """

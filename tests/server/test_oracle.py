@@ -32,6 +32,7 @@ STEP = 100
 
 LENGTHS = [range(start, min(start + STEP, 1101)) for start in range(1, 1101, STEP)]
 LONGER = [1536, 4096 + 1, 65536 + 1000]
+SAMPLE = [1, 511, 512, 513, 1000, 1024, 1100]
 
 
 def data(path: Path, length: int) -> None:
@@ -114,7 +115,7 @@ def questions(length: int) -> list[Request]:
     return requests
 
 
-def heard(wire: Wire, reply: SimpleReply | Chunk) -> Any:
+def received(wire: Wire, reply: SimpleReply | Chunk) -> Any:
     """One message of a reply: the id of a context by its name, an error by its number."""
     assert isinstance(reply, Chunk)
     body = reply.body
@@ -132,7 +133,7 @@ def interview(wire: Wire, export: str, length: int) -> list[Any]:
     answers = zip(requests, wire.answers(requests), strict=True)
     return [
         infos,
-        *((request, [heard(wire, each) for each in answer]) for request, answer in answers),
+        *((request, [received(wire, each) for each in answer]) for request, answer in answers),
     ]
 
 
@@ -149,6 +150,12 @@ def compare(lengths: Iterable[int], make: Any, folder: Path) -> None:
             assert ours == theirs, f"a file of {length} bytes"
 
 
+@pytest.mark.parametrize("make", [data, holes], ids=["data", "a hole"])
+def test_lengths_around_sectors(make: Any, tmp_path: Path) -> None:
+    compare(SAMPLE, make, tmp_path)
+
+
+@pytest.mark.soak
 @pytest.mark.parametrize("make", [data, holes], ids=["data", "a hole"])
 @pytest.mark.parametrize("lengths", LENGTHS, ids=lambda lengths: f"from {lengths[0]}")
 def test_every_length_up_to_1100(lengths: range, make: Any, tmp_path: Path) -> None:
@@ -170,12 +177,12 @@ def test_the_questions_meet_the_bug(tmp_path: Path) -> None:
         (1024, QEMU_FLAGS),
         (b"",),
     ]
-    said = {
+    received_for = {
         (each.command, each.offset, each.length, each.flags): answer for each, answer in answers
     }
     tail = (24, 3)
     status, one = Command.BLOCK_STATUS, CommandFlag.REQ_ONE
-    assert said[status, 0, 1024, 0] == [(1, "base:allocation", [(1000, 0), tail])]
-    assert said[status, 512, 512, one] == [(1, "base:allocation", [(488, 0)])]
-    assert said[status, 1000, 24, 0] == [(1, "base:allocation", [tail])]
-    assert [each[1][-1] for each in said[Command.READ, 0, 1024, 0]][1:] == [24]
+    assert received_for[status, 0, 1024, 0] == [(1, "base:allocation", [(1000, 0), tail])]
+    assert received_for[status, 512, 512, one] == [(1, "base:allocation", [(488, 0)])]
+    assert received_for[status, 1000, 24, 0] == [(1, "base:allocation", [tail])]
+    assert [each[1][-1] for each in received_for[Command.READ, 0, 1024, 0]][1:] == [24]

@@ -1,8 +1,8 @@
 """Programs that others wrote, as clients of the correct server: what they read, write and tell.
 
 Each runs over TCP and over a Unix socket, with simple and with structured replies. Whatever passes
-is checked against the export, and no program may be blamed for what it did not do: the breaches
-that are really theirs stand in `KNOWN`.
+is checked against the export. The rules that they really break are listed in `KNOWN`; there may
+be no other violation.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import attrs
 import pytest
 
 from fakenbd import background_server
+from fakenbd.conversation import Handshake
 from fakenbd.journal import Received, Violated
-from fakenbd.profile import Handshake
 from fakenbd.server import BackgroundServer
 from tests.peers import require
 
@@ -90,7 +90,7 @@ def stage(request: pytest.FixtureRequest, replies: bool, tmp_path: Path) -> Iter
 
 
 def runs(stage: Stage) -> list[tuple[int, int, bool]]:
-    """The truth: where it begins, how long it is, whether it is a hole."""
+    """The true extents: where each begins, how long it is, whether it is a hole."""
     if not stage.structured:
         return [(0, SIZE, False)]
     return [(0, SIZE // 4, False), (SIZE // 4, SIZE - SIZE // 4, True)]
@@ -100,15 +100,15 @@ def runs(stage: Stage) -> list[tuple[int, int, bool]]:
 
 
 def test_qemu_img_info(stage: Stage) -> None:
-    told = json.loads(stage.run("qemu-img", "info", "--output=json", "-f", "raw", stage.uri))
-    assert (told["virtual-size"], told["format"]) == (SIZE, "raw")
+    printed = json.loads(stage.run("qemu-img", "info", "--output=json", "-f", "raw", stage.uri))
+    assert (printed["virtual-size"], printed["format"]) == (SIZE, "raw")
     assert stage.violations() == set()
 
 
 def test_qemu_img_map(stage: Stage) -> None:
-    told = json.loads(stage.run("qemu-img", "map", "--output=json", "-f", "raw", stage.uri))
-    assert [(run["start"], run["length"], not run["data"]) for run in told] == runs(stage)
-    assert [run["zero"] for run in told] == [hole for _, _, hole in runs(stage)]
+    printed = json.loads(stage.run("qemu-img", "map", "--output=json", "-f", "raw", stage.uri))
+    assert [(run["start"], run["length"], not run["data"]) for run in printed] == runs(stage)
+    assert [run["zero"] for run in printed] == [hole for _, _, hole in runs(stage)]
     assert stage.violations() == set()
 
 
@@ -143,8 +143,8 @@ def test_qemu_img_compare(stage: Stage) -> None:
     (stage.folder / "image").write_bytes(stage.content())
     assert stage.run("qemu-img", *command) == "Images are identical.\n"
     stage.server.export.write(70_000, b"!")
-    told = stage.run("qemu-img", *command, status=1)
-    assert told == "Content mismatch at offset 69632!\n"
+    printed = stage.run("qemu-img", *command, status=1)
+    assert printed == "Content mismatch at offset 69632!\n"
     assert stage.violations() == set()
 
 
@@ -162,8 +162,8 @@ def test_qemu_io(stage: Stage) -> None:
     ]
     arguments = [word for each in commands for word in ("-c", each)]
     expected = bytearray(stage.content())
-    told = stage.run("qemu-io", "-f", "raw", *arguments, stage.uri)
-    assert "failed" not in told
+    printed = stage.run("qemu-io", "-f", "raw", *arguments, stage.uri)
+    assert "failed" not in printed
     expected[4096:20480] = b"\x5a" * 16384
     expected[8192:16384] = bytes(8192)
     expected[512:1536] = b"\x77" * 1024
@@ -177,29 +177,29 @@ def test_qemu_io(stage: Stage) -> None:
 
 
 def test_qemu_io_finds_what_differs(stage: Stage) -> None:
-    told = stage.run("qemu-io", "-f", "raw", "-c", "read -P 1 0 512", stage.uri, status=1)
-    assert "Pattern verification failed at offset 0, 512 bytes" in told
+    printed = stage.run("qemu-io", "-f", "raw", "-c", "read -P 1 0 512", stage.uri, status=1)
+    assert "Pattern verification failed at offset 0, 512 bytes" in printed
 
 
 # --- libnbd -------------------------------------------------------------------------------------
 
 
 def test_nbdinfo(stage: Stage) -> None:
-    told = stage.run("nbdinfo", stage.uri)
+    printed = stage.run("nbdinfo", stage.uri)
     protocol = "newstyle-fixed without TLS, using %s packets"
-    assert protocol % ("structured" if stage.structured else "simple") in told
-    assert f"export-size: {SIZE} (1M)" in told
-    assert "block_size_minimum: 1" in told
-    assert "can_fua: true" in told
-    assert "is_read_only: false" in told
-    assert ("base:allocation" in told) == stage.structured
+    assert protocol % ("structured" if stage.structured else "simple") in printed
+    assert f"export-size: {SIZE} (1M)" in printed
+    assert "block_size_minimum: 1" in printed
+    assert "can_fua: true" in printed
+    assert "is_read_only: false" in printed
+    assert ("base:allocation" in printed) == stage.structured
     assert stage.violations() == set()
 
 
 def test_nbdinfo_json(stage: Stage) -> None:
-    told = json.loads(stage.run("nbdinfo", "--json", stage.uri))
-    (export,) = told["exports"]
-    assert told["structured"] == stage.structured
+    printed = json.loads(stage.run("nbdinfo", "--json", stage.uri))
+    (export,) = printed["exports"]
+    assert printed["structured"] == stage.structured
     assert export["export-size"] == SIZE
     assert export["description"] == "a quarter of data"
     assert export.get("contexts", []) == (["base:allocation"] if stage.structured else [])
@@ -208,8 +208,8 @@ def test_nbdinfo_json(stage: Stage) -> None:
 
 
 def test_nbdinfo_list(stage: Stage) -> None:
-    told = json.loads(stage.run("nbdinfo", "--list", "--json", stage.uri))
-    assert [each["export-name"] for each in told["exports"]] == [""]
+    printed = json.loads(stage.run("nbdinfo", "--list", "--json", stage.uri))
+    assert [each["export-name"] for each in printed["exports"]] == [""]
     assert stage.violations() == set()
 
 
@@ -217,8 +217,8 @@ def test_nbdinfo_map(stage: Stage) -> None:
     if not stage.structured:
         stage.run("nbdinfo", "--map", stage.uri, status=1)
         return
-    told = json.loads(stage.run("nbdinfo", "--map", "--json", stage.uri))
-    assert [(run["offset"], run["length"], run["type"]) for run in told] == [
+    printed = json.loads(stage.run("nbdinfo", "--map", "--json", stage.uri))
+    assert [(run["offset"], run["length"], run["type"]) for run in printed] == [
         (start, length, 3 * hole) for start, length, hole in runs(stage)
     ]
     assert stage.violations() == set()
@@ -256,8 +256,8 @@ h.shutdown()
 def test_nbdsh_hears_answers_out_of_order(stage: Stage) -> None:
     stage.server.on("read", offset=0).hold(7, idle=60)
     stage.server.on("read", offset=65536).hold(5, idle=60)
-    told = stage.run("nbdsh", "--uri", stage.uri, "-c", "-", text=NBDSH)
-    order, sums = map(json.loads, told.splitlines())
+    printed = stage.run("nbdsh", "--uri", stage.uri, "-c", "-", text=NBDSH)
+    order, sums = map(json.loads, printed.splitlines())
     assert order == [2, 3, 4, 5, 6, 1, 7, 0]
     content = stage.content()
     assert sums == [sum(content[start : start + 4096]) for start in range(0, 8 << 16, 1 << 16)]
@@ -268,7 +268,7 @@ def test_nbdsh_hears_answers_out_of_order(stage: Stage) -> None:
 
 
 def test_fio(stage: Stage) -> None:
-    told = stage.run(
+    printed = stage.run(
         "fio",
         "--name=job",
         "--ioengine=nbd",
@@ -282,7 +282,7 @@ def test_fio(stage: Stage) -> None:
         "--verify_state_save=0",
         "--output-format=json",
     )
-    (job,) = json.loads(told[told.index("{") :])["jobs"]
+    (job,) = json.loads(printed[printed.index("{") :])["jobs"]
     assert job["error"] == 0
     totals = stage.server.journal.totals.commands
     # What was written is read once more to verify it.
@@ -295,6 +295,6 @@ def test_nbd_client_list(tmp_path: Path) -> None:
     exports = [{"name": "one"}, {"name": "two", "description": "the second"}]
     with background_server(exports=exports) as server:
         stage = Stage(server, tmp_path, structured=True)
-        told = stage.run("nbd-client", "-l", "127.0.0.1", str(server.port))
-        assert told == "Negotiation: ..\none\ntwo: the second\n"
+        printed = stage.run("nbd-client", "-l", "127.0.0.1", str(server.port))
+        assert printed == "Negotiation: ..\none\ntwo: the second\n"
         assert stage.violations() == set()

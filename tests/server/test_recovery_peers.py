@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -21,18 +20,18 @@ from fakenbd.errors import ProtocolError
 from fakenbd.export import BlockSize
 from fakenbd.journal import Received
 from tests.peers import require
+from tests.program import FAKENBD, fakenbd
 
-FAKENBD = (sys.executable, "-c", "import sys; from fakenbd.cli import main; sys.exit(main())")
 DATA, HOLE, ZERO, BOTH = 0, 1, 2, 3
 
 
 @attrs.frozen
 class Row:
-    """`said` are the extents at each offset; `rules` the notes, `result` the map; None is fatal."""
+    """`extents` are those at each offset; `rules` the notes, `result` the map; None is fatal."""
 
     size: int
     minimum: int | None
-    said: dict[int, Sequence[tuple[int, int]]]
+    extents: dict[int, Sequence[tuple[int, int]]]
     asked: Sequence[tuple[int, int]]
     result: Sequence[tuple[int, int, int]] | None
     rules: Sequence[str] = ()
@@ -44,7 +43,7 @@ class Row:
         def scripted(
             context: str, offset: int, length: int, flags: int
         ) -> Iterator[tuple[int, int]]:
-            yield from self.said[offset]
+            yield from self.extents[offset]
 
         minimum = self.minimum
         return {
@@ -216,10 +215,6 @@ def test_our_client(row: Row) -> None:
 
 
 # --- the seed's own five lines ------------------------------------------------------------------
-
-
-def fakenbd(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*FAKENBD, *arguments], capture_output=True, text=True, timeout=60)
 
 
 def test_the_seed_with_the_program_that_had_the_bug() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from pathlib import Path
@@ -74,7 +75,7 @@ async def test_in_memory() -> None:
             assert await client.read(0, 512) == server.export.read(0, 512)
 
 
-async def test_peers_are_told_apart() -> None:
+async def test_peers_are_distinguished() -> None:
     async with open_server(size=512) as server:
         async with Client.connect(server.uri), Client.connect(server.connect()):
             pass
@@ -105,7 +106,7 @@ async def test_profiles_by_name_have_faults_of_their_own() -> None:
         assert await good.reply(read) == SimpleReply(1, 0, server.exports["correct"].read(0, 512))
 
 
-async def test_faults_of_every_export_are_reported_when_they_never_struck() -> None:
+async def test_faults_of_every_export_are_reported_when_they_never_fired() -> None:
     profiles = [
         Profile.of(id=name, faults=[parse_fault({**FAULT, "name": "the fault"})])
         for name in ("opened", "read", "flushed")
@@ -156,14 +157,14 @@ REFUSALS: list[tuple[dict[str, Any], type[Exception], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("options", "error", "told"), REFUSALS)
+@pytest.mark.parametrize(("options", "error", "sentence"), REFUSALS)
 async def test_what_cannot_be_served_is_an_error_at_once(
-    options: dict[str, Any], error: type[Exception], told: str
+    options: dict[str, Any], error: type[Exception], sentence: str
 ) -> None:
     with pytest.raises(error) as caught:
         async with open_server(**options):
             pytest.fail("the block began")
-    assert str(caught.value) == told
+    assert str(caught.value) == sentence
 
 
 async def test_a_profile_or_the_options_of_an_export() -> None:
@@ -252,7 +253,7 @@ async def test_faults_are_added_removed_and_counted_while_clients_talk() -> None
         assert server.journal.totals.fired["bad sector"] == 2
 
 
-async def test_a_fault_that_never_struck_is_told_with_what_came_closest() -> None:
+async def test_a_fault_that_never_fired_is_reported_with_what_came_closest() -> None:
     async with served() as server:
         client = await opened(server.connect())
         server.on("read", offset=4096).error("EIO")
@@ -381,3 +382,53 @@ async def test_a_profile_may_be_named(tmp_path: Path) -> None:
     with pytest.raises(ProfileError, match="no such profile"):
         async with open_server("quirks/nothing-like-it"):
             pytest.fail("there is nothing to serve")
+
+
+# --- accepting ----------------------------------------------------------------------------------
+
+
+class Listener:
+    """A listening socket that fails in a given way, so often; after that it has a good client."""
+
+    def __init__(self, number: int, times: int) -> None:
+        self.number, self.times, self.tries = number, times, 0
+
+    def accept(self) -> tuple[socket.socket, str]:
+        self.tries += 1
+        if self.tries <= self.times:
+            raise OSError(self.number, os.strerror(self.number))
+        ours, theirs = socket.socketpair()
+        self.client = theirs
+        self.number, self.times = errno.EINVAL, self.tries + 1
+        return ours, ""
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize(
+    ("number", "times", "accepted", "told"),
+    [
+        (errno.EMFILE, 3, True, ["Too many open files"]),
+        (errno.ENOBUFS, 2, True, ["No buffer space available"]),
+        (errno.ECONNABORTED, 5, True, []),
+        (errno.EBADF, 1, False, []),
+    ],
+    ids=["short of descriptors", "short of memory", "the client is gone", "the listener is broken"],
+)
+async def test_errors_of_accept(
+    number: int, times: int, accepted: bool, told: list[str], autojump_clock: object
+) -> None:
+    """A shortage is recorded once and passes; what does not pass is told, and is no loop."""
+    async with open_server(endpoints=[]) as server:
+        listener = Listener(number, times)
+        await server._accept(listener)  # type: ignore[arg-type]
+        assert listener.tries == times + (2 if accepted else 0)
+        failures = [e.sentence for e in server.journal if isinstance(e, InternalFailure)]
+        last = os.strerror(errno.EINVAL if accepted else number)
+        assert failures == [
+            *(f"a connection could not be accepted: {each}" for each in told),
+            f"a connection could not be accepted: {last}; nothing more is accepted here",
+        ]
+        if accepted:
+            await server.settle()
+            assert listener.client.recv(8) == b"NBDMAGIC"
+            listener.client.close()

@@ -14,7 +14,7 @@ import trio
 import trio.testing
 from trio.testing import wait_all_tasks_blocked
 
-from fakenbd import open_server
+from fakenbd import Client, open_server
 from fakenbd.faults import Fault, parse_fault
 from fakenbd.journal import Closed, Received
 from fakenbd.protocol.constants import Command, Option
@@ -22,8 +22,8 @@ from fakenbd.protocol.decode import decode_reply
 from fakenbd.protocol.encode import encode
 from fakenbd.protocol.messages import Ack, OptionRequest, Request, SimpleReply
 from fakenbd.server import Server
+from tests.conversation.talk import handshake
 from tests.server.speaker import Speaker
-from tests.server.talk import handshake
 
 pytestmark = pytest.mark.trio
 
@@ -77,7 +77,7 @@ def waiting(how: dict[str, Any]) -> Fault:
 
 
 @pytest.mark.parametrize("how", WAITS.values(), ids=WAITS.keys())
-async def test_what_waits_holds_up_nobody(how: dict[str, Any], autojump_clock: Any) -> None:
+async def test_what_waits_delays_nobody(how: dict[str, Any], autojump_clock: Any) -> None:
     async with served(faults=[waiting(how)]) as server:
         client, other = await opened(server.connect()), await opened(server.connect())
         begun = trio.current_time()
@@ -125,7 +125,7 @@ async def test_a_stall_in_mid_message_silences_one_connection(autojump_clock: An
         assert (await other.reply(QUICK)).cookie == QUICK.cookie
 
 
-async def test_a_trickle_is_as_slow_as_it_was_told(autojump_clock: Any) -> None:
+async def test_a_trickle_is_as_slow_as_it_was_asked(autojump_clock: Any) -> None:
     fault = waiting({"dribble": 1, "seconds": 1})
     async with served(faults=[fault]) as server:
         client, other = await opened(server.connect()), await opened(server.connect())
@@ -136,7 +136,7 @@ async def test_a_trickle_is_as_slow_as_it_was_told(autojump_clock: Any) -> None:
         assert (await other.reply(QUICK)).cookie == QUICK.cookie
 
 
-async def test_a_client_that_does_not_read_holds_up_nobody() -> None:
+async def test_a_client_that_does_not_read_delays_nobody() -> None:
     with trio.fail_after(60):
         async with open_server(size=1 << 30, unix="-") as server:
             deaf = await trio.open_unix_socket(server.socket)
@@ -155,7 +155,7 @@ async def test_a_client_that_does_not_read_holds_up_nobody() -> None:
 # --- ends ---------------------------------------------------------------------------------------
 
 
-async def test_a_client_that_has_said_all_still_hears_all(autojump_clock: Any) -> None:
+async def test_a_client_that_has_sent_all_still_gets_all(autojump_clock: Any) -> None:
     async with served(faults=[waiting({"delay": 1000})]) as server:
         client = await opened(server.connect())
         await client.say(SLOW, QUICK)
@@ -199,10 +199,10 @@ async def test_ending(
     async with served(faults=[waiting(how)]) as server:
         client = await opened(server.connect())
         await client.say(SLOW, QUICK)
-        heard = b""
+        received = b""
         while data := await client.stream.receive_some():
-            heard += data
-        client.incoming += heard
+            received += data
+        client.incoming += received
         for cookie in cookies:
             reply = await next_reply(client)
             assert reply is not None
@@ -221,7 +221,7 @@ async def test_a_half_closed_server_waits_for_the_client_to_leave() -> None:
         await wait_all_tasks_blocked()
         assert not any(isinstance(entry, Closed) for entry in server.journal)
         await client.stream.aclose()
-        assert await ends(server) == [("client", "EOF", "")]
+        assert await ends(server) == [("server", "fault", "")]
 
 
 async def test_a_close_may_take_some_more_bytes_first() -> None:
@@ -288,7 +288,7 @@ async def test_a_close_is_none() -> None:
         assert await ends(server) == [("server", "fault", "")]
 
 
-async def test_a_client_s_reset_is_told_from_its_end() -> None:
+async def test_a_client_s_reset_is_distinguished_from_its_end() -> None:
     async with open_server(size=SIZE) as server:
         for linger in (True, False):
             client = await opened(await trio.open_tcp_stream("127.0.0.1", server.port))
@@ -298,11 +298,13 @@ async def test_a_client_s_reset_is_told_from_its_end() -> None:
                 )
             await client.stream.aclose()
             await ends(server, count=2 - linger)
-        told = [(entry.how, entry.detail) for entry in server.journal if isinstance(entry, Closed)]
-        assert told == [("RST", "Connection reset by peer"), ("EOF", "")]
+        recorded = [
+            (entry.how, entry.detail) for entry in server.journal if isinstance(entry, Closed)
+        ]
+        assert recorded == [("RST", "Connection reset by peer"), ("EOF", "")]
 
 
-async def test_the_server_s_own_end_is_told_too() -> None:
+async def test_the_server_s_own_end_is_recorded_too() -> None:
     async with served() as server:
         await opened(server.connect())
     (end,) = [entry for entry in server.journal if isinstance(entry, Closed)]
@@ -312,15 +314,17 @@ async def test_the_server_s_own_end_is_told_too() -> None:
 # --- in order ----------------------------------------------------------------------------------
 
 
-async def test_what_was_heard_is_in_the_journal_in_order() -> None:
+async def test_what_was_received_is_in_the_journal_in_order() -> None:
     async with served() as server:
         client = await opened(server.connect())
         for place in range(1, 5):
             await client.reply(Request(Command.READ, place, place * 512, 512))
         await client.say(DISC)
         await ends(server)
-        heard = [entry for entry in server.journal if isinstance(entry, Received) and entry.command]
-        assert [entry.cookie for entry in heard] == [1, 2, 3, 4, 9]
+        received = [
+            entry for entry in server.journal if isinstance(entry, Received) and entry.command
+        ]
+        assert [entry.cookie for entry in received] == [1, 2, 3, 4, 9]
 
 
 async def test_options_are_answered_however_slowly_they_come() -> None:
@@ -331,3 +335,14 @@ async def test_options_are_answered_however_slowly_they_come() -> None:
             await client.stream.send_all(bytes([byte]))
             await wait_all_tasks_blocked()
         assert await client.option(Option.STRUCTURED_REPLY) is not None
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("transport", ["tcp", "unix"])
+async def test_bytes_in_small_writes_leave_once_and_in_order(transport: str) -> None:
+    """Reader and writer both send: what one has taken the other must not send again."""
+    async with open_server(size="16KiB", unix="-" if transport == "unix" else None) as server:
+        server.on("read").dribble(3)
+        async with Client.connect(server.uri) as client:
+            for _ in range(5):
+                assert await client.read(0, 16384) == bytes(server.export.read(0, 16384))

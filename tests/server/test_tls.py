@@ -1,4 +1,4 @@
-"""TLS on the server's side, over connections in memory: the truth, the lies and the goodbyes."""
+"""TLS on the server's side, over connections in memory: correct, with faults, and its end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from fakenbd.protocol.messages import (
     SimpleReply,
 )
 from fakenbd.server import TLS, open_server
-from fakenbd.server.handshake import _pieces
+from fakenbd.server.tls_transport import _pieces
 from tests.server.speaker import Speaker
 
 pytestmark = pytest.mark.trio
@@ -60,7 +60,7 @@ def violations(server):
     return [(entry.rule, entry.level) for entry in server.journal if isinstance(entry, Violated)]
 
 
-# --- the truth -----------------------------------------------------------------------------------
+# --- correct servers ---------------------------------------------------------------------------
 
 
 async def test_a_session():
@@ -93,7 +93,7 @@ async def test_in_clear_nothing_is_served_that_needs_tls():
         assert await client.option(Option.GO, InfoQuery("")) == refusal
         assert await client.option(Option.STARTTLS) == Ack()
         await client.secure(server)
-        assert await client.option(Option.STARTTLS) == ErrorReply("TLS is already up")
+        assert await client.option(Option.STARTTLS) == ErrorReply("TLS is already in use")
         await client.go()
 
 
@@ -290,24 +290,24 @@ async def test_state_that_is_kept():
 # --- goodbyes ------------------------------------------------------------------------------------
 
 
-async def leave_with_goodbye(client):
+async def leave_with_close_notify(client):
     await client.stream.aclose()
 
 
-async def leave_without_goodbye(client):
+async def leave_without_close_notify(client):
     await client.stream.transport_stream.aclose()
 
 
 @pytest.mark.parametrize(
     ("last", "leave", "broken"),
     [
-        ("disc", leave_with_goodbye, []),
-        ("disc", leave_without_goodbye, [("C-62", "SHOULD")]),
-        ("abort", leave_with_goodbye, []),
-        ("abort", leave_without_goodbye, [("C-62", "MUST")]),
+        ("disc", leave_with_close_notify, []),
+        ("disc", leave_without_close_notify, [("C-62", "SHOULD")]),
+        ("abort", leave_with_close_notify, []),
+        ("abort", leave_without_close_notify, [("C-62", "MUST")]),
     ],
 )
-async def test_a_client_owes_a_goodbye(last, leave, broken):
+async def test_a_client_owes_a_close_notify(last, leave, broken):
     async with secured() as server:
         client = await upgraded(server)
         if last == "disc":
@@ -332,9 +332,9 @@ async def test_a_client_that_waits_for_the_end_gets_it(autojump_clock):
 
 
 @pytest.mark.parametrize(
-    ("leave", "how"), [(leave_with_goodbye, "TLS close"), (leave_without_goodbye, "EOF")]
+    ("leave", "how"), [(leave_with_close_notify, "TLS close"), (leave_without_close_notify, "EOF")]
 )
-async def test_how_a_client_left_without_a_word(leave, how):
+async def test_how_a_client_left_without_close_notify(leave, how):
     async with secured() as server:
         client = await upgraded(server)
         await client.go()
@@ -352,7 +352,7 @@ async def test_what_is_no_tls_under_tls():
 
 
 @pytest.mark.parametrize(
-    ("do", "goodbye"),
+    ("do", "announced"),
     [
         ({"then": "close"}, True),
         ({"then": "truncate"}, False),
@@ -360,23 +360,23 @@ async def test_what_is_no_tls_under_tls():
         ({"then": "half-close"}, False),
     ],
 )
-async def test_the_servers_own_goodbye(do, goodbye):
+async def test_the_servers_own_close_notify(do, announced):
     async with secured() as server:
         server.on("read").cut(500, **do)
         client = await upgraded(server)
         await client.go()
         await client.say(READ)
         got = b""
-        with nullcontext() if goodbye else pytest.raises(trio.BrokenResourceError):
+        with nullcontext() if announced else pytest.raises(trio.BrokenResourceError):
             while data := await client.stream.receive_some():
                 got += data
         assert len(got) == 500
 
 
-# --- lies that are not possible here -------------------------------------------------------------
+# --- faults that are not possible here ------------------------------------------------------------
 
 
-async def test_a_lie_that_cannot_be_told_is_told_of(tmp_path):
+async def test_a_fault_that_cannot_be_shown_is_reported(tmp_path):
     async with secured() as server:
         good = server.security.authority.good
         (tmp_path / "cert.pem").write_bytes(good.chain)

@@ -18,14 +18,15 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from fakenbd.conversation import Handshake
 from fakenbd.errors import ServeError
 from fakenbd.faults import Fault, When, make_kind
-from fakenbd.profile import Handshake, Profile
+from fakenbd.profile import Profile
 from fakenbd.protocol.uri import Uri
 from fakenbd.server import TLS, prepare
 from fakenbd.server.certificates import Authority
-from fakenbd.server.opening import close
-from fakenbd.server.tls import Security
+from fakenbd.server.factory import close
+from fakenbd.server.tls import TLSCredentials
 
 HOSTS = ("localhost",)
 CLIENTS_FILES = ["ca-cert.pem", "client-cert.pem", "client-key.pem"]
@@ -48,7 +49,7 @@ def security():
     made = []
 
     def make(*hosts, **options):
-        made.append(Security.of(TLS(**options), hosts))
+        made.append(TLSCredentials.of(TLS(**options), hosts))
         return made[-1]
 
     yield make
@@ -115,7 +116,7 @@ def test_the_profile_says_whether_unless_the_caller_does():
     for tls, mode in ((None, "required"), (TLS(), "required"), (TLS("optional"), "optional")):
         server = prepare(profile, tls=tls)
         close(server)
-        assert server.service.catalogue.handshake.tls == mode
+        assert server.shared.handshake.tls == mode
 
 
 def test_the_certificate_is_for_the_host_listened_on():
@@ -167,7 +168,7 @@ def test_a_host_that_no_certificate_can_name(security):
 
 def test_libraries_for_certificates_are_imported_for_tls_only():
     program = (
-        "import sys, fakenbd.server.opening as server\n"
+        "import sys, fakenbd.server.factory as server\n"
         "server.close(server.prepare(size=512))\n"
         "print(*sorted({'trustme', 'cryptography'} & set(sys.modules)))\n"
     )
@@ -177,7 +178,7 @@ def test_libraries_for_certificates_are_imported_for_tls_only():
 
 def test_files_that_are_missing(tmp_path):
     with pytest.raises(ServeError) as caught:
-        Security.of(TLS(certificates=tmp_path))
+        TLSCredentials.of(TLS(certificates=tmp_path))
     assert str(caught.value) == f"cannot read {tmp_path}/ca-cert.pem: No such file or directory"
 
 
@@ -192,7 +193,7 @@ def test_files_that_are_something_else(key, tmp_path, folder):
     path = tmp_path / "x.pem"
     path.write_bytes(key(folder))
     with pytest.raises(ServeError) as caught:
-        Security.of(TLS(certificate=folder / "server-cert.pem", key=path))
+        TLSCredentials.of(TLS(certificate=folder / "server-cert.pem", key=path))
     assert str(caught.value) == (
         f"{folder}/server-cert.pem with {path} cannot be used for TLS: "
         "expected a certificate and its key, not locked, as PEM"
@@ -204,29 +205,30 @@ def test_a_key_of_another_certificate(tmp_path, folder):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     (tmp_path / "server-key.pem").write_bytes(Authority.made(HOSTS).good.key)
     with pytest.raises(ServeError) as caught:
-        Security.of(TLS(certificates=tmp_path))
+        TLSCredentials.of(TLS(certificates=tmp_path))
     assert str(caught.value) == (
         f"the certificate in {tmp_path} cannot be used for TLS: the key is another certificate's"
     )
 
 
-LIES = {
+INVALID = {
     "expired": "an expired certificate cannot be made",
     "wrong-host": "a wrong host's certificate cannot be made",
 }
 
 
-@pytest.mark.parametrize("kind", LIES)
-def test_lies_that_need_the_key_of_the_ca_are_refused_at_the_start(kind, folder):
+@pytest.mark.parametrize("kind", INVALID)
+def test_certificates_that_need_the_key_of_the_ca_are_refused_at_the_start(kind, folder):
     fault = Fault("", When(option="starttls"), make_kind("certificate", certificate=kind))
     with pytest.raises(ServeError) as caught:
         prepare(size=512, tls=TLS("required", certificates=folder), faults=[fault])
     assert str(caught.value) == (
-        f"{LIES[kind]}: the key of the CA is not known (ca-key.pem beside ca-cert.pem would be it)"
+        f"{INVALID[kind]}: the key of the CA is not known"
+        " (ca-key.pem beside ca-cert.pem would be it)"
     )
 
 
-def test_with_the_key_of_the_ca_all_lies_are_possible(tmp_path, folder):
+def test_with_the_key_of_the_ca_all_certificates_are_possible(tmp_path, folder):
     import trustme
 
     issuer = trustme.CA()
@@ -236,7 +238,7 @@ def test_with_the_key_of_the_ca_all_lies_are_possible(tmp_path, folder):
     good.cert_chain_pems[0].write_to_path(tmp_path / "server-cert.pem")
     good.private_key_pem.write_to_path(tmp_path / "server-key.pem")
     authority = Authority.of_folder(tmp_path, HOSTS)
-    for kind in LIES:
+    for kind in INVALID:
         assert authority.certificate(kind).chain.startswith(b"-----BEGIN CERTIFICATE-----")
     (tmp_path / "ca-key.pem").write_text("x")
     with pytest.raises(ServeError, match=r"ca-key\.pem and ca-cert\.pem make no CA: "):
@@ -249,7 +251,7 @@ def test_with_the_key_of_the_ca_all_lies_are_possible(tmp_path, folder):
 @pytest.mark.skipif(PSK, reason="this Python has pre-shared keys")
 def test_a_python_without_keys_says_so(tmp_path):
     with pytest.raises(ServeError) as caught:
-        Security.of(TLS(psk=tmp_path / "keys.psk"))
+        TLSCredentials.of(TLS(psk=tmp_path / "keys.psk"))
     assert str(caught.value) == (
         f"TLS with pre-shared keys needs Python 3.13 or newer, this is {platform.python_version()}"
     )
@@ -290,7 +292,7 @@ BAD_KEYS = {
 def test_files_that_hold_no_keys(text, keys):
     path = keys(text)
     with pytest.raises(ServeError) as caught:
-        Security.of(TLS(psk=path))
+        TLSCredentials.of(TLS(psk=path))
     assert str(caught.value) == BAD_KEYS[text].format(path=path)
 
 

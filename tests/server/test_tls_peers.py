@@ -28,12 +28,12 @@ def succeed(*command):
     return done.stdout
 
 
-def truth(server):
+def content(server):
     return bytes(server.export.read(0, SIZE))
 
 
 def qemu_options(server):
-    """What qemu-img is to be told: its credentials, and where the image is."""
+    """The arguments of qemu-img: its credentials, and the address of the image."""
     return [
         "--object",
         f"tls-creds-x509,id=tls0,endpoint=client,dir={server.security.directory}",
@@ -51,10 +51,10 @@ def test_libnbd(verify_clients, tmp_path):
         assert export["export-size"] == SIZE
         image = tmp_path / "image"
         succeed(nbdcopy, uri, str(image))
-        assert image.read_bytes() == truth(server)
+        assert image.read_bytes() == content(server)
         image.write_bytes(bytes(range(256)) * (SIZE // 256))
         succeed(nbdcopy, str(image), uri)
-        assert truth(server) == image.read_bytes()
+        assert content(server) == image.read_bytes()
         assert server.errors == []
 
 
@@ -63,7 +63,7 @@ def test_qemu(tmp_path):
     with background_server(size=SIZE, tls=TLS("required")) as server:
         image = tmp_path / "image"
         succeed(qemu_img, "convert", *qemu_options(server), "-O", "raw", str(image))
-        assert image.read_bytes() == truth(server)
+        assert image.read_bytes() == content(server)
         assert server.errors == []
 
 
@@ -83,7 +83,7 @@ async def test_our_own_client(where):
     async with open_server(size=SIZE, tls=TLS("required", verify_clients=True), **where) as server:
         async with Client.connect(server.uri_of("", credentials=True)) as client:
             assert client.tls
-            assert await client.read(0, SIZE) == truth(server)
+            assert await client.read(0, SIZE) == content(server)
             await client.write(4096, b"x" * (1 << 20))
         assert server.export.read(4096, 1 << 20) == b"x" * (1 << 20)
         assert server.errors == []
@@ -105,7 +105,7 @@ def test_pre_shared_keys(tmp_path):
     with background_server(size=SIZE, tls=TLS("required", psk=keys)) as server:
         image = tmp_path / "image"
         succeed(nbdcopy, server.uri_of("", credentials=True), str(image))
-        assert image.read_bytes() == truth(server)
+        assert image.read_bytes() == content(server)
         folder = server.security.directory
         succeed(
             *(qemu_img, "convert", "--object"),
@@ -113,7 +113,7 @@ def test_pre_shared_keys(tmp_path):
             *("--image-opts", f"driver=nbd,host=localhost,port={server.port},tls-creds=tls0"),
             *("-O", "raw", str(image)),
         )
-        assert image.read_bytes() == truth(server)
+        assert image.read_bytes() == content(server)
         keys.write_text("alice:ffffffffffffffffffffffffffffffff\n")
         stranger = f"nbds://alice@127.0.0.1:{server.port}/?tls-psk-file={keys}"
         assert run(nbdcopy, stranger, str(image)).returncode
@@ -127,4 +127,4 @@ async def test_pre_shared_keys_with_our_own_client(tmp_path):
     keys.write_text("alice:00112233445566778899aabbccddeeff\n")
     async with open_server(size=SIZE, tls=TLS("required", psk=keys)) as server:
         async with Client.connect(server.uri_of("", credentials=True)) as client:
-            assert await client.read(0, SIZE) == truth(server)
+            assert await client.read(0, SIZE) == content(server)

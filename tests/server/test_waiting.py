@@ -1,4 +1,4 @@
-"""Waiting for what a client will say: in trio, in a thread, with a deadline; and until all is said.
+"""Waiting for messages of a client: in trio, in a thread, with a deadline; and `settle`.
 
 The clients are bytes on a socket, sent before the server had a chance to look.
 """
@@ -17,12 +17,12 @@ from fakenbd.errors import ExpectationError
 from fakenbd.journal import Closed, Entry, Received, Violated
 from fakenbd.protocol.encode import encode
 from fakenbd.protocol.messages import Request
-from tests.server.talk import handshake
+from tests.conversation.talk import handshake
 
 WORDS = handshake() + b"".join(encode(Request(0, cookie, 512, 512)) for cookie in (7, 8))
 
 IN_VAIN = """\
-waited {seconds} s in vain
+waited {seconds} s without success
 expected at least 2: read with offset 1024
 found none
 
@@ -34,7 +34,7 @@ closest:
 
 @contextmanager
 def client(path: str) -> Iterator[socket.socket]:
-    """A client that has said its words, and waits for nothing."""
+    """A client that has sent its messages, and waits for nothing."""
     with socket.socket(socket.AF_UNIX) as dialled:
         dialled.connect(path)
         dialled.sendall(WORDS)
@@ -45,7 +45,7 @@ def cookies(entries: list[Entry]) -> list[int | None]:
     return [entry.cookie for entry in entries if isinstance(entry, Received)]
 
 
-def check_told(text: str, seconds: str, journal: list[Entry]) -> None:
+def check_report(text: str, seconds: str, journal: list[Entry]) -> None:
     read = next(e for e in journal if isinstance(e, Received) and e.command == "read")
     wanted = IN_VAIN.format(seconds=seconds, index=read.index, time=f"{read.time:.3f}")
     assert text.startswith(wanted)
@@ -60,7 +60,7 @@ async def test_trio_waits_for_what_comes() -> None:
     async with open_server(unix="-") as server:
         with client(server.socket):
             assert list(server.journal) == []
-            found = await server.wait_for("read", count=2, offset=512)
+            found = await server.wait_for("read", count=2, offset=512, timeout=60)
             assert cookies(found) == [7, 8]
             # What is there already is not waited for, not even for one turn of the loop.
             assert await server.wait_for("read", timeout=0) == found
@@ -68,7 +68,7 @@ async def test_trio_waits_for_what_comes() -> None:
 
 
 @pytest.mark.trio
-async def test_trio_waits_as_long_as_it_was_told(autojump_clock: trio.testing.MockClock) -> None:
+async def test_trio_waits_as_long_as_it_was_asked(autojump_clock: trio.testing.MockClock) -> None:
     async with open_server(endpoints=[]) as server:
         stream = server.connect()
         await stream.send_all(WORDS)
@@ -76,7 +76,7 @@ async def test_trio_waits_as_long_as_it_was_told(autojump_clock: trio.testing.Mo
         with pytest.raises(ExpectationError) as caught:
             await server.wait_for("read", count=2, offset=1024, timeout=3600)
         assert trio.current_time() - began == pytest.approx(3600)
-        check_told(str(caught.value), "3600", server.journal.entries())
+        check_report(str(caught.value), "3600", server.journal.entries())
         await trio.aclose_forcefully(stream)
 
 
@@ -92,15 +92,13 @@ async def test_after_settling_all_is_in_the_journal() -> None:
         assert journal.totals.connections == 20
         assert journal.totals.commands == {"read": 40}
         assert sum(isinstance(entry, Closed) for entry in journal) == 20
-        assert {entry.rule for entry in journal if isinstance(entry, Violated)} == {
-            "C-110",
-            "C-128",
-        }
+        # Their ends are void: they were gone before the greeting could leave.
+        assert {entry.rule for entry in journal if isinstance(entry, Violated)} == {"C-110"}
 
 
 @pytest.mark.trio
 async def test_settling_takes_no_time(autojump_clock: trio.testing.MockClock) -> None:
-    """An answer that is delayed is not waited for: what was heard is there already."""
+    """An answer that is delayed is not waited for: what was received is there already."""
     async with open_server(endpoints=[]) as server:
         server.on("read").delay(3600)
         stream = server.connect()
@@ -117,21 +115,21 @@ async def test_settling_takes_no_time(autojump_clock: trio.testing.MockClock) ->
 
 def test_a_thread_waits_for_what_comes() -> None:
     with background_server(unix="-") as server, client(server.socket):
-        found = server.wait_for("read", count=2, offset=512)
+        found = server.wait_for("read", count=2, offset=512, timeout=60)
         assert cookies(found) == [7, 8]
         assert server.wait_for("read", timeout=0) == found
         assert server.wait_for(option="go", timeout=0)
 
 
-def test_a_thread_waits_as_long_as_it_was_told() -> None:
+def test_a_thread_waits_as_long_as_it_was_asked() -> None:
     with background_server(unix="-") as server, client(server.socket):
-        server.wait_for("read", count=2)
+        server.wait_for("read", count=2, timeout=60)
         with pytest.raises(ExpectationError) as caught:
             server.wait_for("read", count=2, offset=1024, timeout=0.01)
-        check_told(str(caught.value), "0.01", server.journal.entries())
+        check_report(str(caught.value), "0.01", server.journal.entries())
 
 
-def test_a_thread_that_has_settled_has_heard_it_all() -> None:
+def test_a_thread_that_has_settled_has_received_it_all() -> None:
     with background_server(unix="-") as server:
         for _ in range(20):
             with client(server.socket):

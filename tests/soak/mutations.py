@@ -1,7 +1,7 @@
 """Conversations as clients might have them if they were broken: recorded ones, mutated.
 
 The recordings are what nbdinfo, nbdcopy, qemu-img, qemu-io, fio, libnbd and fakenbd's own client
-said to fakenbd, byte by byte.
+sent to fakenbd, byte by byte.
 """
 
 from __future__ import annotations
@@ -36,39 +36,39 @@ _TELLING: Final = (
 Mutation = Callable[[Random, bytearray], None]
 
 
-def _flip(random: Random, said: bytearray) -> None:
-    said[random.randrange(len(said))] ^= 1 << random.randrange(8)
+def _flip(random: Random, sent: bytearray) -> None:
+    sent[random.randrange(len(sent))] ^= 1 << random.randrange(8)
 
 
-def _overwrite(random: Random, said: bytearray) -> None:
+def _overwrite(random: Random, sent: bytearray) -> None:
     telling = random.choice(_TELLING)
-    at = random.randrange(len(said))
-    said[at : at + len(telling)] = telling
+    at = random.randrange(len(sent))
+    sent[at : at + len(telling)] = telling
 
 
-def _insert(random: Random, said: bytearray) -> None:
-    at = random.randrange(len(said) + 1)
-    said[at:at] = random.choice((*_TELLING, random.randbytes(random.randrange(1, 40))))
+def _insert(random: Random, sent: bytearray) -> None:
+    at = random.randrange(len(sent) + 1)
+    sent[at:at] = random.choice((*_TELLING, random.randbytes(random.randrange(1, 40))))
 
 
-def _remove(random: Random, said: bytearray) -> None:
-    at = random.randrange(len(said))
-    del said[at : at + random.choice((1, 1, 2, 4, 8, 28, 100))]
+def _remove(random: Random, sent: bytearray) -> None:
+    at = random.randrange(len(sent))
+    del sent[at : at + random.choice((1, 1, 2, 4, 8, 28, 100))]
 
 
-def _repeat(random: Random, said: bytearray) -> None:
-    at = random.randrange(len(said))
-    piece = said[at : at + random.choice((1, 4, 16, 28, 200))]
-    said[at:at] = piece * random.choice((1, 2, 20))
+def _repeat(random: Random, sent: bytearray) -> None:
+    at = random.randrange(len(sent))
+    piece = sent[at : at + random.choice((1, 4, 16, 28, 200))]
+    sent[at:at] = piece * random.choice((1, 2, 20))
 
 
-def _cut(random: Random, said: bytearray) -> None:
-    del said[random.randrange(1, len(said) + 1) :]
+def _cut(random: Random, sent: bytearray) -> None:
+    del sent[random.randrange(1, len(sent) + 1) :]
 
 
-def _splice(random: Random, said: bytearray) -> None:
+def _splice(random: Random, sent: bytearray) -> None:
     other = RECORDINGS[random.choice(tuple(RECORDINGS))]
-    said[random.randrange(len(said)) :] = other[random.randrange(len(other)) :]
+    sent[random.randrange(len(sent)) :] = other[random.randrange(len(other)) :]
 
 
 _MUTATIONS: Final[tuple[Mutation, ...]] = (
@@ -82,8 +82,8 @@ def mutants(count: int, seed: int) -> Iterator[bytes]:
     random = Random(seed)
     recordings = tuple(RECORDINGS.values())
     for _ in range(count):
-        said = bytearray(random.choice(recordings))
+        sent = bytearray(random.choice(recordings))
         for _ in range(random.choice((1, 1, 2, 3, 6))):
-            if said:
-                random.choice(_MUTATIONS)(random, said)
-        yield bytes(said)
+            if sent:
+                random.choice(_MUTATIONS)(random, sent)
+        yield bytes(sent)

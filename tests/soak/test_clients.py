@@ -13,7 +13,7 @@ from fakenbd import Client, Server, open_server
 from fakenbd.journal import Closed
 from fakenbd.protocol.encode import encode
 from fakenbd.protocol.messages import Request
-from tests.server.talk import handshake
+from tests.conversation.talk import handshake
 from tests.soak.mutations import RECORDINGS, mutants
 from tests.soak.traces import MIB, resident, server_without_traces, until
 
@@ -21,7 +21,7 @@ RESET = struct.pack("ii", 1, 0)
 SIZE = 64 << 10
 READ = encode(Request(0, 1, 0, 4096))
 DISC = encode(Request(2, 2))
-PARTED = {"EOF", "RST"}
+ENDS = {"EOF", "RST"}
 AT_ONCE = 50
 
 
@@ -42,7 +42,7 @@ async def drain(stream: trio.SocketStream) -> bytes:
 
 
 async def still_serves(server: Server) -> None:
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         async with Client.connect(server.uri) as client:
             assert await client.read(0, 4096) == bytes(server.export.read(0, 4096))
 
@@ -69,15 +69,15 @@ def conversation() -> bytes:
 @short_and_soak(300, 10_000)
 @pytest.mark.trio
 async def test_connections_dropped_at_any_byte(count: int) -> None:
-    random, said = Random(3), conversation()
+    random, sent = Random(3), conversation()
 
     async def drop(server: Server, number: int) -> None:
         stream = await dial(server)
         with stream.socket:
-            cut = random.randrange(len(said) + 1)
+            cut = random.randrange(len(sent) + 1)
             listening = random.random() < 0.5
             try:
-                await stream.send_all(said[:cut])
+                await stream.send_all(sent[:cut])
                 if listening:
                     await stream.receive_some(random.choice((1, 100, 65536)))
             except trio.BrokenResourceError:
@@ -97,11 +97,11 @@ async def test_connections_dropped_at_any_byte(count: int) -> None:
 @short_and_soak(300, 20_000)
 @pytest.mark.trio
 async def test_mutated_conversations(count: int) -> None:
-    async def converse(server: Server, said: bytes) -> None:
+    async def converse(server: Server, sent: bytes) -> None:
         async with await dial(server) as stream, trio.open_nursery() as nursery:
             nursery.start_soon(drain, stream)
             try:
-                await stream.send_all(said)
+                await stream.send_all(sent)
                 await stream.send_eof()
             except trio.BrokenResourceError:
                 pass
@@ -111,8 +111,8 @@ async def test_mutated_conversations(count: int) -> None:
         with trio.fail_after(60 + count / 50):
             for _ in range(0, count, AT_ONCE):
                 async with trio.open_nursery() as nursery:
-                    for said, _ in zip(conversations, range(AT_ONCE), strict=False):
-                        nursery.start_soon(converse, server, said)
+                    for sent, _ in zip(conversations, range(AT_ONCE), strict=False):
+                        nursery.start_soon(converse, server, sent)
         await still_serves(server)
 
 
@@ -147,13 +147,13 @@ async def test_clients_that_never_write() -> None:
 @pytest.mark.parametrize("name", RECORDINGS)
 @pytest.mark.trio
 async def test_a_client_that_trickles(name: str) -> None:
-    said = RECORDINGS[name][:2000]
+    sent = RECORDINGS[name][:2000]
     async with server_without_traces(size=SIZE, unix="-") as server:
         async with await dial(server) as stream, trio.open_nursery() as nursery:
             nursery.start_soon(drain, stream)
             try:
-                for at in range(len(said)):
-                    await stream.send_all(said[at : at + 1])
+                for at in range(len(sent)):
+                    await stream.send_all(sent[at : at + 1])
                 await stream.send_eof()
             except trio.BrokenResourceError:
                 pass
@@ -170,7 +170,7 @@ async def test_a_client_that_half_closes_gets_all_its_answers(where: dict[str, s
             reads = [Request(0, cookie, 0, 1 << 20) for cookie in range(64)]
             await stream.send_all(b"".join(map(encode, reads)))
             await stream.send_eof()
-            with trio.fail_after(20):
+            with trio.fail_after(60):
                 assert len(await drain(stream)) >= 64 * (16 + MIB)
         assert server.journal.totals.commands == {"read": 64}
 
@@ -191,7 +191,7 @@ async def test_many_connections_at_once(count: int) -> None:
             await stream.send_all(READ + DISC)
             assert len(await drain(stream)) >= 16 + 4096
 
-    async def crowd(server: Server) -> None:
+    async def many_clients(server: Server) -> None:
         everyone = trio.Event()
         present: list[int] = []
         with trio.fail_after(60):
@@ -200,8 +200,8 @@ async def test_many_connections_at_once(count: int) -> None:
                     nursery.start_soon(visit, server, present, everyone)
         assert server.journal.totals.commands == {"read": 2 * count, "disc": count}
 
-    # The first crowd is what Python's allocator grows to; the second must find room in that.
+    # The first many_clients is what Python's allocator grows to; the second must find room in that.
     async with open_server(size=SIZE) as server:
-        await crowd(server)
+        await many_clients(server)
     async with server_without_traces(size=SIZE) as server:
-        await crowd(server)
+        await many_clients(server)

@@ -24,7 +24,7 @@ from fakenbd.protocol.messages import (
     RawBody,
     Request,
 )
-from tests.server.talk import Talk, handshake
+from tests.conversation.talk import Talk, handshake
 from tests.soak.mutations import RECORDINGS, mutants
 from tests.soak.traces import MIB, no_traces
 
@@ -110,7 +110,13 @@ options = st.builds(OptionRequest, small, bodies, lengths).map(encode)
 
 
 @pytest.mark.parametrize(
-    "examples", [200, pytest.param(20_000, marks=pytest.mark.soak)], ids=["short", "soak"]
+    "examples",
+    [
+        200,
+        pytest.param(4_000, marks=pytest.mark.soak),
+        pytest.param(20_000, marks=pytest.mark.endurance),
+    ],
+    ids=["short", "soak", "endurance"],
 )
 def test_messages_of_any_content(examples: int) -> None:
     @settings(max_examples=examples)
@@ -207,18 +213,18 @@ def test_a_clock_that_jumps(seed: int) -> None:
         now += 0.01
         return now + random.choice((0.0, 0.0, 0.0, -1.0, 1e9, -1e9))
 
-    talk.service.clock = talk.journal.clock = clock
-    talk.service.faults.on("read", every=3).delay(0.25)
-    talk.service.faults.on("read", every=5).hold(replies=2)
+    talk.shared.clock = talk.journal.clock = clock
+    talk.faults.on("read", every=3).delay(0.25)
+    talk.faults.on("read", every=5).hold(replies=2)
     talk.connect()
     talk.say(handshake(structured=True))
     talk.say(b"".join(encode(Request(0, cookie, 0, 512)) for cookie in range(100)))
-    agenda = talk.conversation.agenda
+    queue = talk.conversation.responder.queue
     for _ in range(10_000):
-        if not agenda.waiting:
+        if not queue.waits:
             break
         talk.conversation.advance()
         talk.collect()
-    assert not agenda.waiting
+    assert not queue.waits
     assert talk.journal.totals.sent >= 100
     talk.leave()

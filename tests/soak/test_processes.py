@@ -8,7 +8,6 @@ import resource
 import signal
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,10 +18,10 @@ import pytest
 
 from fakenbd.protocol.encode import encode
 from fakenbd.protocol.messages import Request
-from tests.server.talk import handshake
+from tests.conversation.talk import handshake
+from tests.program import fakenbd, started
 from tests.soak.traces import no_traces
 
-COMMAND = [sys.executable, "-c", "import sys; from fakenbd.cli import main; sys.exit(main())"]
 READS = b"".join(encode(Request(0, cookie, 4096 * cookie, 4096)) for cookie in range(64))
 REPLIES = 64 * (16 + 4096)
 
@@ -31,24 +30,20 @@ REPLIES = 64 * (16 + 4096)
 def served(*options: str, limit: int | None = None) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The process and the path of its socket; `limit` bounds the size of files it may write."""
     bounded = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (limit, limit)) if limit else None
-    process = subprocess.Popen(
-        [*COMMAND, "serve", "--unix", "-", *options],
+    with started(
+        *("serve", "--unix", "-", *options),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=bounded,
-    )
-    assert process.stdout is not None
-    try:
+    ) as process:
+        assert process.stdout is not None
         yield process, json.loads(process.stdout.readline())["uri"].partition("socket=")[2]
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def dial(path: str) -> socket.socket:
     client = socket.socket(socket.AF_UNIX)
-    client.settimeout(30)
+    client.settimeout(60)
     client.connect(path)
     client.sendall(handshake())
     return client
@@ -71,7 +66,7 @@ def keep_reading(client: socket.socket, busy: threading.Event) -> None:
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    output, errors = process.communicate(timeout=30)
+    output, errors = process.communicate(timeout=60)
     return process.returncode, output, errors
 
 
@@ -82,11 +77,11 @@ def test_a_signal_under_load_ends_it_cleanly(number: signal.Signals) -> None:
         threads = [threading.Thread(target=keep_reading, args=client) for client in clients]
         for thread in threads:
             thread.start()
-        assert all(busy.wait(30) for _, busy in clients)
+        assert all(busy.wait(60) for _, busy in clients)
         process.send_signal(number)
         assert ended(process) == (0, "", "")
         for thread in threads:
-            thread.join(30)
+            thread.join(60)
         assert not os.path.exists(path)
         assert not os.path.exists(os.path.dirname(path))
 
@@ -118,12 +113,6 @@ def test_a_disk_that_fills_up_stops_the_file_and_not_the_service(
 
 @pytest.mark.parametrize("option", FILES)
 def test_a_disk_that_is_full_from_the_start_is_no_place_for_a_file(option: str) -> None:
-    done = subprocess.run(
-        [*COMMAND, "serve", "--unix", "-", option, "/dev/full"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = fakenbd("serve", "--unix", "-", option, "/dev/full")
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr == "fakenbd: cannot write /dev/full: No space left on device\n"

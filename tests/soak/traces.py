@@ -55,7 +55,8 @@ def no_traces(memory: int = _ALLOWED) -> Iterator[None]:
     folders, before = _private_folders(), resident()
     yield
     gc.collect()
-    assert threading.enumerate() == threads
+    # An idle thread of trio's that was there before may have ended meanwhile.
+    assert set(threading.enumerate()) <= set(threads)
     assert _descriptors() == descriptors
     # Other tests may run beside this one and have folders of their own.
     own = f"fakenbd-{os.getpid()}"

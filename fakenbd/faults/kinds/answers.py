@@ -106,7 +106,7 @@ class ErrorAnswer(Kind):
 class Refuse(Kind):
     """Refuse an option with one of the NBD_REP_ERR_… replies, and do not follow it.
 
-    Example: do = { refuse = "unsup", message = "not in this house" }
+    Example: do = { refuse = "unsup", message = "not permitted here" }
 
     reply: name or number of the reply type, "unsup", "policy", "shutdown", … (required)
     message: text for people (default "")
@@ -152,7 +152,7 @@ class LiteralReply(Kind):
             if isinstance(last, Chunk) and "flags" not in self.messages[-1].settings:
                 built[-1] = attrs.evolve(last, flags=ChunkFlag.DONE)
         if built == answer:
-            # A reply that claims what did not happen cannot be told from a correct one.
+            # Equal to the correct reply, but its effect did not happen: that is a change.
             is_lost = firing.event.command in _CHANGING and not self.effect
             return answer, "sent the correct reply without its effect" if is_lost else ""
         return built, _replaced(answer, built, listed(built))

@@ -113,7 +113,7 @@ class Corrupt(Kind):
         mask = self.xor if self.overwrite is None else self.overwrite
         head, rest = split_at(answer, place)
         middle, tail = split_at(rest, len(mask))
-        # What split_at parted is one run of bytes again, so that nothing else about it changes.
+        # The pieces that split_at made are joined again, so that nothing but the bytes changes.
         correct = b"".join(map(step_bytes, middle))
         if self.overwrite is None:
             wrong = bytes(left ^ right for left, right in zip(correct, mask, strict=False))

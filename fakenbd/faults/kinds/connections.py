@@ -60,7 +60,7 @@ def _ended(answer: Answer, end: CloseConnection, after: bool) -> tuple[Answer, s
 class RefuseConnection(Kind):
     """Reset a connection as soon as it is accepted, before the greeting.
 
-    For a listener that is not there at all, see `stop-listening`.
+    To take the listener itself away, see `stop-listening`.
 
     Example: do = { refuse-connection = true }
     """

@@ -70,7 +70,7 @@ class Certificate(Kind):
 @register("plaintext-after-ack", family="tls", main="message", events=("option",))
 @attrs.frozen
 class PlaintextAfterAck(Kind):
-    """Send a message in clear between the ack of STARTTLS and the handshake, glued to the ack.
+    """Send a message in clear behind the ack of STARTTLS, in the same write, before the handshake.
 
     Example: do = { plaintext-after-ack = { message = "ack", option = "structured-reply" } }
 
@@ -129,7 +129,7 @@ class TLSVersion(Kind):
 @register("keep-state", family="tls", events=("option",))
 @attrs.frozen
 class KeepState(Kind):
-    """Forget nothing at STARTTLS: what was negotiated in clear stays in force.
+    """Keep in force after STARTTLS what was negotiated in clear.
 
     Example: do = { keep-state = true }
     """
