@@ -142,15 +142,15 @@ class Conversation:
     @property
     def reads(self) -> bool:
         """Whether bytes may be received now."""
-        standing = self.standing
-        if standing.receiving is Receiving.DISCARDING:
+        receiving, phase = self.standing.receiving, self.standing.phase
+        if receiving is not _OPEN:
+            return receiving is Receiving.DISCARDING
+        if self.more or self.responder.queue.size >= QUEUE_BOUND:
+            return False
+        if self._go_on is _TRANSMIT:
             return True
-        return (
-            standing.receiving is Receiving.OPEN
-            and self.responder.queue.size < QUEUE_BOUND
-            and not self.more
-            and standing.phase is not Phase.TLS_HANDSHAKE
-            and (standing.phase is not Phase.OPTIONS or self._negotiation.looks_ahead)
+        return phase is not Phase.TLS_HANDSHAKE and (
+            phase is not Phase.OPTIONS or self._negotiation.looks_ahead
         )
 
     # --- the owner's calls: send ----------------------------------------------------------------
@@ -164,6 +164,11 @@ class Conversation:
     def sends(self) -> bool:
         """Whether there are bytes or actions that can leave now."""
         return bool(self.responder.queue.out)
+
+    @property
+    def waits(self) -> bool:
+        """Whether replies wait for a time, for others, or for their turn."""
+        return self.responder.queue.waits
 
     @property
     def owes(self) -> bool:
@@ -402,6 +407,7 @@ def _flags_refused(message: ClientFlags, offered: int) -> str:
     return f"client flags {extra:#x} match nothing that was offered" if extra else ""
 
 
+_OPEN: Final = Receiving.OPEN
 _TRANSMIT: Final = Conversation._transmit
 _DISCONNECT: Final = Conversation._disconnecting
 _PHASES: Final[dict[Phase, Callable[[Conversation], bool]]] = {

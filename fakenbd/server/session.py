@@ -116,8 +116,10 @@ class Session:
         """Send what can leave at once; False where the writer has to continue."""
         conversation, transport = self.conversation, self.transport
         for _ in range(_FLUSHES):
-            buffers = conversation.outgoing()
-            if buffers:
+            if conversation.sends:
+                buffers = conversation.outgoing()
+                if not buffers:
+                    return False  # an action comes first
                 try:
                     count = transport.try_send(buffers)
                 except _BROKEN as error:
@@ -127,13 +129,11 @@ class Session:
                     conversation.left(count)
                 if transport.blocked or not count:
                     return False
-            elif conversation.action is not None:
-                return False
             elif conversation.more:
                 conversation.resume()
             else:
                 # A reply that waits for a time or for others is left to the writer.
-                return conversation.deadline() == _NEVER
+                return not conversation.waits
         return False
 
     async def _push(self) -> bool:
@@ -322,7 +322,6 @@ class Session:
         await trio.lowlevel.checkpoint()
 
 
-_NEVER: Final = float("inf")
 _ACTIONS: Final[dict[type, Callable[[Session, Any], Awaitable[None]]]] = {
     CloseConnection: Session._end,
     CeaseReading: Session._stop_reading,
