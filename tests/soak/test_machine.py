@@ -57,7 +57,13 @@ def test_a_recorded_conversation_is_understood(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "count", [3000, pytest.param(1_000_000, marks=pytest.mark.soak)], ids=["short", "soak"]
+    "count",
+    [
+        3000,
+        pytest.param(200_000, marks=pytest.mark.soak),
+        pytest.param(1_000_000, marks=pytest.mark.endurance),
+    ],
+    ids=["short", "soak", "endurance"],
 )
 def test_mutated_conversations(count: int) -> None:
     talk, random = server(), Random(2)
