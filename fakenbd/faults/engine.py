@@ -289,10 +289,6 @@ class Faults:
             self._rebuild()
         return answer, records
 
-    def fire(self, event: Event, answer: Answer) -> tuple[Answer, list[FiringRecord]]:
-        """Choose and apply in a row, for a reply that is made already."""
-        return self.apply(self.choose(event), answer)
-
     def unfired(self, events: Iterable[Event]) -> list[str]:
         """A sentence for each fault that never fired: the closest event, and what differed."""
         from fakenbd.faults.unfired import unfired_sentence

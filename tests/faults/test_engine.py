@@ -22,6 +22,7 @@ from fakenbd.faults.answer import Pause
 from fakenbd.faults.stream import step_bytes
 from fakenbd.protocol.messages import OptionReply, Request, SimpleReply
 from tests.faults.correct_answers import CHUNKS, GO, SIMPLE
+from tests.faults.firing import fire
 
 
 def command(number: int = 0, connection: int = 1, **fields: Any) -> Event:
@@ -34,7 +35,7 @@ OK: Answer = [SimpleReply(1)]
 
 def errors(faults: Faults, events: list[Event]) -> list[int]:
     """The error that each event is answered with."""
-    answers = (faults.fire(event, OK)[0][0] for event in events)
+    answers = (fire(faults, event, OK)[0][0] for event in events)
     return [answer.error if isinstance(answer, SimpleReply) else -1 for answer in answers]
 
 
@@ -52,7 +53,7 @@ def test_a_fault_with_also_stacks_on_the_one_that_wins() -> None:
     faults.on("read", name="first").error(1)
     faults.on("read", name="shadowed").error(2)
     faults.on("read", also=True, name="late").delay(2)
-    answer, fired = faults.fire(READ, OK)
+    answer, fired = fire(faults, READ, OK)
     assert answer == [Pause(2.0), SimpleReply(0, 1)]
     assert [record.fault for record in fired] == ["slow", "first", "late"]
 
@@ -74,9 +75,9 @@ def test_a_fault_that_changes_nothing_has_not_fired_and_does_not_pass_the_turn()
 def test_a_fault_that_changed_nothing_is_not_used_up() -> None:
     faults = Faults()
     fault = faults.on("read", times=1).drop("data")
-    faults.fire(CHUNKS.event, [])
+    fire(faults, CHUNKS.event, [])
     assert 0 in faults.touched_commands
-    _, fired = faults.fire(CHUNKS.event, CHUNKS.answer)
+    _, fired = fire(faults, CHUNKS.event, CHUNKS.answer)
     assert [record.fault for record in fired] == [fault.name]
     assert faults.touched_commands == frozenset()
 
@@ -165,7 +166,7 @@ def test_kinds_of_one_fault_apply_in_order() -> None:
     faults = Faults()
     cut, delayed = make_kind("cut", 3), make_kind("delay", 1)
     faults.on("read").do(make_kind("error", 5), cut, delayed)
-    answer, fired = faults.fire(SIMPLE.event, SIMPLE.answer)
+    answer, fired = fire(faults, SIMPLE.event, SIMPLE.answer)
     assert b"".join(map(step_bytes, answer)) == bytes.fromhex("674466")
     assert fired == [
         FiringRecord(
@@ -222,10 +223,10 @@ def test_a_fault_that_is_used_up_leaves_the_hot_path() -> None:
     nth = faults.on("read", nth=2).error(5)
     faults.on("write", times=1).error(5)
     assert faults.touched_commands == {0, 1}
-    faults.fire(WRITE, OK)
-    faults.fire(READ, OK)
+    fire(faults, WRITE, OK)
+    fire(faults, READ, OK)
     assert faults.touched_commands == {0}
-    faults.fire(READ, OK)
+    fire(faults, READ, OK)
     assert faults.touched_commands == frozenset()
     assert nth in list(faults)
     assert len(faults) == 2
@@ -235,11 +236,11 @@ def test_counting_per_connection_ends_only_for_connections_named_beforehand() ->
     faults = Faults()
     faults.on("read", per="connection", nth=1, connection=[1, 2]).error(5)
     faults.on("write", per="connection", nth=1).error(5)
-    faults.fire(command(0, 1), OK)
-    faults.fire(command(1, 1), OK)
+    fire(faults, command(0, 1), OK)
+    fire(faults, command(1, 1), OK)
     assert faults.touched_commands == {0, 1}
-    faults.fire(command(0, 2), OK)
-    faults.fire(command(1, 2), OK)
+    fire(faults, command(0, 2), OK)
+    fire(faults, command(1, 2), OK)
     assert faults.touched_commands == {1}
 
 
@@ -333,7 +334,7 @@ def test_a_function_is_a_kind() -> None:
     faults = Faults()
     fault = faults.on("read").call(shout)
     correct = list(OK)
-    answer, (record,) = faults.fire(READ, correct)
+    answer, (record,) = fire(faults, READ, correct)
     assert correct == OK, "the function works on a copy"
     assert len(answer) == 2
     assert (fault.name, record.kinds) == ("shout on read", ("shout",))
@@ -344,7 +345,7 @@ def test_a_function_that_returns_no_answer_is_named() -> None:
     faults = Faults()
     faults.on("read", name="mine").call(lambda answer, firing: None)
     with pytest.raises(TypeError) as caught:
-        faults.fire(READ, OK)
+        fire(faults, READ, OK)
     assert str(caught.value) == "fault 'mine': <lambda> returned NoneType, not a list of steps"
 
 
@@ -359,7 +360,7 @@ def run(seed: int, order: list[int]) -> dict[int, list[tuple[bytes, int]]]:
     collected: dict[int, list[tuple[bytes, int]]] = {}
     for connection in order:
         event = Event("command", connection, request=CHUNKS.event.request, structured=True)
-        answer, fired = faults.fire(event, CHUNKS.answer)
+        answer, fired = fire(faults, event, CHUNKS.answer)
         sent = b"".join(map(step_bytes, answer))
         collected.setdefault(connection, []).append((sent, len(fired)))
     return collected
@@ -380,7 +381,7 @@ def test_chance_firings_about_as_often_as_it_says_and_not_always_alike() -> None
     faults = Faults(seed=3)
     fault = faults.on("read", chance=0.25).error(5)
     for _ in range(1000):
-        faults.fire(READ, OK)
+        fire(faults, READ, OK)
     assert 200 < faults.fired(fault) < 300
 
 
@@ -401,6 +402,6 @@ def test_faults_on_other_commands_are_never_looked_at(monkeypatch: pytest.Monkey
     faults.on("read", nth=1000).error(5)
     looked: list[When] = []
     monkeypatch.setattr(When, "matches", lambda when, event: looked.append(when))
-    faults.fire(READ, OK)
+    fire(faults, READ, OK)
     assert len(looked) == 1
     assert 3 not in faults.touched_commands

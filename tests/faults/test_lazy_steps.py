@@ -18,6 +18,7 @@ from fakenbd.protocol.encode import encode
 from fakenbd.protocol.messages import Chunk, Data, Extent, Hole, Raw, ServerMessage, Status
 from tests.faults.cases import CASES
 from tests.faults.correct_answers import CHUNKS
+from tests.faults.firing import fire
 
 DATA, HOLE = CHUNKS.answer
 BILLION = 1_000_000_000
@@ -214,7 +215,7 @@ def test_a_function_gets_the_pieces() -> None:
     faults = Faults()
     (split,) = parse_do({"split": 4, "at": "data"})
     faults.on("read").do(split, lambda answer, firing: answer[1:])
-    answer, (record,) = faults.fire(CHUNKS.event, CHUNKS.answer)
+    answer, (record,) = fire(faults, CHUNKS.event, CHUNKS.answer)
     assert answer == [Chunk(DATA.cookie, Data(4100, b"4567")), HOLE]
     assert record.change == "split the data chunk into 2; changed by <lambda>"
 

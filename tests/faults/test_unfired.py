@@ -8,6 +8,7 @@ import pytest
 
 from fakenbd.faults import Event, Faults
 from fakenbd.protocol.messages import Greeting, Request, SimpleReply
+from tests.faults.firing import fire
 
 
 def command(number: int, connection: int = 1, **fields: int) -> Event:
@@ -90,7 +91,7 @@ def test_the_closest_event_and_what_it_lacked(
     faults = Faults()
     add(faults, "the fault", event, **conditions)
     for each in seen:
-        faults.fire(each, [SimpleReply(0)])
+        fire(faults, each, [SimpleReply(0)])
     assert faults.unfired(seen) == [f"fault 'the fault' never fired: {report}"]
 
 
@@ -98,7 +99,7 @@ def test_faults_that_fired_are_not_reported() -> None:
     faults = Faults()
     add(faults, "fired", "read")
     add(faults, "not fired", "write")
-    faults.fire(READ, [SimpleReply(0)])
+    fire(faults, READ, [SimpleReply(0)])
     assert faults.unfired([READ]) == [
         "fault 'not fired' never fired: the closest was NBD_CMD_READ number 1 on connection 1 "
         '(wanted command = "write")'
@@ -110,7 +111,7 @@ def test_a_fault_that_another_one_forestalled_says_so() -> None:
     add(faults, "first", "read")
     add(faults, "second", "read")
     for event in (READ, READ):
-        faults.fire(event, [SimpleReply(0)])
+        fire(faults, event, [SimpleReply(0)])
     assert faults.unfired([READ, READ]) == [
         "fault 'second' never fired: at NBD_CMD_READ number 1 on connection 1 "
         "fault 'first' came first"
@@ -120,7 +121,7 @@ def test_a_fault_that_another_one_forestalled_says_so() -> None:
 def test_a_fault_that_found_nothing_to_change_says_so() -> None:
     faults = Faults()
     faults.on("greeting", name="no chunk here").drop("data")
-    faults.fire(GREETING, [Greeting()])
+    fire(faults, GREETING, [Greeting()])
     assert faults.unfired([CONNECT, GREETING]) == [
         "fault 'no chunk here' never fired: at the greeting of connection 1 "
         "it left the answer as it was"
@@ -141,7 +142,7 @@ def test_occurrences_count_for_each_connection_where_the_fault_does() -> None:
     add(faults, "per connection", "read", per="connection", nth=2)
     events = [READ, command(0, connection=2, length=512)]
     for event in events:
-        faults.fire(event, [SimpleReply(0)])
+        fire(faults, event, [SimpleReply(0)])
     assert faults.unfired(events) == [
         "fault 'per connection' never fired: the closest was "
         "NBD_CMD_READ number 1 on connection 2 (wanted nth = 2)"
