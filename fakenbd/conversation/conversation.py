@@ -339,7 +339,7 @@ class Conversation:
             if self.responder.queue.size >= TURN_BYTES:
                 self.more = True
                 return False
-            received = inbox.popleft()
+            received = inbox.pop(0)
             if not isinstance(received.message, Request):
                 self._refuse("an option came where a request was due")
                 return False

@@ -53,7 +53,7 @@ class Negotiation:
 
     responder: Responder
     outcome: Outcome = Outcome.OPTIONS
-    inbox: deque[Received] = attrs.field(factory=deque)
+    inbox: list[Received] = attrs.field(factory=list)
     """Messages received and not acted on yet."""
     _current: _Current | None = None
 
@@ -103,7 +103,7 @@ class Negotiation:
         if self._current is None and self.inbox:
             request = self.inbox[0].message
             if not isinstance(request, Request):
-                self._act(request, self.inbox.popleft().entry)
+                self._act(request, self.inbox.pop(0).entry)
             elif not used:
                 # Not before the bytes that were received here are the caller's no more.
                 raise ProtocolError("a request came where an option was due", rule="C-110")

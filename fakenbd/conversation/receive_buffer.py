@@ -12,7 +12,7 @@ import attrs
 
 __all__ = ["ReceiveBuffer"]
 
-_FIRST: Final = 1 << 12
+_FIRST: Final = 1 << 10
 _LARGE: Final = 1 << 20
 _LARGEST_IDLE: Final = 1 << 22
 

@@ -8,7 +8,6 @@ reply to one means that those before it will never be answered.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
@@ -71,7 +70,7 @@ class Negotiation:
     """
 
     shown: ShownState
-    unanswered: deque[UnansweredOption] = attrs.Factory(deque)
+    unanswered: list[UnansweredOption] = attrs.Factory(list)
     current: OptionRequest | None = None
     progress: OptionProgress = attrs.Factory(OptionProgress)
     last: int | None = None
@@ -253,7 +252,7 @@ class Negotiation:
         """
         numbers = [unanswered.request.option for unanswered in self.unanswered]
         count = numbers.index(option) if option in numbers else 0
-        skipped = [self.unanswered.popleft() for _ in range(count)]
+        skipped = [self.unanswered.pop(0) for _ in range(count)]
         if skipped:
             self._turn()
         return skipped
@@ -264,11 +263,11 @@ class Negotiation:
         kind = reply_type(reply)
         body = reply.body
         if kind == Reply.ACK:
-            self.unanswered.popleft()
+            self.unanswered.pop(0)
             yield from self._acked(request)
             self._turn()
         elif kind & _IS_ERROR:
-            self.unanswered.popleft()
+            self.unanswered.pop(0)
             self._refused(request, kind)
             self._turn()
         elif isinstance(body, MetaContext):
@@ -285,7 +284,7 @@ class Negotiation:
 
     def export_name_replied(self, reply: ExportNameReply) -> None:
         """Record the bare reply that left, to NBD_OPT_EXPORT_NAME, the first unanswered option."""
-        request = self.unanswered.popleft().request
+        request = self.unanswered.pop(0).request
         self.shown.forget_export()
         self.shown.take_export(reply.size, reply.flags)
         self._open(request)

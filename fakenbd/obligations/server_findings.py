@@ -128,7 +128,7 @@ class ServerFindings:
         if view.shown.phase is Phase.TLS_HANDSHAKE:
             # Options received in clear behind NBD_OPT_STARTTLS.
             while negotiation.unanswered:
-                request, at = negotiation.unanswered.popleft()
+                request, at = negotiation.unanswered.pop(0)
                 name = option_name(request.option)
                 for violation in out_of_place(name, Phase.OPTIONS, Phase.TLS_HANDSHAKE, view.shown):
                     yield violation, at

@@ -193,12 +193,18 @@ _PREFIXES: Final[dict[type[IntEnum] | type[IntFlag], str]] = {
 }
 
 
+_NAMES: Final = {
+    kind: {int(member): f"{prefix}{member.name}" for member in kind}
+    for kind, prefix in _PREFIXES.items()
+}
+
+
 def spec_name(kind: type[IntEnum] | type[IntFlag], value: int) -> str:
     """The specification's name of one value: "NBD_OPT_GO", or "NBD_OPT_(77)" for an unknown one."""
+    name = _NAMES[kind].get(value)
+    if name is not None:
+        return name
     prefix = _PREFIXES[kind]
-    for member in kind:
-        if member == value:
-            return f"{prefix}{member.name}"
     return f"{prefix}({value})" if value < 0x8000 else f"{prefix}({value:#x})"
 
 

@@ -91,6 +91,10 @@ class Session:
         get_buffer = conversation.get_buffer
         while True:
             if not self._flush():
+                step = conversation.action
+                if isinstance(step, CloseConnection) and not self._has_writer and _is_final(step):
+                    await self._finish(step.how)
+                    return
                 if await self._push():
                     continue
                 self._wake_writer()
@@ -271,10 +275,13 @@ class Session:
             self._is_closing = True
             self._interrupt_reader()
             await self._reader_is_out.wait()
-            conversation.ending.because("server", "fault")
-            await self._close(step.how)
+            await self._finish(step.how)
             self._nursery.cancel_scope.cancel()
             await trio.sleep_forever()
+
+    async def _finish(self, how: str) -> None:
+        self.conversation.ending.because("server", "fault")
+        await self._close(how)
 
     async def _close(self, how: str) -> None:
         conversation, transport = self.conversation, self.transport
@@ -320,6 +327,11 @@ class Session:
         self.away(step)
         self.conversation.acted()
         await trio.lowlevel.checkpoint()
+
+
+def _is_final(step: CloseConnection) -> bool:
+    """Whether neither side of the connection is used afterwards."""
+    return not step.reading and step.how != "half-close"
 
 
 _ACTIONS: Final[dict[type, Callable[[Session, Any], Awaitable[None]]]] = {

@@ -64,9 +64,9 @@ def background(setting: Setting) -> Iterator[Sides]:
 @row(
     "start",
     "fakenbd serve to its ready line",
-    "import trio, attrs",
+    "import trio, attrs, cyclopts",
     "s",
-    1.75,
+    1.3,
     "at most",
     short=True,
 )
@@ -87,7 +87,7 @@ def start(setting: Setting) -> Iterator[Sides]:
 
     def theirs() -> float:
         began = time.perf_counter()
-        imports = [sys.executable, "-c", "import trio, attrs"]
+        imports = [sys.executable, "-c", "import trio, attrs, cyclopts"]
         subprocess.run(imports, check=True)
         return time.perf_counter() - began
 
