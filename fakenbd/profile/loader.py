@@ -72,6 +72,7 @@ _HANDSHAKE: Final[Mapping[str, Reader]] = {
 }
 _EXPECT: Final[Mapping[str, Reader]] = {
     "outcome": word("succeeds", "fails", "either"),
+    "recovering": word("succeeds", "fails", "either"),
     "session": word("continues", "disconnects", "soft-disconnects", "reconnects"),
     "operations": _operations,
     "tls": word("off", "allow", "require"),

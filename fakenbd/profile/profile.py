@@ -64,7 +64,8 @@ _POLICIES: Final[dict[TLS, TLSPolicy]] = {
 class Expect:
     """The expected result of a client that does `operations` against a profile.
 
-    It must never crash, hang, or accept wrong data as valid. `session` None: any end of the
+    It must never crash, hang, or accept wrong data as valid. `recovering` is the outcome for a
+    client that says it recovers by itself, where that differs. `session` None: any end of the
     connection is allowed. `tls` is the client's TLS policy, if it does not follow from the
     handshake. `may_break` are SHOULD rules that a correct client may break here. Without
     operations no client that keeps the rules can trigger the fault, and the profile is no case.
@@ -74,6 +75,7 @@ class Expect:
     session: Session | None = None
     operations: tuple[Operation, ...] = ("info", "read")
     tls: TLSPolicy | None = None
+    recovering: Outcome | None = None
     may_break: tuple[str, ...] = ()
 
 

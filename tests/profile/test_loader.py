@@ -306,7 +306,8 @@ BROKEN = {
         '"reconnects", got ""',
         'expect.operations[0]: expected one of "info", "list", "read", "write", "copy", "map", '
         '"zero", "trim", "flush", "cache", "reconnect", got "raed"',
-        'expect: unknown key "verdict"; known are outcome, session, operations, tls, may-break',
+        'expect: unknown key "verdict"; known are outcome, recovering, session, operations, tls, '
+        "may-break",
     ],
     'export = []\nfault = [1]\n[expect]\nmay-break = ["C-88", "S-60"]': [
         "export: expected at least one export, got an empty list",
