@@ -62,6 +62,8 @@ class Conversation:
     _transmission: Transmission = attrs.field(init=False)
     _buffer: ReceiveBuffer = attrs.field(factory=ReceiveBuffer)
     _go_on: Callable[[Conversation], bool] = attrs.field(init=False)
+    _full: bool = False
+    """Whether bytes received wait until more has left."""
     _discard: int = 0
     _discarded: CloseConnection | None = None
 
@@ -111,11 +113,18 @@ class Conversation:
         if self._go_on is not _TRANSMIT or responder.faults.touched_commands:
             responder.received_at = self.shared.clock()
         self._buffer.add(count)
-        self.resume()
+        self._continue()
 
     def resume(self) -> None:
-        """Continue with the bytes received."""
-        self.more = False
+        """Continue with the bytes received, unless too much waits to leave already."""
+        queue = self.responder.queue
+        if queue.size < QUEUE_BOUND or queue.more:
+            self._continue()
+        else:
+            self.more, self._full = False, True
+
+    def _continue(self) -> None:
+        self.more = self._full = False
         queue = self.responder.queue
         if queue.more:
             queue.pump()
@@ -390,7 +399,7 @@ class Conversation:
     def _settle(self) -> None:
         """Apply the state of the queue; close once all that was owed has left."""
         queue = self.responder.queue
-        if queue.more:
+        if queue.more or (self._full and queue.size < QUEUE_BOUND):
             self.more = True
         if queue.stalled:
             self.standing.send(Sending.STALLED)

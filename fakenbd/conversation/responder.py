@@ -16,6 +16,7 @@ from fakenbd.conversation.send_item import Batch, SendItem, broken_up
 from fakenbd.conversation.send_queue import PendingReply, SendQueue
 from fakenbd.conversation.shared_state import SharedState
 from fakenbd.conversation.source import PENDING
+from fakenbd.conversation.span import waiting_steps
 from fakenbd.errors import ServeError
 from fakenbd.faults import Choice, Event, Faults, error_answer, refusal_answer
 from fakenbd.faults.answer import Answer, BeginShutdown
@@ -130,7 +131,7 @@ class Responder:
         if correct is None:
             self.outstanding[entry] = Outstanding(request, choice)
         else:
-            self._put(choice, correct, entry)
+            self._put(choice, correct, request, entry)
 
     def _correct(
         self, request: Request, entry: int, choice: Choice | None, failure: Exception | None
@@ -164,14 +165,15 @@ class Responder:
         waiting.messages.extend(messages)
         if last:
             del self.outstanding[entry]
-            self._put(waiting.choice, waiting.messages, entry)
+            self._put(waiting.choice, waiting.messages, waiting.request, entry)
 
-    def _put(self, choice: Choice | None, correct: Answer, entry: int) -> None:
+    def _put(self, choice: Choice | None, correct: Answer, request: Request, entry: int) -> None:
         if choice is None:
             self.queue.put_messages(correct, entry)
             return
         answer, plain, fault = self.apply(choice, correct, entry)
-        self.queue.put(PendingReply(deque(answer), entry, plain, fault=fault))
+        steps = waiting_steps(answer, request, self.shared.source.direct(self.state))
+        self.queue.put(PendingReply(deque(steps), entry, plain, fault=fault))
 
     def apply(self, choice: Choice, correct: Answer, entry: int | None) -> tuple[Answer, bool, str]:
         """The reply after the chosen faults, whether none fired, and the last that did."""

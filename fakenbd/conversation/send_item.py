@@ -11,6 +11,7 @@ from typing import ClassVar, Final, TypeAlias
 
 import attrs
 
+from fakenbd.conversation.span import Span, WaitingStep
 from fakenbd.faults.answer import (
     CeaseReading,
     CloseConnection,
@@ -18,7 +19,6 @@ from fakenbd.faults.answer import (
     Pause,
     RepeatMessages,
     StartTLS,
-    Step,
     TakeListenerDown,
 )
 from fakenbd.faults.stream import byte_count
@@ -111,8 +111,10 @@ def rest(item: SendItem | Batch) -> list[Buffer]:
     return left
 
 
-def held_size(step: Step) -> int:
+def held_size(step: WaitingStep) -> int:
     """About how many bytes of memory a waiting step holds."""
+    if isinstance(step, Span):
+        return 0
     return step.size() if isinstance(step, RepeatMessages) else byte_count(step)
 
 

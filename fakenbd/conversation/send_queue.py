@@ -29,6 +29,7 @@ from fakenbd.conversation.send_item import (
     rounds,
     writes,
 )
+from fakenbd.conversation.span import Span, WaitingStep
 from fakenbd.faults.answer import (
     Answer,
     BeginShutdown,
@@ -40,7 +41,6 @@ from fakenbd.faults.answer import (
     RepeatMessages,
     SendPieces,
     StartTLS,
-    Step,
     TakeListenerDown,
     WaitForReplies,
 )
@@ -64,7 +64,7 @@ class PendingReply:
     was taken. `fault` is the name of the fault that holds it, for the journal.
     """
 
-    steps: deque[Step]
+    steps: deque[WaitingStep]
     entry: int | None = None
     plain: bool = False
     done: Callable[[], None] | None = None
@@ -350,6 +350,10 @@ class SendQueue:
         else:
             self._add(SendItem([], 0, entry=reply.entry, action=step))
 
+    def _read(self, reply: PendingReply, step: Span) -> None:
+        self._add_message(step.whole(), reply.entry, reply.plain)
+        reply.split = False
+
     def _skip(self, _reply: PendingReply, _step: BeginShutdown) -> None:
         """Do nothing: the conversation has handled this step."""
 
@@ -393,6 +397,7 @@ _STEPS: Final[dict[type, Callable[[SendQueue, PendingReply, Any], None]]] = {
     PaceBytes: SendQueue._pace,
     RepeatMessages: SendQueue._repeat,
     SendPieces: SendQueue._pieces,
+    Span: SendQueue._read,
     BeginShutdown: SendQueue._skip,
     CloseConnection: SendQueue._act,
     CeaseReading: SendQueue._act,

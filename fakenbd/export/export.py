@@ -114,6 +114,13 @@ class Export:
         self.write = self._overlay.write
         self.stable_read = None
 
+    def reads_again(self, offset: int, data: Buffer) -> StableRead | None:
+        """A function that reads `data` from `offset` on at any time; None if there is none."""
+        content = self.content
+        if content.stable and bytes(content.read(offset, len(data))) == bytes(data):
+            return content.read
+        return None
+
     def zero(self, offset: int, length: int, *, hole: bool) -> None:
         """Make a range read as zeros: a hole, or allocated zeros where `hole` is False."""
         self._read_overlay()

@@ -28,7 +28,8 @@ _Wait = TypeVar("_Wait", Pause, WaitForReplies)
 class Delay(Kind):
     """Let time pass before the answer leaves, or before some of its messages.
 
-    Between two messages other answers go on, so that chunks of several replies interleave.
+    Between two messages other answers go on, so that chunks of several replies interleave. While
+    16 MiB wait, not counting content that can be read again, nothing is received.
 
     Example: do = { delay = 2, jitter = 0.5 }
 
@@ -88,7 +89,8 @@ def _replies(value: Any) -> int | None:
 class Hold(Kind):
     """Keep the answer back until other answers have left, or until the conversation is idle.
 
-    Idleness always releases it, so that a client that waits for it is not held for ever.
+    Idleness always releases it, so that a client that waits for it is not held for ever. So do
+    16 MiB that wait, not counting content that can be read again.
 
     Example: do = { hold = 2 }
 
