@@ -354,10 +354,12 @@ def test_what_a_client_sends_last_is_recorded_though_it_is_gone(tmp_path: Path) 
     ended = [(e.connection, e.by) for e in entries if isinstance(e, Closed)]
     assert sorted(written) == list(range(1, 41))
     assert sorted(ended) == [(number, "client") for number in range(1, 41)]
-    # Which of the two it is depends on what the server had time for before the request came.
+    # Which of the two it is depends on what the server had time for before the request came;
+    # neither where the end came while the reply to it was still owed.
     broken = [entry for entry in entries if isinstance(entry, Violated)]
     assert {entry.rule for entry in broken} <= {"C-110", "C-128"}
-    assert {entry.connection for entry in broken} == set(range(1, 41))
+    connections = [entry.connection for entry in broken]
+    assert len(set(connections)) == len(connections)
     assert done.stderr.count("fakenbd: the client broke ") == len(broken)
 
 
